@@ -1,0 +1,7 @@
+//! The SceneMesh node.
+
+pub mod clock;
+pub mod executor;
+pub mod gpu;
+pub mod store;
+pub mod supervisor;

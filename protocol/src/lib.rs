@@ -1,0 +1,9 @@
+//! What SceneMesh nodes can say to each other: types, proofs, bytes. No I/O, no clock, no async.
+
+pub mod advert;
+pub mod codec;
+pub mod ids;
+pub mod keys;
+pub mod sealed;
+pub mod signed;
+pub mod task;

@@ -1,0 +1,234 @@
+//! A task: one ComfyUI prompt, what it needs, how it can end.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{Decode, Encode, Message};
+use crate::ids::{ContentHash, StudioId, TaskId};
+use crate::sealed::BlobKey;
+
+/// How soon somebody wants it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    Batch,
+    #[default]
+    Normal,
+    Urgent,
+}
+
+/// How far a task may travel. Both ends enforce it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub enum Reach {
+    /// This machine only.
+    Machine,
+    /// Nodes that my own studio's admins admitted.
+    #[default]
+    Studio,
+    /// Nodes of these studios, my own among them only when named.
+    Studios(Vec<StudioId>),
+    /// Every node of the pool.
+    Pool,
+}
+
+/// A model file as ComfyUI names it: its folder (`checkpoints`, `loras` …) and its name inside that folder,
+/// with `/` between directories whatever the machine's own separator is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize)]
+pub struct ModelName {
+    pub folder: String,
+    pub name: String,
+}
+
+impl ModelName {
+    /// Normalises `\` to `/`, so that a name from Windows matches one from Linux.
+    pub fn new(folder: impl Into<String>, name: &str) -> Self {
+        Self { folder: folder.into(), name: name.replace('\\', "/") }
+    }
+}
+
+impl fmt::Display for ModelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.folder, self.name)
+    }
+}
+
+/// What a task needs of a node, and all that candidates learn of it before the grant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Shape {
+    /// Node classes of the graph, sorted, each once.
+    pub classes: Vec<String>,
+    /// Models the graph names, sorted, each once.
+    pub models: Vec<ModelName>,
+    /// Least video memory, in MiB.
+    pub vram_mib: Option<u32>,
+    /// Least CUDA compute capability, times ten (8.9 is 89).
+    pub min_cc: Option<u16>,
+    /// Sealed bytes of all inputs.
+    pub input_bytes: u64,
+    /// The task insists on `hygiene = full`.
+    pub full_hygiene: bool,
+}
+
+/// An input file of a task: where the graph names it, and where its sealed bytes are.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct InputFile {
+    /// The name as it stands in the graph's literals; the renderer replaces it with the name of its upload.
+    pub name: String,
+    pub root: ContentHash,
+    pub key: BlobKey,
+    /// Plaintext bytes.
+    pub bytes: u64,
+}
+
+/// What a renderer is asked to run: the payload of a grant's envelope.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct TaskSpec {
+    pub task: TaskId,
+    pub attempt: u32,
+    /// The ComfyUI graph in API format, as JSON bytes.
+    pub graph: Vec<u8>,
+    /// ComfyUI's `extra_data` as JSON bytes; empty when there is none. Never carries comfy.org tokens.
+    pub extra_data: Vec<u8>,
+    pub inputs: Vec<InputFile>,
+    /// Whether preview pictures are wanted.
+    pub previews: bool,
+    pub full_hygiene: bool,
+    /// Most milliseconds the renderer may spend executing; the renderer's own limit may be lower.
+    pub time_limit_ms: u64,
+}
+
+impl fmt::Debug for TaskSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskSpec")
+            .field("task", &self.task)
+            .field("attempt", &self.attempt)
+            .field("graph_bytes", &self.graph.len())
+            .field("inputs", &self.inputs.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Message for TaskSpec {
+    const TYPE: u16 = 0x0301;
+    /// 16 MiB: graphs with embedded masks and base64 images are seen at a few MiB.
+    const LIMIT: usize = 16 << 20;
+}
+
+/// What kind of thing an output is, from ComfyUI's own output keys and the file's type.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputKind {
+    Image,
+    /// Moving pictures: ComfyUI's `gifs`, or `images` with `animated`.
+    Video,
+    Audio,
+    /// Text that a node shows; stored as UTF-8.
+    Text,
+    /// Anything else that has a file name.
+    Other,
+}
+
+/// One result file, as the requester gets to know it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OutputFile {
+    /// Id of the graph's node that made it.
+    pub node: String,
+    pub kind: OutputKind,
+    /// File name as ComfyUI gave it, without directories and without the executor's own prefix.
+    pub filename: String,
+    pub root: ContentHash,
+    pub key: BlobKey,
+    /// Plaintext bytes.
+    pub bytes: u64,
+}
+
+/// Why an attempt failed. Complete: what the requester does next depends on nothing else.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// The graph is wrong wherever it runs: never again.
+    InvalidGraph,
+    /// A node class or a model is not on this node: elsewhere, not here again.
+    MissingModelOrClass,
+    /// Out of video memory: elsewhere, with more of it.
+    OutOfMemory,
+    /// ComfyUI went away while the task ran.
+    ComfyuiDied,
+    /// The renderer's policy does not allow the graph.
+    Policy,
+    /// Inputs or results could not be moved.
+    Transfer,
+    DiskFull,
+    /// Over the time limit.
+    Timeout,
+    /// The GPU's owner wanted it back.
+    OwnerReturned,
+    /// One side's key was revoked.
+    Revoked,
+    Cancelled,
+    /// What came back is not what was signed: elsewhere, never here again.
+    ResultDoesNotVerify,
+    /// The renderer stopped answering and its lease ran out.
+    LeaseLost,
+    /// An execution error that the graph's own nodes raised; three nodes decide.
+    Execution,
+}
+
+impl FailureClass {
+    /// Whether another node may try.
+    pub fn may_go_elsewhere(self) -> bool {
+        !matches!(self, Self::InvalidGraph | Self::Cancelled)
+    }
+
+    /// Whether the same node may try this task again later.
+    pub fn may_return_here(self) -> bool {
+        matches!(self, Self::Transfer | Self::OwnerReturned | Self::LeaseLost)
+    }
+
+    /// Whether this counts as one of the three distinct nodes that fail a task.
+    pub fn counts_against_task(self) -> bool {
+        !matches!(self, Self::OwnerReturned | Self::Cancelled | Self::LeaseLost | Self::Revoked)
+    }
+
+    /// Short words for people.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::InvalidGraph => "invalid graph",
+            Self::MissingModelOrClass => "missing model or class",
+            Self::OutOfMemory => "out of memory",
+            Self::ComfyuiDied => "ComfyUI died",
+            Self::Policy => "refused by policy",
+            Self::Transfer => "transfer failed",
+            Self::DiskFull => "disk full",
+            Self::Timeout => "timeout",
+            Self::OwnerReturned => "owner returned",
+            Self::Revoked => "revoked",
+            Self::Cancelled => "cancelled",
+            Self::ResultDoesNotVerify => "result does not verify",
+            Self::LeaseLost => "lease lost",
+            Self::Execution => "execution error",
+        }
+    }
+}
+
+/// A failed attempt: its class, and a sentence that names what and where. It may quote the graph, so it travels
+/// only to the requester.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize, thiserror::Error)]
+#[error("{}: {detail}", class.words())]
+pub struct Failure {
+    pub class: FailureClass,
+    pub detail: String,
+}
+
+impl Failure {
+    pub fn new(class: FailureClass, detail: impl Into<String>) -> Self {
+        Self { class, detail: detail.into() }
+    }
+}
