@@ -2,6 +2,7 @@
 
 pub mod advert;
 pub mod codec;
+pub mod envelope;
 pub mod ids;
 pub mod keys;
 pub mod sealed;
