@@ -3,7 +3,12 @@
 pub mod advert;
 pub mod codec;
 pub mod ids;
+pub mod invite;
 pub mod keys;
+pub mod lease;
+pub mod messages;
+pub mod receipt;
+pub mod roster;
 pub mod sealed;
 pub mod signed;
 pub mod task;
