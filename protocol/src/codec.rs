@@ -38,6 +38,8 @@ pub enum DecodeError {
     Codec(u8),
     #[error("message type {got}, expected {expected}")]
     Type { got: u16, expected: u16 },
+    #[error("message type {0} is unknown")]
+    UnknownType(u16),
     #[error("body of {len} bytes is over the limit of {limit}")]
     TooLong { len: usize, limit: usize },
     #[error("{0} bytes follow the message")]
@@ -81,15 +83,30 @@ pub fn decode_body<T: Decode<()>>(body: &[u8], limit: usize) -> Result<T, Decode
 
 /// Encodes a whole frame.
 pub fn encode<T: Message>(message: &T) -> Vec<u8> {
-    let body = encode_body(message);
+    frame(T::TYPE, &encode_body(message))
+}
+
+pub(crate) fn frame(kind: u16, body: &[u8]) -> Vec<u8> {
     let len = u32::try_from(body.len()).expect("message limits are far below 4 GiB");
     let mut frame = Vec::with_capacity(HEADER_LEN + body.len());
     frame.extend_from_slice(&MAGIC);
     frame.extend_from_slice(&[VERSION, CODEC_BINCODE]);
-    frame.extend_from_slice(&T::TYPE.to_le_bytes());
+    frame.extend_from_slice(&kind.to_le_bytes());
     frame.extend_from_slice(&len.to_le_bytes());
-    frame.extend_from_slice(&body);
+    frame.extend_from_slice(body);
     frame
+}
+
+/// The body of a frame whose header announced `len` bytes: all of them, and nothing after.
+pub(crate) fn body_of(frame: &[u8], len: usize) -> Result<&[u8], DecodeError> {
+    let body = &frame[HEADER_LEN.min(frame.len())..];
+    if body.len() < len {
+        return Err(DecodeError::Truncated { have: body.len(), need: len });
+    }
+    if body.len() > len {
+        return Err(DecodeError::Trailing(body.len() - len));
+    }
+    Ok(body)
 }
 
 /// What a frame's header announces; read it before the body is allocated.
@@ -142,12 +159,5 @@ pub fn expect_header<T: Message>(bytes: &[u8]) -> Result<usize, DecodeError> {
 /// As [`DecodeError`] says.
 pub fn decode<T: Message>(frame: &[u8]) -> Result<T, DecodeError> {
     let len = expect_header::<T>(frame)?;
-    let body = &frame[HEADER_LEN..];
-    if body.len() < len {
-        return Err(DecodeError::Truncated { have: body.len(), need: len });
-    }
-    if body.len() > len {
-        return Err(DecodeError::Trailing(body.len() - len));
-    }
-    decode_body(body, T::LIMIT)
+    decode_body(body_of(frame, len)?, T::LIMIT)
 }

@@ -1,0 +1,159 @@
+use super::*;
+use crate::keys::KemSecret;
+
+struct World {
+    amber: SecretKey,
+    birch: SecretKey,
+    chain: SettingsChain,
+}
+
+/// A pool of amber and birch at epoch 1.
+fn two_studios() -> World {
+    let (amber, birch) = (SecretKey::generate(), SecretKey::generate());
+    let genesis = Settings::genesis("aurora", Studio::found("amber", amber.public()), 1);
+    let mut chain = SettingsChain::found(&genesis, &amber).unwrap();
+    chain.append(SignedSettings::new(&with(&chain, "birch", birch.public()), &amber)).unwrap();
+    World { amber, birch, chain }
+}
+
+fn with(chain: &SettingsChain, name: &str, admin: PublicKey) -> Settings {
+    let mut next = chain.current().next(2);
+    next.studios.push(Studio::found(name, admin));
+    next
+}
+
+fn member(world: &World, studio: &str, version: u32, name: &str, node: &SecretKey) -> Member {
+    let studio = world.chain.current().studios.iter().find(|s| s.name == studio).unwrap().id;
+    Member {
+        pool: world.chain.pool(),
+        studio,
+        node: node.public(),
+        kem: KemSecret::from_bytes(&[5; 32]).public(),
+        name: name.into(),
+        roles: Roles::ALL,
+        version,
+        issued_ms: 3,
+        not_after_ms: None,
+    }
+}
+
+fn signed(member: &Member, key: &SecretKey) -> SignedRecord {
+    SignedRecord::Member(Signed::new(member, key))
+}
+
+#[test]
+fn a_change_needs_more_than_half_of_the_studios_before_it() {
+    let mut world = two_studios();
+    let cedar = SecretKey::generate();
+    let mut change = SignedSettings::new(&with(&world.chain, "cedar", cedar.public()), &world.amber);
+    assert_eq!(world.chain.append(change.clone()), Err(BadSettings::NoQuorum { have: 1, need: 2 }));
+    change.sign(&cedar);
+    assert_eq!(
+        world.chain.append(change.clone()),
+        Err(BadSettings::NoQuorum { have: 1, need: 2 }),
+        "no self-admission"
+    );
+    change.sign(&world.birch);
+    assert_eq!(world.chain.append(change), Ok(()));
+    assert_eq!(world.chain.current().studios.len(), 3);
+}
+
+#[test]
+fn a_forged_or_unchained_epoch_is_refused() {
+    let world = two_studios();
+    let mut links: Vec<_> = world.chain.links().cloned().collect();
+    links.remove(0);
+    assert!(matches!(SettingsChain::verify(links), Err(BadSettings::Broken(_))));
+    let mut links: Vec<_> = world.chain.links().cloned().collect();
+    links[1].signatures[0].signature = links[0].signatures[0].signature;
+    assert!(matches!(SettingsChain::verify(links), Err(BadSettings::Forged(_))));
+}
+
+#[test]
+fn on_a_fork_both_sides_choose_the_same_branch() {
+    let world = two_studios();
+    let grow = |name: &str| {
+        let mut chain = world.chain.clone();
+        let mut change =
+            SignedSettings::new(&with(&chain, name, SecretKey::generate().public()), &world.amber);
+        change.sign(&world.birch);
+        chain.append(change).unwrap();
+        chain
+    };
+    let (cedar, dogwood) = (grow("cedar"), grow("dogwood"));
+    let none = BTreeSet::new();
+    let (mut a, mut b) = (cedar.clone(), dogwood.clone());
+    let at = a.merge(dogwood.after(1, &world.chain.head()), &none).unwrap();
+    let bt = b.merge(cedar.links().cloned().collect(), &none).unwrap();
+    assert_eq!(a.head(), b.head());
+    assert!(matches!(
+        (at, bt),
+        (ChainMerge::ForkLost { at_epoch: 2 }, ChainMerge::ForkWon { at_epoch: 2 })
+            | (ChainMerge::ForkWon { at_epoch: 2 }, ChainMerge::ForkLost { at_epoch: 2 })
+    ));
+    // The longer branch wins whatever its hash.
+    let mut longer = b.clone();
+    let mut next = SignedSettings::new(&longer.current().next(9), &world.amber);
+    next.sign(&world.birch);
+    let third = grow("elm");
+    longer.append(next).unwrap();
+    let mut c = third;
+    assert_eq!(c.merge(longer.links().cloned().collect(), &none), Ok(ChainMerge::ForkLost { at_epoch: 2 }));
+    assert_eq!(c.head(), longer.head());
+}
+
+#[test]
+fn what_another_lacks_continues_its_chain() {
+    let world = two_studios();
+    let mut old = SettingsChain::verify(world.chain.links().take(1).cloned().collect()).unwrap();
+    let missing = world.chain.after(0, &old.head());
+    assert_eq!(missing.len(), 1);
+    assert_eq!(old.merge(missing, &BTreeSet::new()), Ok(ChainMerge::Extended));
+    assert_eq!(old.merge(world.chain.links().cloned().collect(), &BTreeSet::new()), Ok(ChainMerge::Same));
+}
+
+#[test]
+fn only_a_studios_own_admin_admits_its_nodes() {
+    let world = two_studios();
+    let mut roster = Roster::new(world.chain.clone());
+    let node = SecretKey::generate();
+    let record = member(&world, "amber", 1, "ws-01", &node);
+    assert_eq!(roster.add(&signed(&record, &world.birch)), Err(RefusedRecord::NotItsAdmin));
+    assert_eq!(roster.add(&signed(&record, &world.amber)), Ok(Added::New));
+    assert_eq!(roster.add(&signed(&record, &world.amber)), Ok(Added::Known));
+    assert_eq!(roster.member(&node.public().node(), 0).unwrap().name, "ws-01");
+    // Another studio cannot take the node over.
+    let grab = member(&world, "birch", 9, "mine", &node);
+    assert_eq!(roster.add(&signed(&grab, &world.birch)), Ok(Added::Known));
+    assert_eq!(roster.member(&node.public().node(), 0).unwrap().name, "ws-01");
+}
+
+#[test]
+fn records_merge_alike_in_any_order_and_a_revocation_stays() {
+    let world = two_studios();
+    let node = SecretKey::generate();
+    let gone = Revoked {
+        pool: world.chain.pool(),
+        studio: world.chain.current().studios[0].id,
+        key: node.public(),
+        reason: "lost laptop".into(),
+        issued_ms: 4,
+    };
+    let records = [
+        signed(&member(&world, "amber", 1, "old", &node), &world.amber),
+        signed(&member(&world, "amber", 2, "new", &node), &world.amber),
+        signed(&member(&world, "amber", 2, "other", &node), &world.amber),
+        SignedRecord::Revoked(Signed::new(&gone, &world.amber)),
+    ];
+    let mut forward = Roster::new(world.chain.clone());
+    let mut backward = Roster::new(world.chain.clone());
+    for record in &records {
+        forward.add(record).unwrap();
+    }
+    for record in records.iter().rev() {
+        backward.add(record).unwrap();
+    }
+    assert_eq!(forward.digest(), backward.digest());
+    assert_eq!(forward.member(&node.public().node(), 0), None);
+    assert_eq!(forward.revocation(&node.public()).unwrap().reason, "lost laptop");
+}
