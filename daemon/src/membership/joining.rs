@@ -1,8 +1,9 @@
 //! PURE: getting in. Founding a pool, asking to join one, being admitted, leaving.
 
-use scenemesh_protocol::ids::{NodeId, PoolId};
+use scenemesh_protocol::ids::PoolId;
 use scenemesh_protocol::invite::{Invite, JoinNeeds, JoinRefusal, JoinReply, JoinRequest};
 use scenemesh_protocol::keys::{PublicKey, SecretKey};
+use scenemesh_protocol::messages::RosterDiff;
 use scenemesh_protocol::roster::{
     BadSettings, Settings, SettingsChain, SignedRecord, SignedSettings, Studio, is_name,
 };
@@ -199,77 +200,63 @@ impl State {
         }
         if self.circle.is_some() {
             // Cut off by a fork, and back: what we hold stays, the rest is learnt.
-            let diff = scenemesh_protocol::messages::RosterDiff {
+            let diff = RosterDiff {
                 settings: chain.links().cloned().collect(),
                 records: records.to_vec(),
                 proposals: Vec::new(),
             };
             self.on_news(asked.inviter, diff, now_ms, step);
-            return self.joined(&asked.inviter, now_ms).ok_or(BadAdmission::NoRecord);
+            return self.joined(now_ms).ok_or(BadAdmission::NoRecord);
         }
-        // All of it is tried on a copy: an admission that does not hold changes nothing.
-        let mut next = self.clone();
-        let mut entered = Step::default();
-        let studio = match asked.admin {
-            Some(admin) => chain.current().studio_of_admin(&admin).map(|studio| studio.id),
+        let mut circle = Circle::new(chain.clone());
+        records.iter().for_each(|record| drop(circle.publish(record)));
+        let (studio, missing) = match asked.admin {
+            Some(admin) => {
+                (chain.current().studio_of_admin(&admin).map(|studio| studio.id), BadAdmission::NoStudio)
+            }
             None => {
-                let mut circle = Circle::new(chain.clone());
-                records.iter().for_each(|record| drop(circle.publish(record)));
-                circle.roster().member(&self.me.id(), now_ms).map(|member| member.studio)
+                let mine = circle.roster().member(&self.me.id(), now_ms);
+                (mine.filter(|mine| mine.kem == self.me.kem).map(|mine| mine.studio), BadAdmission::NoRecord)
             }
         };
-        let missing = if asked.admin.is_some() { BadAdmission::NoStudio } else { BadAdmission::NoRecord };
-        let studio = studio.ok_or(missing)?;
-        let founder = asked.admin.is_some();
-        next.enter(chain, Place { studio, name: asked.name.clone(), founder }, &mut entered);
-        if let Some(circle) = &mut next.circle {
-            records.iter().for_each(|record| entered.learnt(circle.publish(record)));
+        let place =
+            Place { studio: studio.ok_or(missing)?, name: asked.name.clone(), founder: asked.admin.is_some() };
+        self.enter(chain, place, step);
+        if let Some(circle) = &mut self.circle {
+            let mut known = Step::default();
+            records.iter().for_each(|record| known.learnt(circle.publish(record)));
+            step.facts.extend(known.facts);
         }
-        // Nobody is connected yet, and the news is theirs: only our own record is new to them.
-        entered.news = Default::default();
-        next.pursue(&mut entered, now_ms);
-        let joined = next.joined(&asked.inviter, now_ms);
-        if joined.is_none() && !founder {
-            return Err(BadAdmission::NoRecord);
-        }
-        *self = next;
-        step.facts.extend(entered.facts);
-        step.news = entered.news;
-        step.warnings.extend(entered.warnings);
-        self.joined_or_locked(&asked.inviter, now_ms)
+        self.pursue(step, now_ms);
+        self.joined(now_ms).ok_or(BadAdmission::NoRecord)
     }
 
-    fn joined_or_locked(&self, inviter: &NodeId, now_ms: u64) -> Result<Joined, BadAdmission> {
-        let roster = self.roster().ok_or(BadAdmission::NoRecord)?;
-        let mut joined = self.joined(inviter, now_ms).unwrap_or_else(|| Joined {
-            pool: roster.pool(),
-            pool_name: roster.settings().pool_name.clone(),
-            studio: self.own_studio(),
-            name: self.place.as_ref().map(|place| place.name.clone()).unwrap_or_default(),
-            epoch: roster.settings().epoch,
-            notes: vec!["unlock the admin key to admit this node: scenemesh invite --unlock".into()],
-        });
-        let issued = roster.member(&self.me.id(), now_ms).map(|member| member.issued_ms);
-        let ahead = issued.and_then(|issued| issued.checked_sub(now_ms)).filter(|ahead| *ahead > SKEW_MS);
-        if let Some(ahead) = ahead {
-            joined.notes.push(format!(
-                "this machine's clock is {} min behind the inviter's; set one of them right, or tasks are refused",
-                ahead / 60_000
-            ));
+    fn joined(&self, now_ms: u64) -> Option<Joined> {
+        let (roster, place) = (self.roster()?, self.place.as_ref()?);
+        let mut notes = Vec::new();
+        match roster.member(&self.me.id(), now_ms) {
+            None if place.founder && self.admin.is_none() => {
+                notes.push("unlock the admin key to admit this node: scenemesh invite --unlock".to_owned());
+            }
+            None => return None,
+            Some(member) => {
+                let ahead = member.issued_ms.checked_sub(now_ms).filter(|ahead| *ahead > SKEW_MS);
+                notes.extend(ahead.map(|ahead| {
+                    format!(
+                        "this machine's clock is {} min behind the inviter's; set one of them right, or tasks are \
+                         refused",
+                        ahead / 60_000
+                    )
+                }));
+            }
         }
-        Ok(joined)
-    }
-
-    fn joined(&self, _inviter: &NodeId, now_ms: u64) -> Option<Joined> {
-        let roster = self.roster()?;
-        let member = roster.member(&self.me.id(), now_ms)?;
         Some(Joined {
             pool: roster.pool(),
             pool_name: roster.settings().pool_name.clone(),
-            studio: super::roster::studio_name(roster, &member.studio),
-            name: member.name.clone(),
+            studio: self.own_studio(),
+            name: place.name.clone(),
             epoch: roster.settings().epoch,
-            notes: Vec::new(),
+            notes,
         })
     }
 

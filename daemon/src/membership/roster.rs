@@ -605,5 +605,3 @@ pub(super) fn conflict(settings: &Settings, studio: &Studio) -> Option<String> {
     taken.filter(|have| have.id != studio.id).map(|have| format!("its admin key is {}'s already", have.name))
 }
 
-#[cfg(test)]
-mod tests;

@@ -83,6 +83,8 @@ pub(super) struct Step {
     pub news: RosterDiff,
     /// Members to be asked for what is missing here.
     pub ask: Vec<NodeId>,
+    /// Nodes at whose porch to show this node's card: they do not know it yet.
+    pub show: Vec<NodeId>,
     pub warnings: Vec<String>,
 }
 
@@ -290,6 +292,8 @@ impl State {
             not_after_ms: None,
         };
         step.learnt(circle.publish(&SignedRecord::Member(Signed::new(&member, &key))));
+        // Nobody lets a node in whose record only itself has.
+        step.show.extend(self.asked.as_ref().map(|asked| asked.inviter));
     }
 
     /// A peer said Hello with its roster's digest.

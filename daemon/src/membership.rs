@@ -1,0 +1,9 @@
+//! Who belongs, as far as this node can say.
+mod admission;
+mod invites;
+mod joining;
+pub mod keys;
+mod roster;
+mod state;
+#[cfg(test)]
+mod tests;
