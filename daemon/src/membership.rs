@@ -5,5 +5,6 @@ mod joining;
 pub mod keys;
 mod roster;
 mod state;
+mod view;
 #[cfg(test)]
 mod tests;

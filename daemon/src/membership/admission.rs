@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
-use scenemesh_protocol::ids::{ContentHash, NodeId, PoolId, StudioId};
+use scenemesh_protocol::ids::{NodeId, PoolId, StudioId};
 use scenemesh_protocol::invite::{
     Invite, InviteSecret, JoinNeeds, JoinRefusal, JoinReply, JoinRequest, Joining,
 };
 use scenemesh_protocol::keys::PublicKey;
+use scenemesh_protocol::messages::{Decline, PorchResponse};
 use scenemesh_protocol::roster::{Member, Roles, Roster, SignedRecord, Studio, is_name};
 use scenemesh_protocol::signed::Signed;
 use tokio::time::Instant;
 
 use super::invites::{Claimable, Invited, NoInvite, Redeemed, Refusal};
-use super::roster::{Agreement, Proposal, conflict};
-use super::state::{Fact, State, Step};
+use super::roster::{Agreement, Circle, Proposal, conflict};
+use super::state::{Fact, State, Step, declined};
+use super::view::{ProposalView, proposal_view};
 
 /// What to invite for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,10 +70,8 @@ pub enum CannotApprove {
 /// What came of an approval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Approved {
-    /// What was approved, for people.
-    pub what: String,
-    pub have: usize,
-    pub need: usize,
+    /// The proposal as it stood when the last signature came.
+    pub proposal: ProposalView,
     /// The settings have it now.
     pub decided: bool,
 }
@@ -145,11 +145,11 @@ impl State {
         request: &JoinRequest,
         now: Instant,
         now_ms: u64,
-    ) -> (Step, JoinReply) {
+    ) -> (Step, PorchResponse) {
         if let Some(wait) = self.tries.wait(address, now) {
             let minutes = wait.as_secs().div_ceil(60);
             let words = format!("too many failed tries from this address; try again in {minutes} min");
-            return (Step::default(), refused(Refusal::new(JoinRefusal::BadRequest, words)));
+            return (Step::default(), declined(Decline::Busy, words).into());
         }
         let mut step = Step::default();
         let reply = match self.redeem(from, request, now_ms, &mut step) {
@@ -168,7 +168,7 @@ impl State {
                 refused(refusal)
             }
         };
-        (step, reply)
+        (step, reply.into())
     }
 
     fn redeem(
@@ -363,71 +363,63 @@ impl State {
     /// This node's admin approves a proposal: by studio name, or by the beginning of a studio's id or a proposal's hash.
     pub(super) fn approve(&mut self, which: Option<&str>, now_ms: u64) -> Result<(Step, Approved), CannotApprove> {
         let circle = self.circle.as_ref().ok_or(CannotApprove::NoPool)?;
-        let settings = circle.roster().settings();
-        let (hash, studio, what) = choose(circle.proposals(), settings, which)?;
-        let key = self.admin_of().map(|(key, _)| key.clone()).ok_or(CannotApprove::Locked)?;
-        let created_ms =
-            circle.proposals().find(|p| p.signed.hash() == hash).map_or(now_ms, |p| p.settings.created_ms);
+        let chosen = choose(circle, which)?.clone();
+        let (key, own) =
+            self.admin_of().map(|(key, own)| (key.clone(), own)).ok_or(CannotApprove::Locked)?;
         let Some(circle) = &mut self.circle else { return Err(CannotApprove::NoPool) };
+        let mut proposal = proposal_view(circle, &chosen, &own);
+        let settings = circle.roster().settings().clone();
         let mut step = Step::default();
-        let need = circle.roster().settings().quorum();
-        let epoch = circle.roster().settings().epoch;
-        if let Some(studio) = studio {
-            step.learnt(circle.agree(Agreement { studio: studio.clone(), created_ms, agreed_ms: now_ms }));
-            step.learnt(circle.pursue(&key, now_ms));
-            let decided = circle.roster().settings().studio(&studio.id).is_some();
-            let have = circle
-                .proposals()
-                .find(|p| p.additions(circle.roster().settings()) == Some(std::slice::from_ref(&studio)))
-                .map_or(0, |proposal| circle.signers(proposal).len());
-            return Ok((step, Approved { what, have: if decided { need } else { have }, need, decided }));
+        step.learnt(match chosen.additions(&settings) {
+            Some([studio]) => {
+                let created_ms = chosen.settings.created_ms;
+                let agreement = Agreement { studio: studio.clone(), created_ms, agreed_ms: now_ms };
+                let mut learnt = circle.agree(agreement);
+                learnt.and(circle.pursue(&key, now_ms));
+                learnt
+            }
+            _ => circle.sign(&proposal.id, &key),
+        });
+        let decided = circle.roster().settings().epoch > settings.epoch;
+        if !proposal.mine {
+            proposal.mine = true;
+            proposal.signed_by.push(super::roster::studio_name(circle.roster(), &own));
         }
-        step.learnt(circle.sign(&hash, &key));
-        let decided = circle.roster().settings().epoch > epoch;
-        let have = circle.proposals().find(|p| p.signed.hash() == hash).map_or(need, |p| circle.signers(p).len());
-        Ok((step, Approved { what, have, need, decided }))
+        Ok((step, Approved { proposal, decided }))
     }
 }
 
-/// The one proposal that is meant.
-fn choose<'a>(
-    proposals: impl Iterator<Item = &'a Proposal>,
-    settings: &scenemesh_protocol::roster::Settings,
-    which: Option<&str>,
-) -> Result<(ContentHash, Option<Studio>, String), CannotApprove> {
-    let all: Vec<_> = proposals
-        .map(|proposal| {
-            let studio = match proposal.additions(settings) {
-                Some([only]) => Some(only.clone()),
-                _ => None,
-            };
-            (proposal.signed.hash(), studio, describe(proposal, settings))
-        })
-        .collect();
+/// The one proposal that is meant: by the name of the studio it adds, else by the beginning of an id.
+fn choose<'a>(circle: &'a Circle, which: Option<&str>) -> Result<&'a Proposal, CannotApprove> {
+    let settings = circle.roster().settings();
+    let all: Vec<_> = circle.proposals().collect();
     if all.is_empty() {
         return Err(CannotApprove::Nothing);
     }
-    let pending = all.iter().map(|(hash, _, what)| format!("{} ({what})", hash.short())).collect::<Vec<_>>();
+    let pending: Vec<_> = all
+        .iter()
+        .map(|proposal| format!("{} ({})", proposal.signed.hash().short(), describe(proposal, settings)))
+        .collect();
     let pending = pending.join(", ");
-    let Some(given) = which else {
-        return match <[_; 1]>::try_from(all) {
-            Ok([only]) => Ok(only),
-            Err(_) => Err(CannotApprove::Ambiguous { pending }),
+    let added = |proposal: &&&Proposal, fits: &dyn Fn(&Studio) -> bool| {
+        proposal.additions(settings).is_some_and(|studios| studios.iter().any(fits))
+    };
+    let mut found: Vec<&Proposal> = match which {
+        None => all.clone(),
+        Some(given) => {
+            all.iter().filter(|proposal| added(proposal, &|studio| studio.name == given)).copied().collect()
+        }
+    };
+    if let (Some(given), true) = (which, found.is_empty()) {
+        let by_id = |proposal: &&&Proposal| {
+            proposal.signed.hash().to_string().starts_with(given)
+                || added(proposal, &|studio| studio.id.to_string().starts_with(given))
         };
-    };
-    let by_name = |(_, studio, _): &&(_, Option<Studio>, _)| studio.as_ref().is_some_and(|s| s.name == given);
-    let by_id = |(hash, studio, _): &&(ContentHash, Option<Studio>, _)| {
-        given.len() >= 4
-            && (hash.to_string().starts_with(given)
-                || studio.as_ref().is_some_and(|s| s.id.to_string().starts_with(given)))
-    };
-    let mut found: Vec<_> = all.iter().filter(by_name).cloned().collect();
-    if found.is_empty() {
-        found = all.iter().filter(by_id).cloned().collect();
+        found = all.iter().filter(by_id).copied().collect();
     }
-    match found.len() {
-        0 => Err(CannotApprove::Unknown { given: given.to_owned(), pending }),
-        1 => Ok(found.remove(0)),
+    match found[..] {
+        [only] => Ok(only),
+        [] => Err(CannotApprove::Unknown { given: which.unwrap_or_default().to_owned(), pending }),
         _ => Err(CannotApprove::Ambiguous { pending }),
     }
 }

@@ -158,6 +158,18 @@ impl State {
         now_ms: u64,
     ) -> (Step, Result<JoinOutcome, JoinRefused>) {
         let mut step = Step::default();
+        let answer = match reply {
+            JoinReply::Admitted { settings, records } => Ok((settings, records)),
+            JoinReply::Pending { needs, words } => Err((needs, words)),
+            JoinReply::Refused { reason, words } => {
+                if self.circle.is_none() && self.asked.as_ref() == Some(&asked) {
+                    (self.asked, self.wait) = (None, None);
+                    step.facts.push(Fact::AskedInVain);
+                }
+                return (step, Err(JoinRefused { reason: Some(reason), words }));
+            }
+        };
+        let before = self.clone();
         if self.asked.as_ref() != Some(&asked) {
             self.asked = Some(asked.clone());
             step.facts.push(Fact::Asked(asked));
@@ -165,24 +177,20 @@ impl State {
         if unlocked.is_some() {
             self.admin = unlocked;
         }
-        let outcome = match reply {
-            JoinReply::Admitted { settings, records } => {
-                match self.on_admitted(settings, &records, now_ms, &mut step) {
-                    Ok(joined) => Ok(JoinOutcome::Joined(joined)),
-                    Err(bad) => Err(JoinRefused { reason: None, words: format!("the inviter's answer: {bad}") }),
+        match answer {
+            Ok((settings, records)) => match self.on_admitted(settings, &records, now_ms, &mut step) {
+                Ok(joined) => (step, Ok(JoinOutcome::Joined(joined))),
+                Err(bad) => {
+                    *self = before;
+                    let words = format!("the inviter's answer does not hold: {bad}");
+                    (Step::default(), Err(JoinRefused { reason: None, words }))
                 }
-            }
-            JoinReply::Pending { needs, words } => {
+            },
+            Err((needs, words)) => {
                 self.wait = Some(Wait { needs: Some(needs), words: words.clone() });
-                Ok(JoinOutcome::Pending { needs, words })
+                (step, Ok(JoinOutcome::Pending { needs, words }))
             }
-            JoinReply::Refused { reason, words } => Err(JoinRefused { reason: Some(reason), words }),
-        };
-        if outcome.is_err() && self.circle.is_none() {
-            (self.asked, self.wait) = (None, None);
-            step.facts.push(Fact::AskedInVain);
         }
-        (step, outcome)
     }
 
     /// What is pending turns out to be decided.

@@ -358,10 +358,7 @@ impl State {
         now_ms: u64,
     ) -> (Step, PorchResponse) {
         match request {
-            PorchRequest::Join(request) => {
-                let (step, reply) = self.on_join(from, address, &request, now, now_ms);
-                (step, reply.into())
-            }
+            PorchRequest::Join(request) => self.on_join(from, address, &request, now, now_ms),
             PorchRequest::Roster(diff) => self.on_porch_roster(from, diff, now_ms),
             PorchRequest::RosterSync(sync) => {
                 let known = self.roster().is_some_and(|roster| roster.member(&from, now_ms).is_some())

@@ -140,8 +140,13 @@ impl Village {
         let (step, answer) =
             self.nodes[to].state.on_porch(from, &address, request, self.now, self.now_ms);
         self.perform(to, step);
-        let PorchResponse::Join(reply) = answer else { panic!("{answer:?}") };
-        reply
+        match answer {
+            PorchResponse::Join(reply) => reply,
+            PorchResponse::Declined(declined) => {
+                JoinReply::Refused { reason: JoinRefusal::BadRequest, words: declined.detail }
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     fn join(&mut self, at: usize, invite: &Invite, name: &str) -> Result<JoinOutcome, JoinRefused> {
