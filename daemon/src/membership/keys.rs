@@ -120,6 +120,19 @@ impl AdminFile {
             .map_err(|source| KeysError::Admin { path: self.path.clone(), source })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the key is sealed, and the key itself when it is not.
+    pub(super) fn unsealed(&self) -> Result<(bool, Option<SecretKey>), KeysError> {
+        Ok(match self.read()? {
+            Some(KeyFile::Plain(key)) => (false, Some(key)),
+            Some(KeyFile::Sealed(_)) => (true, None),
+            None => (false, None),
+        })
+    }
+
     /// The public half of the key that is here; readable without its passphrase.
     pub(super) fn public(&self) -> Result<Option<PublicKey>, KeysError> {
         Ok(self.read()?.map(|file| file.public()))
