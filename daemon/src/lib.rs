@@ -4,5 +4,6 @@ pub mod clock;
 pub mod executor;
 pub mod gpu;
 pub mod network;
+pub mod platform;
 pub mod store;
 pub mod supervisor;
