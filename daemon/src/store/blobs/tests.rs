@@ -151,8 +151,8 @@ async fn quota_and_reserve_refuse_before_anything_is_written() {
     sealer.write(b"x").await.unwrap();
     let refused = sealer.finish().await.unwrap_err();
     assert!(matches!(refused, BlobError::NoSpace { .. }), "{refused}");
-    assert_eq!(names(dir.path()).len(), 2, "the small one and its manifest");
     run.stop().await;
+    assert_eq!(names(dir.path()).len(), 2, "the small one and its manifest");
 }
 
 #[tokio::test]
