@@ -271,6 +271,8 @@ async fn two_studios_invited_at_once_are_approved_and_both_get_in() {
     }
     let (cedar, amber) = (cedar.restart().await, amber.restart().await);
     cedar.is_pending().await;
+    // It said goodbye, so that nobody looks for it, and it was never the one that dialled.
+    amber.network.add_addresses(birch.id(), birch.main().await).await;
     amber.sees_up(&birch).await;
 
     // Each admin approves the other's studio; both at once, so that the settings may fork and heal.

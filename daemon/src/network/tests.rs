@@ -38,7 +38,7 @@ impl Node {
         let supervisor = Supervisor::new(Duration::from_secs(5));
         let identity = Identity { key: key.clone() };
         let (network, events) =
-            spawn(config, identity, BootId::random(), todo!(), &supervisor.tasks()).unwrap();
+            spawn(config, identity, BootId::random(), Blobs::default(), &supervisor.tasks()).unwrap();
         Self { id: key.public().node(), key: key.clone(), network, events, supervisor }
     }
 
