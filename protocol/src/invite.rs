@@ -248,7 +248,8 @@ impl JoinRequest {
         Self::sign(&joining, &key, node)
     }
 
-    fn sign(joining: &Joining, invite: &SecretKey, node: &SecretKey) -> Self {
+    /// Signs what a joiner says with the invite's key and its own.
+    pub fn sign(joining: &Joining, invite: &SecretKey, node: &SecretKey) -> Self {
         let body = codec::encode_body(joining);
         Self {
             invite: joining.invite,
