@@ -11,6 +11,7 @@ use scenemesh_protocol::lease::{AcceptedTerms, FinishedTerms, GrantTerms};
 use scenemesh_protocol::messages::{BlobGet, BlobHead, PorchRequest, PorchResponse, Request, Response};
 use scenemesh_protocol::receipt::UsageClaim;
 use scenemesh_protocol::roster::{Member, Revoked, Settings, SettingsChain, SignedRecord, SignedSettings};
+use scenemesh_protocol::sealed::Manifest;
 use scenemesh_protocol::task::TaskSpec;
 
 /// A frame around `body` under any type number.
@@ -50,6 +51,7 @@ messages![
     Advert,
     Inventory,
     TaskSpec,
+    Manifest,
     GrantTerms,
     AcceptedTerms,
     FinishedTerms,

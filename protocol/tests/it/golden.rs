@@ -63,6 +63,21 @@ fn every_type_has_one_number_and_a_sample() {
 }
 
 #[test]
+fn the_table_in_the_docs_has_every_type() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol.md");
+    let docs = std::fs::read_to_string(path).unwrap();
+    for (name, kind, limit) in kinds() {
+        let limit = match limit {
+            mib if mib % (1 << 20) == 0 => format!("{} MiB", mib >> 20),
+            kib if kib % (1 << 10) == 0 => format!("{} KiB", kib >> 10),
+            bytes => bytes.to_string(),
+        };
+        let row = format!("| `{kind:#06x}` | {name} | {limit} |");
+        assert!(docs.contains(&row), "docs/protocol.md has no row that begins {row}");
+    }
+}
+
+#[test]
 fn names_of_samples_are_used_once() {
     let all = samples();
     let names: BTreeSet<_> = all.iter().map(|sample| sample.name).collect();

@@ -14,7 +14,7 @@ use scenemesh_protocol::receipt::{FeedHead, Quote, UsageClaim};
 use scenemesh_protocol::roster::{
     Member, PoolParams, Revoked, Roles, RosterDigest, Settings, SignedRecord, SignedSettings, Studio,
 };
-use scenemesh_protocol::sealed::BlobKey;
+use scenemesh_protocol::sealed::{BlobKey, Manifest};
 use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::{
     Class, Failure, FailureClass, InputFile, ModelName, OutputFile, OutputKind, Shape, TaskSpec,
@@ -357,6 +357,8 @@ fn messages(all: &mut Vec<Sample>) {
     message(all, "Advert, not now", &not_now);
     message(all, "Inventory", &inventory());
     message(all, "TaskSpec", &task_spec());
+    let segments = vec![hash(0x33), hash(0x34)];
+    message(all, "Manifest", &Manifest::new((1 << 20) + 16 + 17, segments).unwrap());
     message(all, "GrantTerms", &grant_terms());
     let plain = GrantTerms { class: Class::Batch, quote: None, ..grant_terms() };
     message(all, "GrantTerms, no quote", &plain);
