@@ -7,12 +7,12 @@ use scenemesh_protocol::ids::{
     BootId, ClaimId, ContentHash, JobId, MsgId, NodeId, PoolId, ReservationId, StudioId, TaskId,
 };
 use scenemesh_protocol::invite::{JoinNeeds, JoinRefusal, JoinReply, JoinRequest, Joining};
-use scenemesh_protocol::keys::{KemSecret, PublicKey, SecretKey};
+use scenemesh_protocol::keys::{KemPublic, KemSecret, PublicKey, SecretKey, Signature};
 use scenemesh_protocol::lease::*;
 use scenemesh_protocol::messages::*;
 use scenemesh_protocol::receipt::{FeedHead, Quote, UsageClaim};
 use scenemesh_protocol::roster::{
-    Member, PoolParams, Revoked, Roles, RosterDigest, Settings, SignedRecord, SignedSettings, Studio,
+    Consent, Member, PoolParams, Revoked, Roles, RosterDigest, Settings, SignedRecord, SignedSettings, Studio,
 };
 use scenemesh_protocol::sealed::{BlobKey, Manifest};
 use scenemesh_protocol::signed::Signed;
@@ -91,7 +91,12 @@ pub(crate) fn member() -> Member {
         version: 2,
         issued_ms: NOW,
         not_after_ms: Some(NOW + 1),
+        consent: consent(&key(3), KemSecret::from_bytes(&[4; 32]).public()),
     }
+}
+
+fn consent(node: &SecretKey, kem: KemPublic) -> Signature {
+    Consent { pool: POOL, studio: STUDIO, kem }.sign(node)
 }
 
 pub(crate) fn revoked() -> Revoked {
@@ -264,6 +269,7 @@ pub(crate) fn joining(admin: Option<PublicKey>) -> Joining {
         name: "ws-02".into(),
         nonce: [0x2a; 16],
         admin,
+        consent: admin.is_none().then(|| consent(&key(7), KemSecret::from_bytes(&[8; 32]).public())),
     }
 }
 
