@@ -360,3 +360,6 @@ fn move_aside(dir: &Path) -> std::io::Result<PathBuf> {
     platform::sync_dir(parent)?;
     Ok(numbered(next))
 }
+
+#[cfg(test)]
+mod tests;
