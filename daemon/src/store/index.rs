@@ -173,16 +173,15 @@ impl Index {
 
     /// Indexes what was just committed. A failure breaks the index, not the commit.
     pub(super) fn apply(&self, batch: IndexBatch, watermark: Watermark) {
-        let mut state = self.state();
-        match &mut *state {
-            State::Current => {
-                if let Err(error) = self.write(batch, Some(watermark)) {
-                    tracing::error!(%error, "the index stops following the journal");
-                    *state = State::Broken(error.to_string());
-                }
-            }
-            State::Behind { later } => later.push((batch, watermark)),
-            State::Broken(_) => {}
+        match &mut *self.state() {
+            State::Current => {}
+            State::Behind { later } => return later.push((batch, watermark)),
+            State::Broken(_) => return,
+        }
+        // Not under the lock, so that lookups go on: only the journal's one writer comes here.
+        if let Err(error) = self.write(batch, Some(watermark)) {
+            tracing::error!(%error, "the index stops following the journal");
+            *self.state() = State::Broken(error.to_string());
         }
     }
 
@@ -361,3 +360,6 @@ fn move_aside(dir: &Path) -> std::io::Result<PathBuf> {
     platform::sync_dir(parent)?;
     Ok(numbered(next))
 }
+
+#[cfg(test)]
+mod tests;

@@ -168,7 +168,7 @@ async fn serve(
                 commits.recv().await
             }
         };
-        let Some(first) = first else { return Ok(()) };
+        let Some(first) = first else { break };
         let mut batch = vec![first];
         let mut bytes = bytes_of(&batch[0]);
         while bytes < BATCH_BYTES
@@ -185,6 +185,8 @@ async fn serve(
             })
             .await?;
     }
+    tasks.blocking(move || writer.close()).await??;
+    Ok(())
 }
 
 fn bytes_of(commit: &Commit) -> usize {
