@@ -13,6 +13,9 @@ use crate::eventually::eventually;
 use crate::program::Programs;
 use crate::proxy::Proxy;
 
+/// The checkpoint that simulated ComfyUIs hold unless told otherwise.
+pub const CHECKPOINT: &str = "base.safetensors";
+
 /// The ComfyUI beside a node.
 #[derive(Clone, Debug)]
 pub enum Comfy {
@@ -185,6 +188,9 @@ impl Cluster {
             all.extend([flag.to_owned(), dir.join(path).display().to_string()]);
         }
         all.extend(arguments.iter().cloned());
+        if !arguments.iter().any(|argument| argument == "--model") {
+            all.extend(["--model".to_owned(), format!("checkpoints/{CHECKPOINT}")]);
+        }
         let child = self.programs.start("comfyui", &all, &dir.join("comfyui.log"))?;
         let url = eventually("the simulated ComfyUI listens", || async {
             Ok(std::fs::read_to_string(&ready).ok().filter(|url| url.ends_with('\n')).ok_or("no URL yet"))

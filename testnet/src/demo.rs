@@ -40,15 +40,15 @@ struct Machine {
     name: &'static str,
     studio: &'static str,
     gpu: &'static str,
-    vram_gb: &'static str,
+    vram_mib: &'static str,
     step_ms: &'static str,
 }
 
 /// Unequal on purpose: a pool is never of one kind.
 const MACHINES: [Machine; 3] = [
-    Machine { name: "amber-01", studio: "amber", gpu: "NVIDIA GeForce RTX 4090", vram_gb: "24", step_ms: "110" },
-    Machine { name: "amber-02", studio: "amber", gpu: "NVIDIA RTX A6000", vram_gb: "48", step_ms: "170" },
-    Machine { name: "birch-01", studio: "birch", gpu: "NVIDIA GeForce RTX 3090", vram_gb: "24", step_ms: "190" },
+    Machine { name: "amber-01", studio: "amber", gpu: "NVIDIA GeForce RTX 4090", vram_mib: "24576", step_ms: "110" },
+    Machine { name: "amber-02", studio: "amber", gpu: "NVIDIA RTX A6000", vram_mib: "49152", step_ms: "170" },
+    Machine { name: "birch-01", studio: "birch", gpu: "NVIDIA GeForce RTX 3090", vram_mib: "24576", step_ms: "190" },
 ];
 
 /// Runs the demo.
@@ -134,12 +134,12 @@ async fn start_machines(mesh: &mut Cluster, options: &Options) -> Result<()> {
             None => Comfy::simulated(&[
                 "--gpu",
                 machine.gpu,
-                "--vram-gb",
-                machine.vram_gb,
+                "--vram-mib",
+                machine.vram_mib,
                 "--step-ms",
                 machine.step_ms,
-                "--checkpoint",
-                &options.checkpoint,
+                "--model",
+                &format!("checkpoints/{}", options.checkpoint),
             ]),
         };
         let beside = match &comfy {

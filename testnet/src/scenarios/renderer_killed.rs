@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 
 use super::{graph_file, nodes_of, one_studio, outputs};
-use crate::cluster::{Cluster, Comfy};
+use crate::cluster::{CHECKPOINT, Cluster, Comfy};
 use crate::workflows;
 
 /// # Errors
@@ -17,7 +17,7 @@ pub async fn run(mesh: &mut Cluster, dir: &Path) -> Result<()> {
     }
     one_studio(mesh, "desk", &["ws-01", "ws-02"]).await?;
 
-    let graph = graph_file(dir, "slow.json", &workflows::keyframe("base.safetensors", 3, 20, 64))?;
+    let graph = graph_file(dir, "slow.json", &workflows::keyframe(CHECKPOINT, 3, 20, 64))?;
     let job = mesh.ok("desk", &["submit", &graph, "--detach"]).await?;
     let id = job["job"].as_str().unwrap_or_default().to_owned();
     let sampling = mesh
