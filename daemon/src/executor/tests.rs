@@ -24,6 +24,7 @@ struct Bench {
     blobs: Blobs,
     /// Tests share a ComfyUI; each has its own mark there.
     owner: String,
+    _dir: tempfile::TempDir,
 }
 
 /// All events of an attempt, by kind.
@@ -39,17 +40,18 @@ struct Story {
 impl Bench {
     async fn attached(endpoint: EndpointConfig) -> Self {
         let supervisor = Supervisor::new(Duration::from_secs(20));
-        let blobs = blobs().await;
+        let (blobs, dir) = blobs(&supervisor).await;
         let owner = format!("tester{}", TaskId::random().short());
         let config = Config { endpoints: vec![endpoint], owner: owner.clone() };
         let (executor, events) = spawn(config, blobs.clone(), &supervisor.tasks()).unwrap();
-        Self { supervisor, executor, events, blobs, owner }
+        Self { supervisor, executor, events, blobs, owner, _dir: dir }
     }
 
-    fn scripted(backends: Vec<Box<dyn Backend>>, blobs: Blobs) -> Self {
+    async fn scripted(backends: Vec<Box<dyn Backend>>) -> Self {
         let supervisor = Supervisor::new(Duration::from_secs(20));
+        let (blobs, dir) = blobs(&supervisor).await;
         let (executor, events) = spawn_with(backends, &supervisor.tasks());
-        Self { supervisor, executor, events, blobs, owner: String::new() }
+        Self { supervisor, executor, events, blobs, owner: String::new(), _dir: dir }
     }
 
     async fn until(&self, fact: impl Fn(&SlotView) -> bool) -> SlotView {
@@ -77,7 +79,7 @@ impl Bench {
     }
 
     async fn open(&self, output: &OutputFile) -> Vec<u8> {
-        let mut opener = self.blobs.open(output.root, &output.key);
+        let mut opener = self.blobs.open(output.root, &output.key).await.unwrap();
         let mut bytes = Vec::new();
         while let Some(chunk) = opener.next().await.unwrap() {
             bytes.extend_from_slice(&chunk);
@@ -131,8 +133,11 @@ impl Story {
     }
 }
 
-async fn blobs() -> Blobs {
-    Blobs::default()
+async fn blobs(supervisor: &Supervisor) -> (Blobs, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let config = crate::store::Config { reserve: 0, ..crate::store::Config::at(dir.path()) };
+    let (store, _) = crate::store::open(&config, &supervisor.tasks()).await.unwrap();
+    (store.blobs, dir)
 }
 
 fn run_of(graph: &Value) -> Run {

@@ -1,6 +1,7 @@
 //! Carries results from ComfyUI into sealed blobs, as they stream.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 
 use scenemesh_protocol::task::{Failure, FailureClass, OutputFile, OutputKind};
 
@@ -63,14 +64,25 @@ impl<'a> Sink<'a> {
     ///
     /// # Errors
     /// When a node that streams has delivered nothing: the socket was down, and there is no file to fall back to.
-    pub(super) fn finish(self, streamed: &Streamed) -> Result<Vec<OutputFile>, Failure> {
+    pub(super) async fn finish(self, streamed: &Streamed) -> Result<Vec<OutputFile>, Failure> {
         let silent = streamed.keys().find(|node| self.outputs.iter().all(|output| output.node != **node));
         match silent {
             Some(node) => {
+                let node = node.clone();
+                self.discard().await;
                 let detail = format!("the pictures of node {node} were lost with ComfyUI's event socket");
                 Err(Failure::new(FailureClass::Transfer, detail))
             }
             None => Ok(self.outputs),
+        }
+    }
+
+    /// Gives back the space of what was sealed for an attempt that failed.
+    pub(super) async fn discard(self) {
+        for output in self.outputs {
+            if let Err(error) = self.store.remove(output.root).await {
+                tracing::debug!(%error, "removing a result of a failed attempt");
+            }
         }
     }
 
@@ -139,7 +151,13 @@ fn lost(error: &CallError) -> Failure {
 }
 
 fn unsealed(error: &BlobError) -> Failure {
-    let class =
-        if matches!(error, BlobError::DiskFull) { FailureClass::DiskFull } else { FailureClass::Transfer };
+    let full = match error {
+        BlobError::Quota { .. } | BlobError::NoSpace { .. } => true,
+        BlobError::Io { source, .. } => {
+            matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        }
+        _ => false,
+    };
+    let class = if full { FailureClass::DiskFull } else { FailureClass::Transfer };
     Failure::new(class, format!("a result cannot be stored: {error}"))
 }

@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 use super::classify;
 use super::client::{CallError, Client, Posted, Socket};
 use super::collect::{self, What};
+use super::deliver::Sink;
 use super::follow::{self, Followed};
 use super::hygiene::{self, Folders, Traces};
 use super::inventory::Inventory;
-use super::rewrite::{self, Names, Saving};
+use super::rewrite::{self, Names, Saving, Streamed};
 use crate::executor::graph::Graph;
 use crate::executor::{Outcome, Reporter, Run};
 use crate::store::Blobs;
@@ -50,7 +51,14 @@ impl Attempt<'_> {
     pub(super) async fn perform(self) -> Finished {
         let mut traces = Traces::default();
         let mut models = Vec::new();
-        let result = self.work(&mut traces, &mut models).await;
+        let mut sink = Sink::new(self.client, self.store);
+        let result = match self.work(&mut traces, &mut models, &mut sink).await {
+            Ok((streamed, exec_ms)) => sink.finish(&streamed).await.map(|outputs| (outputs, exec_ms)),
+            Err(failure) => {
+                sink.discard().await;
+                Err(failure)
+            }
+        };
         let full = self.run.full_hygiene;
         let left_behind = hygiene::clean(self.client, self.folders, self.names, &traces, full).await;
         let outcome = match result {
@@ -64,7 +72,8 @@ impl Attempt<'_> {
         &self,
         traces: &mut Traces,
         models: &mut Vec<ModelName>,
-    ) -> Result<(Vec<scenemesh_protocol::task::OutputFile>, u64), Failure> {
+        sink: &mut Sink<'_>,
+    ) -> Result<(Streamed, u64), Failure> {
         let mut graph = Graph::parse(&self.run.graph)
             .map_err(|error| Failure::new(FailureClass::InvalidGraph, error.to_string()))?;
         let attached: Vec<String> = self.run.inputs.iter().map(|input| input.name.clone()).collect();
@@ -78,12 +87,11 @@ impl Attempt<'_> {
             _ => BTreeMap::new(),
         };
         let streamed = rewrite::rewrite(&mut graph, self.inventory, self.names, &uploads, self.saving);
-        let mut sink = super::deliver::Sink::new(self.client, self.store);
         let followed = match already {
             Already::Ended(entry) => Followed { entry, measured_ms: 0 },
             Already::Queued => {
                 follow::Following::new(self, &self.names.prompt_id, graph.len(), &streamed)
-                    .to_the_end(None, &mut sink)
+                    .to_the_end(None, sink)
                     .await?
             }
             Already::Nothing => {
@@ -92,7 +100,7 @@ impl Attempt<'_> {
                 let body = rewrite::prompt_body(&graph, &self.run.extra_data, self.names, self.run.previews)?;
                 let prompt_id = self.post(&body).await?;
                 follow::Following::new(self, &prompt_id, graph.len(), &streamed)
-                    .to_the_end(socket, &mut sink)
+                    .to_the_end(socket, sink)
                     .await?
             }
         };
@@ -111,8 +119,7 @@ impl Attempt<'_> {
         };
         let found = collect::outputs(&followed.entry);
         self.unless_stopped(sink.take_all(found)).await?;
-        let outputs = sink.finish(&streamed)?;
-        Ok((outputs, exec_ms))
+        Ok((streamed, exec_ms))
     }
 
     /// Looks for the prompt before posting it: history, queue, and history again, since it may end in between.
@@ -154,34 +161,33 @@ impl Attempt<'_> {
     }
 
     async fn upload(&self, input: &InputFile, name: &str) -> Result<super::client::Uploaded, Failure> {
-        let opener = self.store.open(input.root, &input.key);
+        let unreadable =
+            |why: String| Failure::new(FailureClass::Transfer, format!("an input cannot be read: {why}"));
+        let opener = self.store.open(input.root, &input.key).await;
+        let opener = opener.map_err(|error| unreadable(error.to_string()))?;
+        if opener.bytes() != input.bytes {
+            return Err(unreadable(format!(
+                "it has {} bytes, not the {} announced",
+                opener.bytes(),
+                input.bytes
+            )));
+        }
         // The body's stream can only end the request; why it ended is kept aside.
         let broken: Arc<OnceLock<String>> = Arc::default();
-        let (noted, expected) = (broken.clone(), input.bytes);
-        let stream = futures::stream::try_unfold((opener, 0_u64), move |(mut opener, sent)| {
+        let noted = broken.clone();
+        let stream = futures::stream::try_unfold(opener, move |mut opener| {
             let noted = noted.clone();
             async move {
-                let fail = |why: String| {
-                    noted.get_or_init(|| why.clone());
-                    std::io::Error::other(why)
-                };
-                match opener.next().await.map_err(|error| fail(error.to_string()))? {
-                    None if sent == expected => Ok::<_, std::io::Error>(None),
-                    None => Err(fail(format!("it has {sent} bytes, not the {expected} announced"))),
-                    Some(chunk) => {
-                        let sent = sent + chunk.len() as u64;
-                        if sent > expected {
-                            return Err(fail(format!("it has more than the {expected} bytes announced")));
-                        }
-                        Ok(Some((chunk, (opener, sent))))
-                    }
-                }
+                let chunk = opener.next().await.map_err(|error| {
+                    std::io::Error::other(noted.get_or_init(|| error.to_string()).clone())
+                })?;
+                Ok::<_, std::io::Error>(chunk.map(|chunk| (chunk, opener)))
             }
         });
         let body = reqwest::Body::wrap_stream(stream);
         let uploaded = self.client.upload("input", &self.names.folder(), name, body, input.bytes).await;
         uploaded.map_err(|error| match (broken.get(), &error) {
-            (Some(why), _) => Failure::new(FailureClass::Transfer, format!("an input cannot be read: {why}")),
+            (Some(why), _) => unreadable(why.clone()),
             (None, CallError::Status { status: 413, .. }) => Failure::new(
                 FailureClass::Transfer,
                 format!("an input of {} bytes is over ComfyUI's upload limit; start it with a larger --max-upload-size", input.bytes),
