@@ -43,7 +43,7 @@ mod transfer;
 mod tests;
 
 pub use porch::PorchError;
-pub use transfer::FetchError;
+pub use transfer::{FetchError, Traffic};
 
 /// Events that wait for a consumer; beyond this a peer is told that we are busy.
 const EVENTS_WAITING: usize = 256;
@@ -211,7 +211,7 @@ impl PeerTable {
 pub struct PeerView {
     pub studio: StudioId,
     pub link: Link,
-    /// Remote end of the link, or the last address that worked.
+    /// Remote end of the link, or the most promising address.
     pub address: Option<String>,
     /// Round trip of the last ping.
     pub rtt: Option<Duration>,
@@ -308,6 +308,7 @@ pub struct Network {
     publication: watch::Sender<Option<Arc<Publication>>>,
     peers: watch::Receiver<Arc<PeerTable>>,
     listening: watch::Receiver<Listening>,
+    meter: transfer::Meter,
     fetcher: transfer::Fetcher,
     visitor: porch::Visitor,
 }
@@ -338,6 +339,7 @@ pub fn spawn(
     let (peers_sender, peers) = watch::channel(Arc::default());
     let (listening_sender, listening) = watch::channel(Listening::default());
     let (streams_sender, streams) = watch::channel(None);
+    let meter = transfer::Meter::new();
 
     let network = Network {
         commands,
@@ -345,7 +347,8 @@ pub fn spawn(
         publication,
         peers: peers.clone(),
         listening,
-        fetcher: transfer::Fetcher::new(streams, peers.clone(), blobs.clone(), tasks.clone()),
+        meter: meter.clone(),
+        fetcher: transfer::Fetcher::new(streams, peers.clone(), blobs.clone(), meter.clone()),
         visitor: porch::Visitor::new(setup.keypair.clone(), tasks.clone()),
     };
     let outlets = actor::Outlets {
@@ -356,7 +359,7 @@ pub fn spawn(
         streams: streams_sender,
     };
     let inlets = actor::Inlets { commands: inbox, roster: roster_seen, publication: publication_seen };
-    let server = transfer::Server::new(blobs, peers, tasks.clone());
+    let server = transfer::Server::new(blobs, peers, meter, tasks.clone());
     let actor = actor::Actor::new(setup, identity, boot, outlets, server, tasks.clone());
     tasks.spawn("network", actor.run(inlets));
     Ok((network, Events { tasks: tasks_receiver, roster: roster_receiver }))
@@ -438,6 +441,11 @@ impl Network {
 
     pub fn listening(&self) -> watch::Receiver<Listening> {
         self.listening.clone()
+    }
+
+    /// Sealed bytes of blobs that went over links.
+    pub fn traffic(&self) -> watch::Receiver<Traffic> {
+        self.meter.watch()
     }
 
     /// Asks at the porch of a node that may not know this one, trying all addresses; about 10 seconds at most.

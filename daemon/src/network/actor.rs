@@ -26,7 +26,7 @@ use super::exchange::{Pending, Purpose};
 use super::peers::{Channel, Peer};
 use super::redial::{Redial, Source};
 use super::{
-    Command, Config, Identity, Listening, NetworkError, PeerTable, Publication, RequestError, RosterEvent,
+    Command, Config, Identity, Listening, NetworkError, PeerTable, PeerView, Publication, RequestError, RosterEvent,
     RosterView, StartError, TaskEvent, addresses, declined, porch, swarm, transfer,
 };
 use crate::clock::wall_ms;
@@ -387,7 +387,8 @@ impl Actor {
         self.table.stale = true;
         if let Some(stopping) = self.stopping.take() {
             for done in stopping.done {
-                drop(done.send(()));
+                // Whoever waited may have gone.
+                let _ = done.send(());
             }
         }
     }
@@ -482,9 +483,13 @@ impl Actor {
     }
 
     fn build_table(&mut self, now: Instant) {
-        let rows = self.peers.iter().map(|(node, peer)| (*node, peer.view(self.adverts.get(node))));
+        let rows = self.peers.iter().map(|(node, peer)| (*node, self.view(node, peer)));
         self.outlets.peers.send_replace(Arc::new(PeerTable { peers: rows.collect() }));
         self.table = Freshness { stale: false, built_at: now };
+    }
+
+    fn view(&self, node: &NodeId, peer: &Peer) -> PeerView {
+        peer.view(self.adverts.get(node), self.redial.address(node))
     }
 
     fn my_studio(&self) -> Option<StudioId> {

@@ -80,7 +80,6 @@ pub(super) struct Peer {
     pub(super) inventory_at: Instant,
     pub(super) last_seen_ms: Option<u64>,
     pub(super) last_error: Option<String>,
-    pub(super) last_address: Option<Multiaddr>,
 }
 
 impl Peer {
@@ -104,7 +103,6 @@ impl Peer {
             inventory_at: now,
             last_seen_ms: None,
             last_error: None,
-            last_address: None,
         }
     }
 
@@ -156,17 +154,17 @@ impl Peer {
     }
 
     /// The row in the table.
-    pub(super) fn view(&self, advert: Option<Arc<Advert>>) -> PeerView {
+    pub(super) fn view(&self, advert: Option<Arc<Advert>>, known: Option<Multiaddr>) -> PeerView {
         let link = match &self.greeting {
             Greeting::Up => Link::Up,
             Greeting::Refused { words, .. } => Link::Refused { words: words.clone() },
             _ => Link::Down,
         };
-        let address = self.link().map(|link| &link.address).or(self.last_address.as_ref());
+        let address = self.link().map(|link| link.address.clone()).or(known);
         PeerView {
             studio: self.studio,
             link,
-            address: address.map(ToString::to_string),
+            address: address.map(|address| address.to_string()),
             rtt: self.rtt,
             agent: self.agent.clone(),
             versions: self.versions,

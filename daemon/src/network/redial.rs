@@ -204,18 +204,9 @@ impl Redial {
         dials
     }
 
-    /// When `due` is worth calling again.
-    pub(super) fn next(&self) -> Option<Instant> {
-        let waiting = self.routes.values().filter(|route| !route.known.is_empty());
-        waiting
-            .filter_map(|route| if let State::Waiting(until) = route.state { Some(until) } else { None })
-            .min()
-    }
-
-    /// The addresses of a node, best first.
-    pub(super) fn addresses(&self, node: &NodeId) -> Vec<Multiaddr> {
-        let known = self.routes.get(node).map(|route| &route.known).or_else(|| self.known.get(node));
-        known.map(|known| best(known)).unwrap_or_default()
+    /// The most promising address of a member.
+    pub(super) fn address(&self, node: &NodeId) -> Option<Multiaddr> {
+        best(&self.routes.get(node)?.known).into_iter().next()
     }
 
     /// Everything that worked, for the next life.

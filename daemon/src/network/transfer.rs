@@ -1,22 +1,32 @@
 //! Sealed blobs over streams: serving them to the peers of live attempts, and fetching them.
+//!
+//! One stream carries any number of [`BlobGet`]s, each answered in order with a [`BlobHead`] and what it announces, so
+//! that the next request is there before the last answer ends and no round trip is spent between them.
+//!
+//! [`BlobGet`]: scenemesh_protocol::messages::BlobGet
+//! [`BlobHead`]: scenemesh_protocol::messages::BlobHead
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use libp2p::StreamProtocol;
-use scenemesh_protocol::ids::{NodeId, TaskId};
-use scenemesh_protocol::lease::BlobRef;
+use libp2p::{Stream, StreamProtocol};
+use scenemesh_protocol::ids::NodeId;
 use tokio::sync::watch;
 
-use super::PeerTable;
-use crate::store::Blobs;
-use crate::supervisor::Tasks;
+use super::swarm;
 
-/// Why a blob did not arrive.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FetchError {
-    #[error("{0:?} is not connected")]
-    NotConnected(NodeId),
-}
+mod fetch;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use fetch::FetchError;
+pub(super) use fetch::Fetcher;
+pub(super) use serve::Server;
+
+/// A stream that cannot be opened in this time will not be.
+const OPENING: Duration = Duration::from_secs(10);
 
 /// Opens streams on the links of the running main swarm.
 #[derive(Clone)]
@@ -25,51 +35,44 @@ pub(super) struct Streams {
     protocol: StreamProtocol,
 }
 
-/// Fetches blobs from peers.
-#[derive(Clone)]
-pub(super) struct Fetcher {
-    streams: watch::Receiver<Option<Streams>>,
-    peers: watch::Receiver<Arc<PeerTable>>,
-    blobs: Blobs,
-    tasks: Tasks,
-}
-
-impl Fetcher {
-    pub(super) fn new(
-        streams: watch::Receiver<Option<Streams>>,
-        peers: watch::Receiver<Arc<PeerTable>>,
-        blobs: Blobs,
-        tasks: Tasks,
-    ) -> Self {
-        Self { streams, peers, blobs, tasks }
-    }
-
-    pub(super) async fn fetch(
-        &self,
-        peer: NodeId,
-        task: TaskId,
-        attempt: u32,
-        blob: BlobRef,
-    ) -> Result<(), FetchError> {
-        Err(FetchError::NotConnected(peer))
+impl Streams {
+    /// A stream to a peer that is linked.
+    async fn open(&self, peer: NodeId) -> Result<Stream, String> {
+        let mut control = self.control.clone();
+        let opening = control.open_stream(swarm::peer_id(peer), self.protocol.clone());
+        match tokio::time::timeout(OPENING, opening).await {
+            Ok(opened) => opened.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no stream within {} s", OPENING.as_secs())),
+        }
     }
 }
 
-/// Serves blobs to peers.
-pub(super) struct Server {
-    blobs: Blobs,
-    peers: watch::Receiver<Arc<PeerTable>>,
-    tasks: Tasks,
+/// Sealed bytes of blobs that went over links since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub sent: u64,
+    /// Only what verified and is in the store.
+    pub received: u64,
 }
 
-impl Server {
-    pub(super) fn new(blobs: Blobs, peers: watch::Receiver<Arc<PeerTable>>, tasks: Tasks) -> Self {
-        Self { blobs, peers, tasks }
+/// Counts traffic, for whoever watches.
+#[derive(Clone, Debug)]
+pub(super) struct Meter(Arc<watch::Sender<Traffic>>);
+
+impl Meter {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(watch::Sender::default()))
     }
 
-    pub(super) fn open(&mut self, mut control: libp2p_stream::Control, protocol: StreamProtocol) -> Streams {
-        Streams { control, protocol }
+    pub(super) fn watch(&self) -> watch::Receiver<Traffic> {
+        self.0.subscribe()
     }
 
-    pub(super) fn close(&mut self) {}
+    fn sent(&self, bytes: u64) {
+        self.0.send_modify(|traffic| traffic.sent += bytes);
+    }
+
+    fn received(&self, bytes: u64) {
+        self.0.send_modify(|traffic| traffic.received += bytes);
+    }
 }

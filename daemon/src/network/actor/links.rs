@@ -130,7 +130,6 @@ impl Actor {
             peer.last_error = Some(format!("the link was lost: {cause}"));
         }
         peer.rtt = None;
-        peer.last_address = Some(link.address.clone());
         self.end_session(node);
         self.redial.unlinked(now, node, was_up);
         self.table.stale = true;
