@@ -3,5 +3,6 @@
 pub mod clock;
 pub mod executor;
 pub mod gpu;
+pub mod scheduler;
 pub mod store;
 pub mod supervisor;
