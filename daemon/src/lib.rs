@@ -3,7 +3,9 @@
 pub mod clock;
 pub mod executor;
 pub mod gpu;
+pub mod membership;
 pub mod network;
 pub mod platform;
+pub mod scheduler;
 pub mod store;
 pub mod supervisor;
