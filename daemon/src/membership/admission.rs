@@ -8,7 +8,7 @@ use scenemesh_protocol::invite::{
 };
 use scenemesh_protocol::keys::PublicKey;
 use scenemesh_protocol::messages::{Decline, PorchResponse};
-use scenemesh_protocol::roster::{Member, Roles, Roster, SignedRecord, Studio, is_name};
+use scenemesh_protocol::roster::{Consent, Member, Roles, Roster, SignedRecord, Studio, is_name};
 use scenemesh_protocol::signed::Signed;
 use tokio::time::Instant;
 
@@ -44,7 +44,9 @@ pub enum CannotInvite {
     StudioExists(String),
     #[error("a member needs at least one role; give --role with submit, render or keep")]
     NoRole,
-    #[error("the porch is closed, so that nobody could knock; check `porch` in the configuration and the log")]
+    #[error(
+        "the porch is closed, so that nobody could knock; check `porch` in the configuration and the log"
+    )]
     NoPorch,
     #[error(transparent)]
     Refused(#[from] NoInvite),
@@ -105,9 +107,7 @@ impl State {
         if !self.is_member(now_ms) {
             return Err(CannotInvite::NotMember);
         }
-        if self.admin_of().is_none() {
-            return Err(CannotInvite::Locked);
-        }
+        let Some((_, studio)) = self.admin_of() else { return Err(CannotInvite::Locked) };
         if terms.roles == (Roles { submit: false, render: false, keep: false }) {
             return Err(CannotInvite::NoRole);
         }
@@ -120,7 +120,7 @@ impl State {
             }
         }
         self.invites.check_new(terms.expires, now_ms)?;
-        let invite = Invite::new(roster.pool(), self.me.id(), secret, porch);
+        let invite = Invite::new(roster.pool(), self.me.id(), studio, secret, porch);
         if invite.addresses().is_empty() {
             return Err(CannotInvite::NoPorch);
         }
@@ -187,10 +187,7 @@ impl State {
         if joining.node.node() != from {
             return Err(Refusal::new(JoinRefusal::BadRequest, "the request is another node's"));
         }
-        if std::iter::once(&joining.node)
-            .chain(&joining.admin)
-            .any(|key| roster.revocation(key).is_some())
-        {
+        if std::iter::once(&joining.node).chain(&joining.admin).any(|key| roster.revocation(key).is_some()) {
             let words = "this key was revoked in the pool; join with a new one from an empty data directory";
             return Err(Refusal::new(JoinRefusal::RevokedKey, words));
         }
@@ -241,9 +238,17 @@ impl State {
             let words = format!("this node's key belongs to {name} already; join with a new data directory");
             return Err(Refusal::new(JoinRefusal::RevokedKey, words));
         }
+        let pool = circle.roster().pool();
+        let chosen = Consent { pool, studio, kem: joining.kem };
+        let consent = joining.consent.filter(|consent| chosen.verify(&joining.node, consent).is_ok());
+        let Some(consent) = consent else {
+            let words = "the node does not say that it chose this studio; make a new invite";
+            return Err(Refusal::new(JoinRefusal::BadRequest, words));
+        };
         let member = Member {
-            pool: circle.roster().pool(),
+            pool,
             studio,
+            consent,
             node: joining.node,
             kem: joining.kem,
             name: joining.name.clone(),
@@ -353,19 +358,21 @@ impl State {
     fn admitted(&self, node: &NodeId) -> JoinReply {
         let Some(circle) = &self.circle else { return refused(Refusal::unknown()) };
         let everything = circle.everything();
-        let first: Vec<_> =
-            [*node, self.me.id()].iter().filter_map(|node| circle.record_of(node)).collect();
+        let first: Vec<_> = [*node, self.me.id()].iter().filter_map(|node| circle.record_of(node)).collect();
         let rest = everything.records.into_iter().filter(|record| !first.contains(record));
         let records = first.iter().cloned().chain(rest).collect();
         JoinReply::Admitted { settings: everything.settings, records }
     }
 
     /// This node's admin approves a proposal: by studio name, or by the beginning of a studio's id or a proposal's hash.
-    pub(super) fn approve(&mut self, which: Option<&str>, now_ms: u64) -> Result<(Step, Approved), CannotApprove> {
+    pub(super) fn approve(
+        &mut self,
+        which: Option<&str>,
+        now_ms: u64,
+    ) -> Result<(Step, Approved), CannotApprove> {
         let circle = self.circle.as_ref().ok_or(CannotApprove::NoPool)?;
         let chosen = choose(circle, which)?.clone();
-        let (key, own) =
-            self.admin_of().map(|(key, own)| (key.clone(), own)).ok_or(CannotApprove::Locked)?;
+        let (key, own) = self.admin_of().map(|(key, own)| (key.clone(), own)).ok_or(CannotApprove::Locked)?;
         let Some(circle) = &mut self.circle else { return Err(CannotApprove::NoPool) };
         let mut proposal = proposal_view(circle, &chosen, &own);
         let settings = circle.roster().settings().clone();
