@@ -45,12 +45,17 @@ impl Passed {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Scenemeshd(passed) => return scenemeshd::args::main(passed.with_name("scenemeshd")),
-        Command::Scenemesh(passed) => return scenemesh::main_from(passed.with_name("scenemesh")),
+        Command::Scenemesh(passed) => return cli(passed),
         Command::Demo(options) => run(demo::run(options)),
         Command::Comfyui(options) => run(simulated::run(options)),
         Command::Bench(options) => run(bench::run(options)),
     };
     outcome.map_or_else(|error| scenemesh_testnet::talk::failed(&error), |()| ExitCode::SUCCESS)
+}
+
+fn cli(passed: Passed) -> ExitCode {
+    let environment = scenemesh::Environment::of_this_process();
+    ExitCode::from(scenemesh::run(passed.with_name("scenemesh"), &environment))
 }
 
 fn run(work: impl Future<Output = Result<()>>) -> Result<()> {

@@ -13,8 +13,8 @@ use super::StartError;
 /// One event of one prompt, or of the machine where `prompt_id` is `None`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogLine {
-    /// Milliseconds since the Unix epoch.
-    pub at_ms: u64,
+    /// Microseconds since the Unix epoch.
+    pub at_us: u64,
     pub prompt_id: Option<String>,
     pub client_id: Option<String>,
     #[serde(flatten)]
@@ -74,7 +74,7 @@ pub struct Run {
     pub prompt_id: String,
     pub client_id: Option<String>,
     pub seed: Option<u64>,
-    pub started_ms: u64,
+    pub started_us: u64,
     /// Sampling steps done.
     pub steps: u32,
     /// When and how it ended; `None`: still running, or cut off by a crash.
@@ -106,7 +106,7 @@ impl RunLog {
 
     pub(super) fn write(&self, prompt_id: Option<&str>, client_id: Option<&str>, event: LogEvent) {
         let line = LogLine {
-            at_ms: scenemeshd::clock::wall_ms(),
+            at_us: scenemeshd::clock::wall_us(),
             prompt_id: prompt_id.map(str::to_owned),
             client_id: client_id.map(str::to_owned),
             event,
@@ -135,14 +135,14 @@ impl RunLog {
         for line in self.lines() {
             let Some(prompt_id) = line.prompt_id else { continue };
             if let LogEvent::Started { seed } = line.event {
-                let (client_id, started_ms) = (line.client_id, line.at_ms);
-                runs.push(Run { prompt_id, client_id, seed, started_ms, steps: 0, finished: None });
+                let (client_id, started_us) = (line.client_id, line.at_us);
+                runs.push(Run { prompt_id, client_id, seed, started_us, steps: 0, finished: None });
                 continue;
             }
             let Some(run) = runs.iter_mut().rfind(|run| run.prompt_id == prompt_id) else { continue };
             match line.event {
                 LogEvent::Step { .. } => run.steps += 1,
-                LogEvent::Finished { outcome, .. } => run.finished = Some((line.at_ms, outcome)),
+                LogEvent::Finished { outcome, .. } => run.finished = Some((line.at_us, outcome)),
                 _ => {}
             }
         }
