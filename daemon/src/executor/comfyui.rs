@@ -27,13 +27,15 @@ mod preflight;
 mod rewrite;
 mod run;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 mod tracker;
 
 pub use client::BadEndpoint;
 use client::{CallError, Client};
 use hygiene::{Folders, Orphan};
 use inventory::Inventory;
+#[cfg(test)]
+pub(super) use rewrite::prompt_id;
 use rewrite::{Names, Saving};
 
 /// Age at which classes and models are asked for again: `/object_info` keeps ComfyUI busy for seconds.

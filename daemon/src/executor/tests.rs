@@ -39,7 +39,10 @@ struct Story {
 
 impl Bench {
     async fn attached(endpoint: EndpointConfig) -> Self {
-        let supervisor = Supervisor::new(Duration::from_secs(20));
+        Self::on(Supervisor::new(Duration::from_secs(20)), endpoint).await
+    }
+
+    async fn on(supervisor: Supervisor, endpoint: EndpointConfig) -> Self {
         let (blobs, dir) = blobs(&supervisor).await;
         let owner = format!("tester{}", TaskId::random().short());
         let config = Config { endpoints: vec![endpoint], owner: owner.clone() };
