@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -49,6 +50,8 @@ pub(super) struct Inner {
     pub freed: usize,
     /// Sockets opened so far.
     pub sockets: usize,
+    /// Where uploads go to disk, and what `/internal/folder_paths` tells.
+    pub base: Option<PathBuf>,
     /// Files of `/view`, and uploads, by name.
     pub files: BTreeMap<String, Vec<u8>>,
 }
@@ -79,11 +82,12 @@ impl Stub {
                 get(async || axum::Json(json!({"exec_info": {"queue_remaining": 0}}))).post(prompt),
             )
             .route("/queue", get(queue).post(unqueue))
-            .route("/history", get(async || axum::Json(json!({}))).post(forget))
+            .route("/history", get(all_history).post(forget))
             .route("/history/{id}", get(history))
             .route("/interrupt", axum::routing::post(interrupt))
             .route("/free", axum::routing::post(free))
             .route("/upload/image", axum::routing::post(upload))
+            .route("/internal/folder_paths", get(folder_paths))
             .route("/view", get(view))
             .route("/ws", get(socket))
             .with_state(stub.clone());
@@ -211,6 +215,15 @@ async fn forget(State(stub): State<Stub>, axum::Json(body): axum::Json<Value>) {
     });
 }
 
+async fn all_history(State(stub): State<Stub>) -> axum::Json<Value> {
+    axum::Json(json!(stub.with(|state| state.history.clone())))
+}
+
+async fn folder_paths(State(stub): State<Stub>) -> axum::Json<Value> {
+    let base = stub.with(|state| state.base.clone());
+    axum::Json(base.map_or(json!({}), |base| json!({"custom_nodes": [base.join("custom_nodes")]})))
+}
+
 async fn history(State(stub): State<Stub>, Path(id): Path<String>) -> Response {
     let answer = stub.with(|state| {
         if state.nonsense > 0 {
@@ -248,13 +261,19 @@ async fn free(State(stub): State<Stub>) {
 
 /// Renames whatever it gets, as the real one does when a name is taken.
 async fn upload(State(stub): State<Stub>, mut form: Multipart) -> axum::Json<Value> {
-    let (mut name, mut subfolder) = (String::new(), String::new());
+    let (mut name, mut subfolder, mut kind) = (String::new(), String::new(), String::new());
     while let Some(field) = form.next_field().await.unwrap() {
         match field.name().unwrap_or_default() {
+            "type" => kind = field.text().await.unwrap(),
             "subfolder" => subfolder = field.text().await.unwrap(),
             "image" => {
                 name = format!("renamed {}", field.file_name().unwrap_or_default());
                 let bytes = field.bytes().await.unwrap().to_vec();
+                if let Some(base) = stub.with(|state| state.base.clone()) {
+                    let folder = base.join(&kind).join(&subfolder);
+                    std::fs::create_dir_all(&folder).unwrap();
+                    std::fs::write(folder.join(&name), &bytes).unwrap();
+                }
                 stub.with(|state| state.files.insert(format!("{subfolder}/{name}"), bytes));
             }
             _ => {}

@@ -59,7 +59,7 @@ async fn history_may_come_after_success() {
     assert_eq!(story.started, 1);
     let Outcome::Done { outputs, exec_ms, left_behind } = story.outcome else { panic!("it is done") };
     assert_eq!((outputs.len(), exec_ms), (1, 250));
-    assert_eq!(left_behind, ["1 output files (ComfyUI's folders are out of reach)"]);
+    assert_eq!(left_behind, ["output files: 1 (ComfyUI's folders are out of reach)"]);
     assert_eq!(bench.open(&outputs[0]).await, b"\x89PNG picture");
     stub.with(|state| {
         assert_eq!(state.posted.len(), 1);
@@ -359,5 +359,73 @@ async fn preflight_needs_no_server() {
     assert_eq!(told(&json!({"nodes": [], "links": []})).unwrap_err().class, FailureClass::InvalidGraph);
     assert!(told(&testing::ksampler()).is_ok());
     stub.with(|state| assert_eq!(state.posted, Vec::<Value>::new()));
+    bench.stop().await;
+}
+
+/// A supervisor, a stub with folders of its own, and those folders.
+async fn with_folders() -> (Supervisor, Stub, tempfile::TempDir) {
+    let supervisor = Supervisor::new(Duration::from_secs(20));
+    let stub = Stub::start(&supervisor.tasks(), |stub, id| async move { stub.finish(&id) }.boxed()).await;
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["input", "output", "temp"] {
+        std::fs::create_dir(dir.path().join(folder)).unwrap();
+    }
+    stub.with(|state| state.base = Some(dir.path().to_owned()));
+    (supervisor, stub, dir)
+}
+
+fn everything_in(dir: &std::path::Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        found.push(entry.file_name().into_string().unwrap());
+        if entry.path().is_dir() {
+            found.extend(everything_in(&entry.path()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn folders_are_proved_and_left_as_they_were() {
+    let (supervisor, stub, dir) = with_folders().await;
+    let before = everything_in(dir.path());
+    let endpoint = EndpointConfig { url: stub.url.clone(), ..EndpointConfig::default() };
+    let mut bench = Bench::on(supervisor, endpoint).await;
+    assert_eq!(bench.ready().await.hygiene, Hygiene::Full);
+    let mut graph = video();
+    graph["1"] = json!({"class_type": "LoadImage", "inputs": {"image": "plate.png"}});
+    let input = bench.seal("plate.png", b"bytes").await;
+    let (_, left_behind) = bench.perform(Run { inputs: vec![input], ..run_of(&graph) }).await.done();
+    assert_eq!(left_behind, Vec::<String>::new());
+    assert_eq!(everything_in(dir.path()), before);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn leftovers_of_an_earlier_run_are_swept_and_others_kept() {
+    let (supervisor, stub, dir) = with_folders().await;
+    for tag in ["amber-aaaaaaaa-1", "amber-bbbbbbbb-1", "birch-aaaaaaaa-1"] {
+        let folder = dir.path().join("output/scenemesh").join(tag);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("x.png"), "x").unwrap();
+    }
+    // The second is still being rendered: it may be asked for again, so it goes only after a while.
+    let row = |tag: &str| json!([0, tag, {}, {"scenemesh": tag}, []]);
+    stub.with(|state| {
+        state.running.insert("amber-bbbbbbbb-1".into(), row("amber-bbbbbbbb-1"));
+        state.pending.insert("birch-cccccccc-1".into(), row("birch-cccccccc-1"));
+    });
+    let endpoint = EndpointConfig { url: stub.url.clone(), ..EndpointConfig::default() };
+    let bench = Bench::owned_by("amber".into(), supervisor, endpoint).await;
+    bench.ready().await;
+    assert!(!dir.path().join("output/scenemesh/amber-aaaaaaaa-1").exists());
+    bench.until_probed(|| !dir.path().join("output/scenemesh/amber-bbbbbbbb-1").exists()).await;
+    stub.with(|state| {
+        assert_eq!(state.interrupted[0], json!({"prompt_id": "amber-bbbbbbbb-1"}));
+        assert!(state.running.is_empty() && state.pending.contains_key("birch-cccccccc-1"));
+    });
+    assert!(dir.path().join("output/scenemesh/birch-aaaaaaaa-1/x.png").exists());
     bench.stop().await;
 }
