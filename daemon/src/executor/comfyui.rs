@@ -27,19 +27,21 @@ mod preflight;
 mod rewrite;
 mod run;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 mod tracker;
 
 pub use client::BadEndpoint;
 use client::{CallError, Client};
 use hygiene::{Folders, Orphan};
 use inventory::Inventory;
+#[cfg(test)]
+pub(super) use rewrite::prompt_id;
 use rewrite::{Names, Saving};
 
 /// Age at which classes and models are asked for again: `/object_info` keeps ComfyUI busy for seconds.
 const INVENTORY_STALE: Duration = Duration::from_mins(5);
 /// How long a prompt of ours that was running when this node started may wait to be asked for again.
-const ORPHAN_GRACE: Duration = Duration::from_secs(60);
+const ORPHAN_GRACE: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(60) };
 /// Models called warm at most. More than a few do not fit a card anyway.
 const MOST_WARM: usize = 8;
 
@@ -105,8 +107,9 @@ impl Comfyui {
     async fn learn(&mut self, now: Instant, stats: &Value) -> Result<(), CallError> {
         let first = self.known.is_none();
         let inventory = Arc::new(inventory::ask(&self.client).await?);
-        let folders = match self.known.take().and_then(|known| known.folders) {
-            Some(folders) => Some(folders),
+        // Asked once per coming-up: where the guess is wrong, each try leaves a marker in somebody's temp folder.
+        let folders = match self.known.take() {
+            Some(known) => known.folders,
             None => hygiene::find(&self.client, &self.endpoint, stats, &self.owner).await,
         };
         if first {

@@ -255,7 +255,10 @@ impl Client {
             .text("type", kind)
             .text("subfolder", subfolder.to_owned())
             .part("image", file);
-        let response = self.send(call, self.request(Method::POST, "upload/image").multipart(form)).await?;
+        // Ten megabytes a second at least, or something is stuck.
+        let within = STALL + Duration::from_secs(bytes / 10_000_000);
+        let request = self.request(Method::POST, "upload/image").timeout(within).multipart(form);
+        let response = self.send(call, request).await?;
         let bytes = self.body(call, response, SMALL).await?;
         let value = self.parse(call, &bytes)?;
         let text = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);

@@ -21,11 +21,11 @@ use super::tracker::{Heard, Tracker};
 use crate::executor::{Reporter, Run};
 
 /// How often history and queue are asked while the socket says nothing of ours.
-const RECONCILE: Duration = Duration::from_secs(2);
+const RECONCILE: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(2) };
 /// How soon after the end history is asked first; doubled until it answers.
 const EAGER: Duration = Duration::from_millis(10);
 /// How soon an unanswered question is repeated.
-const RETRY: Duration = Duration::from_millis(500);
+const RETRY: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_millis(500) };
 /// Answers "connection refused" in a row that mean the process is gone.
 const REFUSALS: u32 = 4;
 /// Longest time without any sensible answer: loading a large model from a slow disk blocks the interpreter.

@@ -88,7 +88,10 @@ impl Attempt<'_> {
         };
         let streamed = rewrite::rewrite(&mut graph, self.inventory, self.names, &uploads, self.saving);
         let followed = match already {
-            Already::Ended(entry) => Followed { entry, measured_ms: 0 },
+            Already::Ended(entry) => {
+                self.report.started().await;
+                Followed { entry, measured_ms: 0 }
+            }
             Already::Queued => {
                 follow::Following::new(self, &self.names.prompt_id, graph.len(), &streamed)
                     .to_the_end(None, sink)
@@ -109,8 +112,9 @@ impl Attempt<'_> {
         let exec_ms = match collect::ending(&followed.entry) {
             Some(collect::Ending::Success { exec_ms }) => exec_ms.unwrap_or(followed.measured_ms),
             Some(collect::Ending::Interrupted) => {
+                // Not by us: whoever sits at the machine wants it back.
                 return Err(Failure::new(
-                    FailureClass::Execution,
+                    FailureClass::OwnerReturned,
                     "somebody interrupted the task in ComfyUI",
                 ));
             }
