@@ -124,10 +124,7 @@ mod tests {
             dir_on("linux", &[home, ("XDG_DATA_HOME", "relative")]),
             Some("/home/kim/.local/share/scenemesh".into())
         );
-        assert_eq!(
-            dir_on("macos", &[home]),
-            Some("/home/kim/Library/Application Support/SceneMesh".into())
-        );
+        assert_eq!(dir_on("macos", &[home]), Some("/home/kim/Library/Application Support/SceneMesh".into()));
         assert_eq!(dir_on("linux", &[("HOME", "")]), None);
     }
 

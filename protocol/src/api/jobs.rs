@@ -87,10 +87,10 @@ pub struct SubmitRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setting {
-    /// Id or title of a node.
-    pub node: String,
-    pub input: String,
-    pub value: serde_json::Value,
+    /// `NODE.INPUT`, for instance `3.seed`.
+    pub path: String,
+    /// As typed: text where text stood, otherwise JSON.
+    pub value: String,
 }
 
 /// Binds an uploaded input to the name that stands in the workflow.
@@ -285,17 +285,28 @@ pub struct LogLine {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// The whole job: first of a job's stream, again when its state changes or events were missed.
-    Job { job: JobView },
+    Job {
+        job: JobView,
+    },
     /// A task changed in more than its progress.
-    Task { job: JobId, task: TaskView },
+    Task {
+        job: JobId,
+        task: TaskView,
+    },
     Progress {
         job: JobId,
         task: TaskId,
         progress: ProgressView,
     },
     /// A newer preview picture can be had.
-    Preview { job: JobId, task: TaskId },
-    Log { job: JobId, line: LogLine },
+    Preview {
+        job: JobId,
+        task: TaskId,
+    },
+    Log {
+        job: JobId,
+        line: LogLine,
+    },
     /// Of a newer release.
     #[serde(other)]
     Unknown,
