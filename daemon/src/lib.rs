@@ -3,5 +3,6 @@
 pub mod clock;
 pub mod executor;
 pub mod gpu;
+pub mod platform;
 pub mod store;
 pub mod supervisor;
