@@ -3,6 +3,8 @@
 pub mod clock;
 pub mod executor;
 pub mod gpu;
+pub mod membership;
+pub mod network;
 pub mod platform;
 pub mod store;
 pub mod supervisor;

@@ -17,6 +17,14 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
     imp::narrow_dir(path)
 }
 
+/// Whether nobody but this user may open the file. Not asked elsewhere than on Unix, where folders are per user.
+///
+/// # Errors
+/// When the system refuses to say.
+pub fn is_private(file: &File) -> io::Result<bool> {
+    imp::is_private(file)
+}
+
 /// Options that create files for this user only (0600); the caller adds access.
 pub fn private_file() -> OpenOptions {
     imp::private_file()
@@ -90,6 +98,10 @@ mod imp {
         fs::set_permissions(path, Permissions::from_mode(0o700))
     }
 
+    pub(super) fn is_private(file: &File) -> io::Result<bool> {
+        Ok(file.metadata()?.permissions().mode() & 0o077 == 0)
+    }
+
     pub(super) fn private_file() -> OpenOptions {
         let mut options = OpenOptions::new();
         options.mode(0o600);
@@ -127,6 +139,10 @@ mod imp {
 
     pub(super) fn narrow_dir(_path: &Path) -> io::Result<()> {
         Ok(())
+    }
+
+    pub(super) fn is_private(_file: &File) -> io::Result<bool> {
+        Ok(true)
     }
 
     pub(super) fn private_file() -> OpenOptions {
