@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use scenemesh_protocol::api::{JobState, JobView, OutputView, ProgressView, TaskState, TaskView};
+use scenemesh_protocol::api::{
+    FailureView, JobState, JobView, OutputView, ProgressView, TaskState, TaskView,
+};
 use scenemesh_protocol::ids::TaskId;
 use scenemesh_protocol::task::Class;
 use serde_json::{Value, json};
@@ -116,16 +118,19 @@ fn notes(task: &TaskView, places: &Places) -> Vec<String> {
         let name = places.get(task, output).map_or_else(|| clip(&output.filename, 80), str::to_owned);
         format!("{name}  {}", human::bytes(output.bytes))
     });
-    let failures = task.failures.iter().map(|failure| {
-        let node = failure.node.as_ref().map(|node| format!("{}: ", node.name)).unwrap_or_default();
-        format!("{node}{}: {}", failure.class.words(), clip(&failure.detail, 400))
-    });
+    let failures = task.failures.iter().map(failure);
     let progress = task.progress.as_ref().filter(|_| task.state == TaskState::Running).map(progress);
     let waiting = task.waiting.clone().filter(|_| task.state == TaskState::Queued);
     match task.state {
         TaskState::Done => outputs.collect(),
         _ => outputs.chain(progress).chain(waiting).chain(failures).collect(),
     }
+}
+
+/// `ws-02: out of memory: …`.
+pub(crate) fn failure(failure: &FailureView) -> String {
+    let why = clip(&failure.why, 400);
+    if failure.node.is_empty() { why } else { format!("{}: {why}", failure.node) }
 }
 
 /// `KSampler 10/20  node 3/7`.

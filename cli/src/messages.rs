@@ -211,13 +211,15 @@ pub enum Message {
     NewStudioNeedsKey,
     Joined { peers_up: u32 },
     NotJoined,
+    InviteIsLocked,
+    HintUnlock,
     HintCompareWords,
     AwaitingApproval { signatures_missing: u32 },
     ApprovedInForce { change: String },
     ApprovedWaiting { change: String, missing: u32 },
     Left { pool: String, told: u32 },
     NotLeft,
-    TasksGivenBack { count: u32 },
+    JoinGivenUp,
     NoPeers,
 
     // this node

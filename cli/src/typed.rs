@@ -3,12 +3,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use scenemesh_protocol::api::{NeedsRequest, Setting};
+use scenemesh_protocol::api::{COUNT_LIMIT, NeedsRequest, Setting};
 
 /// A job's or task's id, or the beginning of one; so plain that it can stand in a URL.
 pub(crate) fn id(text: &str) -> Result<String, String> {
     let fits = (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if fits { Ok(text.to_ascii_lowercase()) } else { Err("3fa9c1d2".into()) }
+}
+
+/// How many tasks.
+pub(crate) fn count(text: &str) -> Result<u32, String> {
+    text.parse()
+        .ok()
+        .filter(|count| (1..=COUNT_LIMIT).contains(count))
+        .ok_or_else(|| format!("1–{COUNT_LIMIT}"))
 }
 
 /// A proposal's id or its beginning.

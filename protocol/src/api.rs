@@ -37,9 +37,9 @@ pub use jobs::{
     WhyReply,
 };
 pub use pool::{
-    ApproveReply, ApproveRequest, InitReply, InitRequest, InviteReply, InviteRequest, JoinPreview,
-    JoinPreviewRequest, JoinReply, JoinRequest, JoinState, LeaveReply, MemberView, Passphrase, PoolReply,
-    ProposalView, StudioView,
+    ApproveReply, ApproveRequest, InitReply, InitRequest, InviteReply, InviteRequest, InviteState,
+    InviteView, JoinPreview, JoinPreviewRequest, JoinReply, JoinRequest, JoinState, LeaveReply, MemberView,
+    Passphrase, PoolReply, ProposalView, StudioView,
 };
 pub use status::{
     CheckState, CheckView, ComfyuiView, DoctorReply, GpuView, LinkState, PeerView, PeersReply, SlotState,

@@ -68,9 +68,15 @@ pub(crate) async fn run(args: JoinArgs, context: &Context<'_>) -> Result<Outcome
         JoinState::AwaitingApproval => {
             ui.talk(&Message::AwaitingApproval { signatures_missing: reply.signatures_missing });
         }
+        JoinState::AwaitingUnlock => {}
+    }
+    for note in &reply.notes {
+        ui.note(note);
     }
     comfyui_talk(ui, &reply.comfyui);
-    Outcome::of_reply(&reply)
+    let locked = (reply.state == JoinState::AwaitingUnlock)
+        .then(|| CliError::new(ErrorCode::InviteLocked, Message::InviteIsLocked, Message::HintUnlock));
+    Ok(Outcome::of_reply(&reply)?.failing(locked))
 }
 
 fn confirm(ui: &Ui, preview: &JoinPreview) -> Result<(), CliError> {

@@ -31,9 +31,9 @@ pub(crate) async fn run(args: LeaveArgs, context: &Context<'_>) -> Result<Outcom
         }
     }
     let reply = client.leave().await?;
-    ui.result(&ui.text(&Message::Left { pool: reply.pool_name.clone(), told: reply.told }));
-    if reply.given_back > 0 {
-        ui.talk(&Message::TasksGivenBack { count: reply.given_back });
-    }
+    ui.result(&ui.text(&match &reply.pool_name {
+        Some(pool) => Message::Left { pool: pool.clone(), told: reply.told },
+        None => Message::JoinGivenUp,
+    }));
     Outcome::of_reply(&reply)
 }

@@ -17,8 +17,8 @@ pub(crate) async fn run(_args: StatusArgs, context: &Context<'_>) -> Result<Outc
     ui.table(&fields(&status, ui));
     match status.standing {
         Standing::Alone => ui.talk(&Message::NextInitOrJoin),
-        Standing::Joining => {
-            ui.talk(&Message::AwaitingApproval { signatures_missing: status.signatures_missing });
+        Standing::Joining | Standing::Outside => {
+            ui.note(status.why.as_deref().unwrap_or_default());
         }
         Standing::Member if status.slots.is_empty() => ui.talk(&Message::NoComfyui),
         Standing::Member => {}

@@ -38,16 +38,16 @@ pub(crate) struct SubmitArgs {
     #[arg(long, value_name = "NAME=FILE", value_parser = typed::named_file)]
     input: Vec<NamedFile>,
     /// Render this many; task i gets i added to every seed
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = typed::count)]
     count: u32,
-    /// How soon it is wanted
+    /// How soon it is wanted: urgent, normal, batch
     #[arg(long, value_name = "CLASS", default_value = "normal", value_parser = class)]
     class: Class,
     /// How far it may travel: machine, studio, pool, or names of studios
     #[arg(long, value_name = "REACH", default_value = "studio")]
     reach: ReachWords,
-    /// What a node must have
-    #[arg(long, value_name = "vram=24GB,cc=8.9", value_parser = typed::needs)]
+    /// What a node must have: vram=24GB,cc=8.9
+    #[arg(long, value_name = "NEEDS", value_parser = typed::needs)]
     needs: Option<NeedsRequest>,
     /// Render only where every trace can be removed
     #[arg(long)]

@@ -177,6 +177,10 @@ pub(super) fn text(message: &Message) -> String {
         Message::NewStudioNeedsKey => "this invite founds a studio; its admin key is made here".into(),
         Message::Joined { peers_up } => format!("joined; peers up: {peers_up}"),
         Message::NotJoined => "not joined, as you wished; the invite is still good".into(),
+        Message::InviteIsLocked => {
+            "not in yet: the inviter restarted, and its admin key is locked; this node keeps asking".into()
+        }
+        Message::HintUnlock => "on the inviting machine: scenemesh invite --unlock".into(),
         Message::HintCompareWords => {
             "if the words differed, ask for a new invite: somebody else made this one".into()
         }
@@ -190,7 +194,7 @@ pub(super) fn text(message: &Message) -> String {
         }
         Message::Left { pool, told } => format!("left {pool}; peers told: {told}"),
         Message::NotLeft => "not left, as you wished".into(),
-        Message::TasksGivenBack { count } => format!("tasks given back to others: {count}"),
+        Message::JoinGivenUp => "no longer asking to join".into(),
         Message::NoPeers => "no other node is in the pool".into(),
 
         Message::RunningSince { version, up } => format!("scenemeshd {version}, up {up}"),

@@ -6,11 +6,7 @@ use super::Lang;
 
 /// Puts a language's help into a command tree.
 pub(crate) fn localise(command: Command, lang: Lang) -> Command {
-    let template = match lang {
-        Lang::En => "{about-with-newline}\nUsage: {usage}\n\n{all-args}{after-help}",
-        Lang::Ko => "{about-with-newline}\n사용법: {usage}\n\n{all-args}{after-help}",
-    };
-    translate(command, "", lang).help_template(template)
+    translate(command, "", lang)
 }
 
 fn translate(command: Command, path: &str, lang: Lang) -> Command {
@@ -18,7 +14,7 @@ fn translate(command: Command, path: &str, lang: Lang) -> Command {
     let command =
         if path.is_empty() { command.disable_version_flag(true).arg(version_flag(lang)) } else { command };
     let command = match lang {
-        Lang::En => command,
+        Lang::En => command.help_template("{about-with-newline}\nUsage: {usage}\n\n{all-args}{after-help}"),
         Lang::Ko => {
             let command = match korean(path) {
                 Some(about) => command.about(about),
@@ -106,7 +102,7 @@ const KOREAN: &[(&str, &str)] = &[
     ("submit count", "렌더링할 개수. i번 태스크는 모든 seed에 i를 더함"),
     ("submit class", "급한 정도: urgent, normal, batch"),
     ("submit reach", "보낼 수 있는 범위: machine, studio, pool 또는 스튜디오 이름들"),
-    ("submit needs", "노드에 필요한 조건"),
+    ("submit needs", "노드에 필요한 조건: vram=24GB,cc=8.9"),
     ("submit full_hygiene", "흔적을 모두 지울 수 있는 곳에서만 렌더링"),
     ("submit out", "결과를 이 폴더 아래에 저장"),
     ("submit preview", "최신 미리보기 그림을 이 파일에 저장"),

@@ -178,6 +178,10 @@ pub(super) fn text(message: &Message) -> String {
         }
         Message::Joined { peers_up } => format!("풀에 들어왔습니다. 연결된 피어: {peers_up}"),
         Message::NotJoined => "요청하신 대로 들어가지 않았습니다. 초대는 아직 쓸 수 있습니다".into(),
+        Message::InviteIsLocked => {
+            "아직 들어가지 못했습니다: 초대한 쪽이 다시 시작되어 관리자 키가 잠겨 있습니다. 이 노드는 계속 요청합니다".into()
+        }
+        Message::HintUnlock => "초대한 컴퓨터에서: scenemesh invite --unlock".into(),
         Message::HintCompareWords => "단어가 달랐다면 다른 사람이 만든 초대입니다. 새 초대를 받으세요".into(),
         Message::AwaitingApproval { signatures_missing } => format!(
             "새 스튜디오가 다른 스튜디오의 서명을 기다립니다: {signatures_missing}개 부족 \
@@ -189,7 +193,7 @@ pub(super) fn text(message: &Message) -> String {
         }
         Message::Left { pool, told } => format!("{pool} 풀에서 나왔습니다. 소식을 받은 피어: {told}"),
         Message::NotLeft => "요청하신 대로 나가지 않았습니다".into(),
-        Message::TasksGivenBack { count } => format!("다른 노드에 돌려준 태스크: {count}개"),
+        Message::JoinGivenUp => "들어가려던 요청을 거두었습니다".into(),
         Message::NoPeers => "풀에 다른 노드가 없습니다".into(),
 
         Message::RunningSince { version, up } => format!("scenemeshd {version}, 실행한 지 {up}"),

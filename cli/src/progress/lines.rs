@@ -131,7 +131,5 @@ pub(super) fn ended(task: &TaskView) -> Message {
 
 /// `node: class: detail` of the last failure.
 pub(crate) fn last_failure(task: &TaskView) -> String {
-    let Some(failure) = task.failures.last() else { return "?".into() };
-    let node = failure.node.as_ref().map(|node| format!("{}: ", node.name)).unwrap_or_default();
-    format!("{node}{}: {}", failure.class.words(), clip(&failure.detail, 400))
+    task.failures.last().map_or_else(|| "?".into(), job_view::failure)
 }

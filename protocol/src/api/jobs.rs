@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::{JobId, NodeId, TaskId};
-use crate::task::{Class, FailureClass, OutputKind};
+use crate::task::{Class, OutputKind};
 
 /// How far a job may travel, as people write it: `machine`, `studio`, `pool`, or names or ids of studios with commas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -235,10 +235,10 @@ pub struct OutputView {
 /// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureView {
-    pub attempt: u32,
-    pub node: Option<NodeRef>,
-    pub class: FailureClass,
-    pub detail: String,
+    /// Name of the node that tried.
+    pub node: String,
+    /// Class and detail: `out of memory: …`.
+    pub why: String,
 }
 
 /// What a task took.

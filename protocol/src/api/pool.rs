@@ -144,8 +144,10 @@ impl fmt::Debug for JoinRequest {
 #[serde(rename_all = "snake_case")]
 pub enum JoinState {
     Joined,
-    /// The new studio still lacks signatures.
+    /// The new studio still lacks signatures. The node keeps asking.
     AwaitingApproval,
+    /// The inviter restarted and its admin key is locked. The node keeps asking.
+    AwaitingUnlock,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,6 +162,8 @@ pub struct JoinReply {
     pub signatures_missing: u32,
     /// Members that are up now, this node not counted.
     pub peers_up: u32,
+    /// What the operator should know, for example that a clock is wrong.
+    pub notes: Vec<String>,
     pub comfyui: Vec<ComfyuiView>,
 }
 
@@ -172,6 +176,34 @@ pub struct PoolReply {
     pub studios: Vec<StudioView>,
     pub members: Vec<MemberView>,
     pub proposals: Vec<ProposalView>,
+    /// Invites that this node made.
+    pub invites: Vec<InviteView>,
+    /// Whether this node can sign as an admin right now.
+    pub unlocked: bool,
+    /// What the operator should know, newest last.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InviteState {
+    Open,
+    /// `invite --unlock` opens it again.
+    Locked,
+    Expired,
+    Used,
+}
+
+/// An invite that this node made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteView {
+    pub state: InviteState,
+    pub new_studio: Option<String>,
+    pub roles: Vec<String>,
+    /// Milliseconds since the Unix epoch.
+    pub expires_ms: u64,
+    /// Who used it.
+    pub used_by: Option<NodeId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,9 +257,8 @@ pub struct ApproveReply {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaveReply {
-    pub pool_name: String,
+    /// `None` when only a pending join was given up.
+    pub pool_name: Option<String>,
     /// Members that heard it.
     pub told: u32,
-    /// Tasks of others that were given back.
-    pub given_back: u32,
 }

@@ -11,9 +11,11 @@ use crate::ids::{NodeId, PoolId, TaskId};
 pub enum Standing {
     /// In no pool: `init` or `join` comes next.
     Alone,
-    /// Its new studio still lacks signatures.
+    /// Waits to be let in.
     Joining,
     Member,
+    /// In a pool that does not count it among its members now: revoked or expired.
+    Outside,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,8 +32,10 @@ pub struct StatusReply {
     pub pool_name: Option<String>,
     pub studio_name: Option<String>,
     pub epoch: Option<u64>,
-    /// Signatures a new studio still lacks.
-    pub signatures_missing: u32,
+    /// What a join waits for, or why this node is outside.
+    pub why: Option<String>,
+    /// What the operator should know, newest last.
+    pub warnings: Vec<String>,
     pub peers_up: u32,
     pub peers_total: u32,
     /// Addresses that peers can dial, as multiaddrs.
