@@ -51,11 +51,15 @@ impl Catalog {
                 continue;
             };
             for spec in inputs.values_mut() {
-                let Some(folder) = spec[0].as_str().and_then(|kind| kind.strip_prefix('@')) else { continue };
-                spec[0] = match folder {
-                    "input" => json!(disk.files(Folder::Input)),
-                    folder => json!(disk.models(folder)),
-                };
+                // An older node has its options in place of the type; a newer one has them beside the type "COMBO".
+                for place in ["/0", "/1/options"] {
+                    let Some(options) = spec.pointer_mut(place) else { continue };
+                    match options.as_str().and_then(|name| name.strip_prefix('@')) {
+                        Some("input") => *options = json!(disk.files(Folder::Input)),
+                        Some(folder) => *options = json!(disk.models(folder)),
+                        None => {}
+                    }
+                }
             }
         }
         Some(definition)

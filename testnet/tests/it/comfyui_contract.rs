@@ -102,10 +102,16 @@ async fn node_definitions(subject: &Subject) {
             for (input, spec) in
                 wanted["input"].get_mut(group).and_then(Value::as_object_mut).into_iter().flatten()
             {
-                if spec[0].as_str().is_some_and(|kind| kind.starts_with('@')) {
-                    let options = given["input"][group][input][0].as_array().unwrap();
-                    assert!(options.iter().all(Value::is_string), "{class}.{input}");
-                    (spec[0], given["input"][group][input][0]) = (json!([]), json!([]));
+                for place in ["/0", "/1/options"] {
+                    let Some(options) = spec
+                        .pointer_mut(place)
+                        .filter(|options| options.as_str().is_some_and(|name| name.starts_with('@')))
+                    else {
+                        continue;
+                    };
+                    let local = given.pointer_mut(&format!("/input/{group}/{input}{place}")).unwrap();
+                    assert!(local.as_array().unwrap().iter().all(Value::is_string), "{class}.{input}");
+                    (*options, *local) = (json!([]), json!([]));
                 }
             }
         }
@@ -262,10 +268,7 @@ async fn uploads(subject: &Subject) {
         subject.upload("/upload/image", &file, b"x", &[("type", "nowhere".to_owned())]).await.status,
         500
     );
-    assert_eq!(
-        subject.post_text("/upload/image", String::new()).await.status / 100,
-        4 + u16::from(subject.simulated.is_none())
-    );
+    assert_eq!(subject.post_text("/upload/image", String::new()).await.status, 400);
 }
 
 async fn masks(subject: &Subject) {
