@@ -43,6 +43,13 @@ impl Catalog {
         })
     }
 
+    /// Its hidden inputs and what fills them: `PROMPT`, `EXTRA_PNGINFO`.
+    pub(super) fn hidden(&self, class: &str) -> impl Iterator<Item = (&String, &Value)> {
+        let hidden =
+            self.definitions.get(class).and_then(|definition| definition["input"]["hidden"].as_object());
+        hidden.into_iter().flatten()
+    }
+
     /// One definition as `GET /object_info/CLASS` has it.
     pub(super) fn definition(&self, class: &str, disk: &Disk) -> Option<Value> {
         let mut definition = self.definitions.get(class)?.clone();

@@ -148,7 +148,7 @@ impl Disk {
             }];
             match folder {
                 "text_encoders" => {
-                    dirs.extend([path(models.join("clip")), path(self.base.join("output/clip"))])
+                    dirs.extend([path(models.join("clip")), path(self.base.join("output/clip"))]);
                 }
                 "controlnet" => dirs.push(path(models.join("t2i_adapter"))),
                 "diffusion_models" => {

@@ -365,7 +365,7 @@ async fn legacy_previews(subject: &Subject) {
 async fn previews_with_metadata(subject: &Subject) {
     let checkpoint = subject.checkpoint().await;
     subject.run(&sampler_graph(&checkpoint, 42, 3), true).await;
-    let ran = subject.run(&sampler_graph(&checkpoint, fresh("").len() as u64 + 27, 3), true).await;
+    let ran = subject.run(&sampler_graph(&checkpoint, 43, 3), true).await;
     assert_eq!(ran.neutral_frames(), recorded_frames("run-ksampler-preview-metadata"));
     let binary = ran
         .frames
@@ -583,21 +583,12 @@ async fn free_empties_the_cache(subject: &Subject) {
     assert_eq!(cached, json!(["1", "2", "9"]));
     let answer = subject.post("/free", &json!({"unload_models": true, "free_memory": true})).await;
     assert_eq!(answer.status, 200);
-    // The worker takes notice between two prompts: at the latest after the next one.
-    subject.run(&graph, false).await;
-    let ran = subject.run(&graph, false).await;
-    if ran.events("execution_cached")[0]["nodes"] != json!([]) {
-        let names: Vec<_> = ran.outputs()["9"]["images"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|image| image["filename"].to_string())
-            .collect();
-        assert!(
-            names.iter().all(|name| !name.contains("_00001_")),
-            "the cache was emptied before: {names:?}"
-        );
+    // The worker takes notice between two prompts: before the next one, or after it.
+    let mut cached = Vec::new();
+    for _ in 0..2 {
+        cached.push(subject.run(&graph, false).await.events("execution_cached")[0]["nodes"].clone());
     }
+    assert!(cached.contains(&json!([])), "{cached:?}");
 }
 
 /// Without a client id nobody is told of the run, but its progress goes to everyone.
