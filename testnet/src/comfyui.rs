@@ -23,6 +23,7 @@ mod pythonic;
 mod queue;
 mod raster;
 mod routes;
+mod run;
 mod sockets;
 mod validate;
 mod worker;

@@ -43,6 +43,13 @@ impl Catalog {
         })
     }
 
+    /// Its hidden inputs and what fills them: `PROMPT`, `EXTRA_PNGINFO`.
+    pub(super) fn hidden(&self, class: &str) -> impl Iterator<Item = (&String, &Value)> {
+        let hidden =
+            self.definitions.get(class).and_then(|definition| definition["input"]["hidden"].as_object());
+        hidden.into_iter().flatten()
+    }
+
     /// One definition as `GET /object_info/CLASS` has it.
     pub(super) fn definition(&self, class: &str, disk: &Disk) -> Option<Value> {
         let mut definition = self.definitions.get(class)?.clone();
@@ -51,11 +58,15 @@ impl Catalog {
                 continue;
             };
             for spec in inputs.values_mut() {
-                let Some(folder) = spec[0].as_str().and_then(|kind| kind.strip_prefix('@')) else { continue };
-                spec[0] = match folder {
-                    "input" => json!(disk.files(Folder::Input)),
-                    folder => json!(disk.models(folder)),
-                };
+                // An older node has its options in place of the type; a newer one has them beside the type "COMBO".
+                for place in ["/0", "/1/options"] {
+                    let Some(options) = spec.pointer_mut(place) else { continue };
+                    match options.as_str().and_then(|name| name.strip_prefix('@')) {
+                        Some("input") => *options = json!(disk.files(Folder::Input)),
+                        Some(folder) => *options = json!(disk.models(folder)),
+                        None => {}
+                    }
+                }
             }
         }
         Some(definition)

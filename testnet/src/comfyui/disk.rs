@@ -148,7 +148,7 @@ impl Disk {
             }];
             match folder {
                 "text_encoders" => {
-                    dirs.extend([path(models.join("clip")), path(self.base.join("output/clip"))])
+                    dirs.extend([path(models.join("clip")), path(self.base.join("output/clip"))]);
                 }
                 "controlnet" => dirs.push(path(models.join("t2i_adapter"))),
                 "diffusion_models" => {
@@ -245,9 +245,10 @@ fn collect(dir: &Path, prefix: &str, names: &mut Vec<String>) {
     }
 }
 
-/// A safetensors file without tensors: an 8-byte length and a JSON header.
+/// A safetensors file without tensors: an 8-byte length and a JSON header. Each model's bytes differ, as real ones do.
 fn safetensors(model: &str) -> Vec<u8> {
-    let header = json!({"__metadata__": {"format": "pt", "simulated": model}}).to_string();
+    let header = json!({format!("simulated.{model}"): {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}})
+        .to_string();
     let length = u64::try_from(header.len()).unwrap_or_default();
     [length.to_le_bytes().as_slice(), header.as_bytes()].concat()
 }

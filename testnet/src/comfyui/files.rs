@@ -174,7 +174,7 @@ async fn form(machine: &Machine, mut parts: Multipart) -> Result<Form, Option<St
 
 pub(super) async fn upload_image(State(machine): Shared, parts: Multipart) -> Response {
     match form(&machine, parts).await {
-        Ok(form) => stored(&machine, form, |bytes| Ok(bytes)),
+        Ok(form) => stored(&machine, form, Ok),
         Err(status) => status.map_or_else(trips, IntoResponse::into_response),
     }
 }

@@ -250,10 +250,10 @@ pub(super) fn compute(place: &Place<'_>, inputs: &Inputs) -> Result<Product, Rai
         "SaveAudio" => save_audio(place, inputs, Folder::Output, &text(inputs, "filename_prefix")),
         "PreviewAudio" => save_audio(place, inputs, Folder::Temp, &temporary_prefix(place)),
         "PreviewAny" => {
-            let shown = inputs.get("source").map_or(Value::from("None"), |held| match held.shown() {
-                Value::String(text) => Value::from(text),
-                other => Value::from(pythonic::string(&other)),
-            });
+            let shown = match inputs.get("source").map_or(Value::Null, Held::shown) {
+                structured @ (Value::Array(_) | Value::Object(_)) => pythonic::dumps(&structured),
+                other => pythonic::string(&other),
+            };
             Ok(Product { slots: Vec::new(), ui: Some(json!({"text": [shown]})) })
         }
         _ => Ok(passed_on(place, inputs)),

@@ -1,5 +1,9 @@
 //! PURE: how Python reads and prints values, where the real server's answers show it.
 
+use std::io;
+
+use serde::Serialize;
+use serde_json::ser::Formatter;
 use serde_json::{Number, Value};
 
 pub(super) const VERSION: &str = "3.11.7 (main, May  9 2026, 07:35:25) [GCC 12.2.0]";
@@ -55,7 +59,8 @@ fn number_text(number: &Number) -> String {
     }
 }
 
-fn type_name(value: &Value) -> &'static str {
+/// The name of the type that a JSON value has in Python.
+pub(super) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "NoneType",
         Value::Bool(_) => "bool",
@@ -116,6 +121,18 @@ pub(super) fn truth(value: &Value) -> bool {
     }
 }
 
+/// `items[index]` of a tuple; negative ones count from its end.
+pub(super) fn item<'a, T>(items: &'a [T], index: &Value) -> Result<&'a T, Raised> {
+    let Some(index) = index.as_i64() else {
+        let text = format!("tuple indices must be integers or slices, not {}", type_name(index));
+        return Err(Raised::new("TypeError", text));
+    };
+    let length = i64::try_from(items.len()).unwrap_or(i64::MAX);
+    let at = if index < 0 { index + length } else { index };
+    let found = usize::try_from(at).ok().and_then(|at| items.get(at));
+    found.ok_or_else(|| Raised::new("IndexError", "tuple index out of range"))
+}
+
 /// `left < right` for two numbers, without losing the low digits of a 64-bit seed.
 pub(super) fn is_less(left: &Value, right: &Value) -> bool {
     let whole = |value: &Value| value.as_u64().map(i128::from).or_else(|| value.as_i64().map(i128::from));
@@ -125,20 +142,37 @@ pub(super) fn is_less(left: &Value, right: &Value) -> bool {
     }
 }
 
-/// `json.dumps(value)`: ASCII only, so that it fits a PNG's Latin-1 text chunk.
+/// `json.dumps(value)`: a space after each separator, and ASCII only, so that it fits a PNG's Latin-1 text chunk.
 pub(super) fn dumps(value: &Value) -> String {
-    let mut ascii = String::new();
-    for ch in value.to_string().chars() {
+    let mut out = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, Spaced);
+    value.serialize(&mut serializer).expect("a JSON value is always written to memory");
+    let text = String::from_utf8(out).expect("serde_json writes UTF-8");
+    let mut ascii = String::with_capacity(text.len());
+    for ch in text.chars() {
         if ch.is_ascii() {
             ascii.push(ch);
         } else {
-            let mut units = [0; 2];
-            for unit in ch.encode_utf16(&mut units) {
-                ascii.push_str(&format!("\\u{unit:04x}"));
-            }
+            ascii.extend(ch.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
         }
     }
     ascii
+}
+
+struct Spaced;
+
+impl Formatter for Spaced {
+    fn begin_array_value<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b": ")
+    }
 }
 
 #[cfg(test)]
@@ -154,6 +188,6 @@ mod tests {
         assert_eq!(int(&json!("x")), Err("invalid literal for int() with base 10: 'x'".to_owned()));
         assert_eq!(float(&json!(1)).unwrap().to_string(), "1.0");
         assert!(is_less(&json!(18_446_744_073_709_551_614_u64), &json!(18_446_744_073_709_551_615_u64)));
-        assert_eq!(dumps(&json!("é😀")), r#""\u00e9\ud83d\ude00""#);
+        assert_eq!(dumps(&json!({"a": [1, "é😀"], "b": {}})), r#"{"a": [1, "\u00e9\ud83d\ude00"], "b": {}}"#);
     }
 }

@@ -215,9 +215,22 @@ impl Shelf for Machine {
     }
 }
 
-/// A JSON object, whatever the content type says.
+/// A JSON object, whatever the content type says. A list or a string counts as an empty one, since Python finds no key in it.
 fn object(body: &Bytes) -> Option<Map<String, Value>> {
-    serde_json::from_slice(body).ok()
+    match serde_json::from_slice(body).ok()? {
+        Value::Object(object) => Some(object),
+        Value::Array(_) | Value::String(_) => Some(Map::new()),
+        _ => None,
+    }
+}
+
+/// The ids to delete; `None` where Python cannot iterate over them.
+fn to_delete(asked: &Map<String, Value>) -> Option<Vec<String>> {
+    match asked.get("delete") {
+        Some(Value::Array(ids)) => Some(ids.iter().map(pythonic::string).collect()),
+        None | Some(Value::String(_) | Value::Object(_)) => Some(Vec::new()),
+        Some(_) => None,
+    }
 }
 
 async fn post_prompt(State(machine): Shared, body: Bytes) -> Response {
@@ -266,8 +279,8 @@ async fn post_queue(State(machine): Shared, body: Bytes) -> Response {
     if asked.get("clear").is_some_and(pythonic::truth) {
         dropped = machine.change_queue(|queue| queue.clear());
     }
-    for id in asked.get("delete").and_then(Value::as_array).into_iter().flatten() {
-        let id = pythonic::string(id);
+    let Some(ids) = to_delete(&asked) else { return trips() };
+    for id in ids {
         if let Some(item) = machine.queue(|queue| queue.delete(&id)) {
             machine.change_queue(|_| ());
             dropped.push(item);
@@ -281,12 +294,18 @@ async fn post_queue(State(machine): Shared, body: Bytes) -> Response {
 
 #[derive(Deserialize)]
 struct HistoryWanted {
-    max_items: Option<i64>,
-    offset: Option<i64>,
+    max_items: Option<String>,
+    offset: Option<String>,
 }
 
-async fn history(State(machine): Shared, Query(wanted): Query<HistoryWanted>) -> Json<Value> {
-    Json(machine.queue(|queue| queue.history(wanted.max_items, wanted.offset.unwrap_or(-1))))
+async fn history(State(machine): Shared, Query(wanted): Query<HistoryWanted>) -> Response {
+    let number = |text: Option<String>| text.map(|text| text.trim().parse::<i64>()).transpose();
+    match (number(wanted.max_items), number(wanted.offset)) {
+        (Ok(max_items), Ok(offset)) => {
+            Json(machine.queue(|queue| queue.history(max_items, offset.unwrap_or(-1)))).into_response()
+        }
+        _ => trips(),
+    }
 }
 
 async fn history_of(State(machine): Shared, Path(id): Path<String>) -> Json<Value> {
@@ -299,8 +318,8 @@ async fn post_history(State(machine): Shared, body: Bytes) -> Response {
     if asked.get("clear").is_some_and(pythonic::truth) {
         forgotten = machine.queue(|queue| queue.forget_all());
     }
-    for id in asked.get("delete").and_then(Value::as_array).into_iter().flatten() {
-        let id = pythonic::string(id);
+    let Some(ids) = to_delete(&asked) else { return trips() };
+    for id in ids {
         if machine.queue(|queue| queue.forget(&id)) {
             forgotten.push(id);
         }
@@ -326,7 +345,7 @@ async fn interrupt(State(machine): Shared, body: Bytes) -> Response {
 }
 
 async fn free(State(machine): Shared, body: Bytes) -> Response {
-    let Some(asked) = object(&body) else { return trips() };
+    let Ok(asked) = serde_json::from_slice::<Map<String, Value>>(&body) else { return trips() };
     let wants = |name| asked.get(name).is_some_and(pythonic::truth);
     machine.queue(|queue| {
         queue.unload_models |= wants("unload_models");

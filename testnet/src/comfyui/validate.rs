@@ -130,7 +130,10 @@ impl<S: Shelf> Check<'_, S> {
         };
         let mut outputs = Vec::new();
         for (id, node) in self.nodes.iter() {
-            let node = node.as_object().ok_or(Refused::Trips)?;
+            // Python finds no "class_type" in a list or a string either, and cannot look into anything else.
+            if !(node.is_object() || node.is_array() || node.is_string()) {
+                return Err(Refused::Trips);
+            }
             let Some(class) = node.get("class_type") else {
                 return Err(refuse(
                     "Cannot execute because a node is missing the class_type property.".to_owned(),
@@ -205,13 +208,9 @@ impl<S: Shelf> Check<'_, S> {
                     continue;
                 }
                 let skip_range = file_input.is_some_and(|(_, own, _)| own == name);
-                match literal(&input, value, skip_range) {
-                    Ok(value) => inputs[name.as_str()] = value,
-                    Err((value, error)) => {
-                        inputs[name.as_str()] = value;
-                        verdict.errors.push(error);
-                    }
-                }
+                let (value, error) = literal(&input, value, skip_range);
+                inputs[name.as_str()] = value;
+                verdict.errors.extend(error);
             }
         }
         if let Some((_, input, kind)) = file_input {
@@ -221,6 +220,10 @@ impl<S: Shelf> Check<'_, S> {
                         "{class}.VALIDATE_INPUTS() missing 1 required positional argument: '{input}'"
                     );
                     return Err(Raised::new("TypeError", text));
+                }
+                Some(file) if !file.is_string() && !file.is_array() => {
+                    let text = format!("'{}' object has no attribute 'endswith'", pythonic::type_name(file));
+                    return Err(Raised::new("AttributeError", text));
                 }
                 Some(Value::String(file)) if !self.shelf.has_file(file) => {
                     let details = format!("{input} - Invalid {kind} file: {file}");
@@ -252,13 +255,8 @@ impl<S: Shelf> Check<'_, S> {
             .ok_or_else(|| key_error(source))?
             .to_owned();
         let class = pythonic::string(&self.nodes[&known]["class_type"]);
-        let slot = slot
-            .as_u64()
-            .ok_or_else(|| Raised::new("TypeError", "tuple indices must be integers or slices, not str"))?;
-        let slot = usize::try_from(slot).unwrap_or(usize::MAX);
-        let received =
-            self.definitions.get(&class).and_then(|definition| definition["output"].get(slot)).cloned();
-        let received = received.ok_or_else(|| Raised::new("IndexError", "tuple index out of range"))?;
+        let outputs = self.definitions.get(&class).and_then(|definition| definition["output"].as_array());
+        let received = pythonic::item(outputs.map_or(&[], Vec::as_slice), slot)?.clone();
         if !fits(&received, input.kind) {
             let (got, wanted) = (pythonic::string(&received), pythonic::string(input.kind));
             let details = format!("{}, received_type({got}) mismatch input_type({wanted})", input.name);
@@ -306,8 +304,8 @@ fn config(spec: &Value) -> Value {
     json!([spec[0], spec.get(1).cloned().unwrap_or_else(|| json!({}))])
 }
 
-/// Converts a literal to its input's type and checks its range; an error comes with the value as far as it got.
-fn literal(input: &Input<'_>, value: Value, skip_range: bool) -> Result<Value, (Value, Value)> {
+/// Converts a literal to its input's type and checks its range: the value as far as it got, and what is wrong with it.
+fn literal(input: &Input<'_>, value: Value, skip_range: bool) -> (Value, Option<Value>) {
     let value = value.get("__value__").cloned().unwrap_or(value);
     let kind = input.kind.as_str().unwrap_or_default();
     let converted = match kind {
@@ -326,11 +324,11 @@ fn literal(input: &Input<'_>, value: Value, skip_range: bool) -> Result<Value, (
             error["extra_info"] = json!({
                 "input_name": input.name, "input_config": input.config, "received_value": value, "exception_message": reason,
             });
-            return Err((value, error));
+            return (value, Some(error));
         }
     };
     if skip_range {
-        return Ok(value);
+        return (value, None);
     }
     let info = json!({"input_name": input.name, "input_config": input.config, "received_value": value});
     for (limit, kind, word) in
@@ -345,7 +343,7 @@ fn literal(input: &Input<'_>, value: Value, skip_range: bool) -> Result<Value, (
                 pythonic::string(&value),
                 pythonic::string(bound)
             );
-            return Err((value, input_error(kind, &message, input.name, info)));
+            return (value, Some(input_error(kind, &message, input.name, info)));
         }
     }
     if let Some(options) = input.kind.as_array()
@@ -360,9 +358,9 @@ fn literal(input: &Input<'_>, value: Value, skip_range: bool) -> Result<Value, (
         if long {
             error["extra_info"]["input_config"] = Value::Null;
         }
-        return Err((value, error));
+        return (value, Some(error));
     }
-    Ok(value)
+    (value, None)
 }
 
 /// Whether an output may feed an input; a type may be a comma-separated union, and `*` takes everything.
