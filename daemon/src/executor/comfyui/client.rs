@@ -17,7 +17,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 /// For calls that ComfyUI answers from memory. It shares one interpreter with the sampler, so seconds are normal.
 const QUICK: Duration = Duration::from_secs(15);
 /// For `/object_info`: custom nodes scan their folders while it is built.
-const SLOW: Duration = Duration::from_mins(2);
+const SLOW: Duration = Duration::from_secs(120);
 /// Longest silence within a transfer.
 const STALL: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(5);

@@ -29,11 +29,11 @@ const RETRY: Duration = if cfg!(test) { Duration::from_millis(50) } else { Durat
 /// Answers "connection refused" in a row that mean the process is gone.
 const REFUSALS: u32 = 4;
 /// Longest time without any sensible answer: loading a large model from a slow disk blocks the interpreter.
-const MUTE: Duration = Duration::from_mins(2);
+const MUTE: Duration = Duration::from_secs(120);
 /// Times in a row that a prompt must be found nowhere.
 const MISSES: u32 = 3;
 /// How long an interrupt may take: it is looked at between steps, and one step can be long.
-const INTERRUPT: Duration = Duration::from_mins(2);
+pub(super) const INTERRUPT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 120 });
 /// Previews passed on per second at most.
 const PREVIEW_EVERY: Duration = Duration::from_millis(250);
 
@@ -90,7 +90,8 @@ impl<'a> Following<'a> {
         }
     }
 
-    pub(super) async fn to_the_end(
+    /// Follows until history has the end, or until there is reason to stop it.
+    pub(super) async fn until_over(
         mut self,
         mut socket: Option<Socket>,
         sink: &mut Sink<'_>,
@@ -102,11 +103,11 @@ impl<'a> Following<'a> {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
-                    stop_prompt(self.client, self.prompt_id).await;
+                    stop_prompt(self.client, self.prompt_id, INTERRUPT).await;
                     return Err(cancelled());
                 }
                 () = until(deadline) => {
-                    stop_prompt(self.client, self.prompt_id).await;
+                    stop_prompt(self.client, self.prompt_id, INTERRUPT).await;
                     let detail = format!("not done after {} s of execution", self.run.time_limit.as_secs());
                     return Err(Failure::new(FailureClass::Timeout, detail));
                 }
@@ -276,20 +277,19 @@ async fn next_of(socket: &mut Option<Socket>) -> Option<Message> {
 }
 
 /// Takes a prompt out of the queue, or interrupts it if it is the one running, and waits until it is gone. Never
-/// touches another's prompt. Gives up when ComfyUI does, or when the prompt does not react.
-pub(super) async fn stop_prompt(client: &Client, prompt_id: &str) {
-    let give_up = Instant::now() + INTERRUPT;
+/// touches another's prompt. Whether it is gone: a prompt may not react, and goes on there.
+pub(super) async fn stop_prompt(client: &Client, prompt_id: &str, within: Duration) -> bool {
+    let give_up = Instant::now() + within;
     let mut pause = Duration::from_millis(50);
     loop {
         match stop_once(client, prompt_id).await {
-            Ok(true) => return,
+            Ok(true) => return true,
             Ok(false) => {}
-            Err(error) if error.is_refused() => return,
+            Err(error) if error.is_refused() => return true,
             Err(error) => tracing::debug!(%error, "stopping a prompt"),
         }
         if Instant::now() > give_up {
-            tracing::warn!("ComfyUI does not react to an interrupt; the prompt goes on there");
-            return;
+            return false;
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));

@@ -252,7 +252,7 @@ pub(super) async fn sweep(
             match remove_ours(folder, &tag).await {
                 Ok(()) => tracing::info!(%tag, "removed what an earlier run left in ComfyUI's folders"),
                 Err(error) => {
-                    tracing::warn!(%tag, %error, "leftovers in ComfyUI's folders cannot be removed")
+                    tracing::warn!(%tag, %error, "leftovers in ComfyUI's folders cannot be removed");
                 }
             }
         }

@@ -94,7 +94,7 @@ impl Attempt<'_> {
             }
             Already::Queued => {
                 follow::Following::new(self, &self.names.prompt_id, graph.len(), &streamed)
-                    .to_the_end(None, sink)
+                    .until_over(None, sink)
                     .await?
             }
             Already::Nothing => {
@@ -103,7 +103,7 @@ impl Attempt<'_> {
                 let body = rewrite::prompt_body(&graph, &self.run.extra_data, self.names, self.run.previews)?;
                 let prompt_id = self.post(&body).await?;
                 follow::Following::new(self, &prompt_id, graph.len(), &streamed)
-                    .to_the_end(socket, sink)
+                    .until_over(socket, sink)
                     .await?
             }
         };
@@ -212,7 +212,7 @@ impl Attempt<'_> {
             Ok(Posted::Accepted { prompt_id, node_errors }) => {
                 // Before 0.3.45 ComfyUI chose the id itself.
                 if node_errors.as_object().is_some_and(|errors| !errors.is_empty()) {
-                    follow::stop_prompt(self.client, &prompt_id).await;
+                    follow::stop_prompt(self.client, &prompt_id, follow::INTERRUPT).await;
                     return Err(classify::refused(&json!({ "node_errors": node_errors })));
                 }
                 Ok(prompt_id)

@@ -45,6 +45,8 @@ pub(super) struct Inner {
     /// Answers of `/history/{id}` that are nonsense before it tells the truth.
     pub nonsense: usize,
     pub interrupted: Vec<Value>,
+    /// Interrupts reach nothing.
+    pub wedged: bool,
     pub unqueued: Vec<Value>,
     pub forgotten: Vec<Value>,
     pub freed: usize,
@@ -243,6 +245,9 @@ async fn interrupt(State(stub): State<Stub>, axum::Json(body): axum::Json<Value>
     let id = body["prompt_id"].as_str().map(str::to_owned);
     let hit = stub.with(|state| {
         state.interrupted.push(body);
+        if state.wedged {
+            return None;
+        }
         match id {
             Some(id) => state.running.contains_key(&id).then_some(id),
             None => state.running.keys().next().cloned(),

@@ -267,6 +267,22 @@ async fn a_task_over_its_time_is_stopped() {
 }
 
 #[tokio::test]
+async fn a_prompt_that_does_not_react_keeps_its_slot_from_new_work() {
+    let (mut bench, stub) = against(|stub, id| async move { stub.run(&id) }.boxed()).await;
+    bench.ready().await;
+    stub.with(|state| state.wedged = true);
+    let run = Run { time_limit: Duration::from_millis(20), ..run_of(&video()) };
+    let id = prompt_id(run.task, 1);
+    assert_eq!(bench.perform(run).await.failed().class, FailureClass::Timeout);
+    let why = bench.not_ready().await;
+    assert!(why.starts_with("a stopped task still runs in ComfyUI"), "{why}");
+    stub.with(|state| state.wedged = false);
+    bench.ready().await;
+    stub.with(|state| assert!(!state.running.contains_key(&id) && state.history.is_empty()));
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn a_stopping_node_stops_its_prompt() {
     // The stub belongs to another supervisor: it is still there when the node stops.
     let other = Supervisor::new(Duration::from_secs(20));
