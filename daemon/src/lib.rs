@@ -1,10 +1,12 @@
 //! The SceneMesh node.
 
+pub mod api;
 pub mod clock;
 pub mod executor;
 pub mod gpu;
 pub mod membership;
 pub mod network;
 pub mod platform;
+pub mod scheduler;
 pub mod store;
 pub mod supervisor;

@@ -8,7 +8,7 @@ use scenemesh_protocol::invite::{
 };
 use scenemesh_protocol::keys::PublicKey;
 use scenemesh_protocol::messages::{Decline, PorchResponse};
-use scenemesh_protocol::roster::{Member, Roles, Roster, SignedRecord, Studio, is_name};
+use scenemesh_protocol::roster::{Consent, Member, Roles, Roster, SignedRecord, Studio, is_name};
 use scenemesh_protocol::signed::Signed;
 use tokio::time::Instant;
 
@@ -107,9 +107,7 @@ impl State {
         if !self.is_member(now_ms) {
             return Err(CannotInvite::NotMember);
         }
-        if self.admin_of().is_none() {
-            return Err(CannotInvite::Locked);
-        }
+        let Some((_, studio)) = self.admin_of() else { return Err(CannotInvite::Locked) };
         if terms.roles == (Roles { submit: false, render: false, keep: false }) {
             return Err(CannotInvite::NoRole);
         }
@@ -122,7 +120,7 @@ impl State {
             }
         }
         self.invites.check_new(terms.expires, now_ms)?;
-        let invite = Invite::new(roster.pool(), self.me.id(), secret, porch);
+        let invite = Invite::new(roster.pool(), self.me.id(), studio, secret, porch);
         if invite.addresses().is_empty() {
             return Err(CannotInvite::NoPorch);
         }
@@ -240,9 +238,17 @@ impl State {
             let words = format!("this node's key belongs to {name} already; join with a new data directory");
             return Err(Refusal::new(JoinRefusal::RevokedKey, words));
         }
+        let pool = circle.roster().pool();
+        let chosen = Consent { pool, studio, kem: joining.kem };
+        let consent = joining.consent.filter(|consent| chosen.verify(&joining.node, consent).is_ok());
+        let Some(consent) = consent else {
+            let words = "the node does not say that it chose this studio; make a new invite";
+            return Err(Refusal::new(JoinRefusal::BadRequest, words));
+        };
         let member = Member {
-            pool: circle.roster().pool(),
+            pool,
             studio,
+            consent,
             node: joining.node,
             kem: joining.kem,
             name: joining.name.clone(),

@@ -15,7 +15,7 @@ use scenemesh_protocol::messages::{
     self, Decline, Declined, Done, PorchRequest, PorchResponse, Request, Response, RosterDiff, StandingGet,
 };
 use scenemesh_protocol::roster::{
-    Member, Roles, Roster, RosterDigest, SettingsChain, SignedRecord, SignedSettings,
+    Consent, Member, Roles, Roster, RosterDigest, SettingsChain, SignedRecord, SignedSettings,
 };
 use scenemesh_protocol::signed::Signed;
 use tokio::time::Instant;
@@ -294,9 +294,11 @@ impl State {
         if held || revoked || circle.record_of(&id).is_some() {
             return;
         }
+        let pool = circle.roster().pool();
         let member = Member {
-            pool: circle.roster().pool(),
+            pool,
             studio,
+            consent: Consent { pool, studio, kem: self.me.kem }.sign(&self.me.node),
             node: self.me.node.public(),
             kem: self.me.kem,
             name: place.name,

@@ -1,0 +1,192 @@
+//! What the two machines write into the journal. A machine changes its durable state by applying one of these and
+//! in no other way, so replaying them gives exactly the state that was left.
+//!
+//! Variants are only ever added at the end: an old journal stays readable.
+
+use std::fmt;
+
+use scenemesh_protocol::codec::{Decode, Encode};
+use scenemesh_protocol::ids::{ClaimId, ContentHash, JobId, MsgId, NodeId, TaskId};
+use scenemesh_protocol::lease::{AcceptedTerms, BlobRef, Finished, Grant, RefusalReason};
+use scenemesh_protocol::signed::Signed;
+use scenemesh_protocol::task::{Class, Failure, InputFile, OutputFile, Reach, Shape};
+
+use super::conversation::AttemptKey;
+
+/// A job as it was submitted.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Submission {
+    pub job: JobId,
+    pub label: String,
+    /// Who submitted it; never leaves the studio.
+    pub person: String,
+    pub class: Class,
+    pub reach: Reach,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    pub recipes: Vec<Recipe>,
+    pub tasks: Vec<TaskPlan>,
+}
+
+/// A graph with what it needs: many tasks are made from one.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Recipe {
+    /// ComfyUI's API format, as JSON bytes.
+    pub graph: Vec<u8>,
+    pub extra_data: Vec<u8>,
+    pub inputs: Vec<InputFile>,
+    pub shape: Shape,
+    pub previews: bool,
+    pub time_limit_ms: u64,
+}
+
+impl fmt::Debug for Recipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recipe")
+            .field("graph_bytes", &self.graph.len())
+            .field("inputs", &self.inputs.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One task of a job: a recipe, and how it is varied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TaskPlan {
+    pub task: TaskId,
+    /// Index into the job's recipes.
+    pub recipe: u16,
+    /// Added to every literal `seed` and `noise_seed`.
+    pub add_to_seeds: u64,
+}
+
+/// What the requester's machine wrote down. Times are wall time in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum RequesterRecord {
+    Submitted(Box<Submission>),
+    /// Before the grant leaves. The grant's bytes are kept: the same claim always gets the same.
+    Granted {
+        task: TaskId,
+        attempt: u32,
+        node: NodeId,
+        claim: ClaimId,
+        grant: Box<Grant>,
+        roots: Vec<BlobRef>,
+        at_ms: u64,
+    },
+    Accepted {
+        task: TaskId,
+        attempt: u32,
+        accepted: Box<Signed<AcceptedTerms>>,
+    },
+    /// The renderer did not take the grant; nobody's failure.
+    Refused {
+        task: TaskId,
+        attempt: u32,
+        reason: RefusalReason,
+    },
+    /// The lease ran out. A late result is still taken.
+    Lost {
+        task: TaskId,
+        attempt: u32,
+    },
+    /// The renderer came back before anybody else got the task.
+    Revived {
+        task: TaskId,
+        attempt: u32,
+    },
+    /// The renderer does not hold the attempt, and never will.
+    Unheld {
+        task: TaskId,
+        attempt: u32,
+    },
+    Failed {
+        task: TaskId,
+        attempt: u32,
+        failure: Failure,
+        /// After running out of memory: the video memory that was not enough.
+        more_vram_than_mib: Option<u32>,
+        at_ms: u64,
+    },
+    /// The result is in our blobs, verified and fsynced.
+    Stored {
+        task: TaskId,
+        attempt: u32,
+        outputs: Vec<OutputFile>,
+        exec_ms: u64,
+        at_ms: u64,
+    },
+    Cancelled {
+        tasks: Vec<TaskId>,
+        at_ms: u64,
+    },
+    Retried {
+        tasks: Vec<TaskId>,
+        at_ms: u64,
+    },
+}
+
+impl RequesterRecord {
+    /// The tasks it is about.
+    pub fn tasks(&self) -> Vec<TaskId> {
+        match self {
+            Self::Submitted(submission) => submission.tasks.iter().map(|plan| plan.task).collect(),
+            Self::Cancelled { tasks, .. } | Self::Retried { tasks, .. } => tasks.clone(),
+            Self::Granted { task, .. }
+            | Self::Accepted { task, .. }
+            | Self::Refused { task, .. }
+            | Self::Lost { task, .. }
+            | Self::Revived { task, .. }
+            | Self::Unheld { task, .. }
+            | Self::Failed { task, .. }
+            | Self::Stored { task, .. } => vec![*task],
+        }
+    }
+}
+
+/// What the renderer's machine wrote down. Times are wall time in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum RendererRecord {
+    /// Before `Accepted` leaves: the attempt, its replay id and the grant's bytes in one.
+    Accepted(Box<Acceptance>),
+    /// The result is sealed and fsynced, ComfyUI is clean. Before `Finished` leaves.
+    Sealed {
+        from: NodeId,
+        task: TaskId,
+        attempt: u32,
+        finished: Box<Finished>,
+        /// Roots of the sealed results, to be served until they are acknowledged.
+        roots: Vec<ContentHash>,
+        at_ms: u64,
+    },
+    /// Acknowledged, discarded, cancelled or never held: from now on a grant for it is refused.
+    Dropped { from: NodeId, task: TaskId, attempt: u32, at_ms: u64 },
+    /// Replay ids of envelopes that expired up to here are forgotten; such envelopes are refused whatever the
+    /// clock says.
+    Purged { expires_ms: u64 },
+}
+
+/// A grant that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Acceptance {
+    pub from: NodeId,
+    pub task: TaskId,
+    pub attempt: u32,
+    pub claim: ClaimId,
+    /// The slot, by what it is called in the configuration: indexes move when the configuration changes.
+    pub slot: String,
+    pub msg_id: MsgId,
+    /// When the envelope expires, on the sender's clock.
+    pub expires_ms: u64,
+    pub grant: Grant,
+    pub accepted: Signed<AcceptedTerms>,
+    /// Sealed blobs to fetch: the inputs, and the payload when it is a blob.
+    pub roots: Vec<BlobRef>,
+    pub class: Class,
+    pub at_ms: u64,
+}
+
+impl Acceptance {
+    pub fn key(&self) -> AttemptKey {
+        AttemptKey { from: self.from, task: self.task, attempt: self.attempt }
+    }
+}

@@ -1,0 +1,469 @@
+//! An accepted attempt: inputs, run, result, and the result's way to whoever asked for it.
+
+use std::time::{Duration, Instant};
+
+use scenemesh_protocol::ids::{ContentHash, NodeId, TaskId};
+use scenemesh_protocol::lease::{
+    Ack, AttemptState as Report, Cancel, Finished, FinishedReply, Phase, Preview, Probe, Progress, Verdict,
+};
+use scenemesh_protocol::messages::Done;
+use scenemesh_protocol::task::{Failure, FailureClass};
+
+use super::{Action, InputTrouble, Occupant, Renderer, RunEvent, RunOutcome, RunTrouble, SlotState};
+use crate::scheduler::conversation::{
+    Answer, AttemptKey, HEARTBEAT, NoAnswer, Now, RESULT_KEPT_MS, TOMBSTONE_KEPT_MS, Ticket,
+};
+use crate::scheduler::record::RendererRecord;
+
+/// Between two reports of news.
+const REPORT_GAP: Duration = Duration::from_millis(300);
+/// How long inputs may stay out of reach, and a slot unready, before the attempt fails and the slot is somebody
+/// else's.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// Between two tries of what did not work.
+const AGAIN: Duration = Duration::from_secs(2);
+/// A result that was noted and not acknowledged is announced again after this.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(30);
+/// Between two sweeps of what is kept too long.
+const SWEEP_EVERY: Duration = Duration::from_mins(10);
+
+/// What is being done for an attempt, and is not worth writing down.
+#[derive(Debug)]
+pub(super) struct Work {
+    stage: Stage,
+    phase: Phase,
+    seq: u64,
+    node: String,
+    step: u32,
+    max: u32,
+    nodes_done: u32,
+    nodes_total: u32,
+    preview: Option<Preview>,
+    /// Something new since the last report.
+    news: bool,
+    reported: Instant,
+    /// A report is under way.
+    reporting: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Inputs are on their way; `again` when that failed, until `give_up`.
+    Fetching { again: Option<Instant>, give_up: Option<Instant> },
+    /// Inputs are here; the slot is not.
+    Waiting { again: Option<Instant>, give_up: Instant },
+    /// Given to the executor.
+    Running,
+    /// Ended; the result is being sealed.
+    Sealing,
+    /// The result waits to be taken.
+    Sealed { again: Option<Instant>, tries: u32 },
+}
+
+impl Work {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            stage: Stage::Fetching { again: None, give_up: None },
+            phase: Phase::Fetching,
+            seq: 0,
+            node: String::new(),
+            step: 0,
+            max: 0,
+            nodes_done: 0,
+            nodes_total: 0,
+            preview: None,
+            news: false,
+            reported: now,
+            reporting: false,
+        }
+    }
+
+    fn report_due(&self) -> Option<Instant> {
+        if self.reporting || matches!(self.stage, Stage::Sealed { .. }) {
+            return None;
+        }
+        Some(self.reported + if self.news { REPORT_GAP } else { HEARTBEAT })
+    }
+
+    pub(super) fn deadline(&self, up: bool) -> Option<Instant> {
+        let (stage, needs_peer) = match &self.stage {
+            Stage::Fetching { again: Some(again), give_up } => {
+                (Some(give_up.map_or(*again, |at| at.min(*again))), false)
+            }
+            Stage::Waiting { again, give_up } => (Some(again.map_or(*give_up, |at| at.min(*give_up))), false),
+            Stage::Sealed { again, .. } => (*again, true),
+            Stage::Fetching { again: None, .. } | Stage::Running | Stage::Sealing => (None, false),
+        };
+        let report = self.report_due().filter(|_| up);
+        stage.filter(|_| up || !needs_peer).into_iter().chain(report).min()
+    }
+
+    fn set_phase(&mut self, phase: Phase) {
+        if self.phase != phase {
+            self.phase = phase;
+            self.news = true;
+        }
+    }
+}
+
+impl Renderer {
+    pub(super) fn start(&mut self, now: Now) {
+        self.sweep(now);
+        let held: Vec<_> = self.holdings.all().map(|(key, held)| (*key, held.clone())).collect();
+        for (key, held) in held {
+            let mut work = Work::new(now.at);
+            if let Some(sealed) = held.sealed {
+                work.stage = Stage::Sealed { again: Some(now.at), tries: 0 };
+                work.phase = Phase::Sealing;
+                self.work.insert(key, work);
+                self.out.push(Action::Serve { key, roots: sealed.roots });
+            } else {
+                self.taken.insert(held.acceptance.slot.clone(), Occupant::Attempt(key));
+                self.work.insert(key, work);
+                self.fetch_inputs(now, key);
+            }
+        }
+    }
+
+    /// The requester is back: whatever waited for it goes on at once, and both learn where the other stands.
+    pub(super) fn reconcile(&mut self, now: Now, key: AttemptKey) {
+        let Some(work) = self.work.get_mut(&key) else { return };
+        work.news = true;
+        work.reporting = false;
+        match &work.stage {
+            Stage::Sealed { .. } => self.announce(key),
+            Stage::Fetching { again: Some(_), .. } => self.fetch_inputs(now, key),
+            _ => {}
+        }
+    }
+
+    pub(super) fn look_after(&mut self, now: Now, key: AttemptKey) {
+        let up = self.up.contains_key(&key.from);
+        let Some(work) = self.work.get(&key) else { return };
+        match &work.stage {
+            Stage::Fetching { again: Some(_), give_up: Some(at) } if *at <= now.at => {
+                let failure = Failure::new(FailureClass::Transfer, "the inputs could not be fetched");
+                self.seal(key, RunOutcome::Failed(failure));
+            }
+            Stage::Fetching { again: Some(at), .. } if *at <= now.at => self.fetch_inputs(now, key),
+            Stage::Waiting { give_up, .. } if *give_up <= now.at => {
+                let failure = Failure::new(FailureClass::ComfyuiDied, "its ComfyUI did not become ready");
+                self.seal(key, RunOutcome::Failed(failure));
+            }
+            Stage::Waiting { again: Some(at), .. } if *at <= now.at => self.run(now, key),
+            Stage::Sealed { again: Some(at), .. } if up && *at <= now.at => self.announce(key),
+            _ => {}
+        }
+    }
+
+    pub(super) fn fetch_inputs(&mut self, now: Now, key: AttemptKey) {
+        let Some(held) = self.holdings.held(&key) else { return };
+        let blobs = held.acceptance.roots.clone();
+        let Some(work) = self.work.get_mut(&key) else { return };
+        let give_up = match work.stage {
+            Stage::Fetching { give_up, .. } => give_up,
+            _ => None,
+        };
+        if blobs.is_empty() {
+            self.inputs_fetched(now, key, Ok(()));
+            return;
+        }
+        work.stage = Stage::Fetching { again: None, give_up };
+        self.out.push(Action::FetchInputs { key, blobs });
+    }
+
+    pub(super) fn inputs_fetched(&mut self, now: Now, key: AttemptKey, result: Result<(), InputTrouble>) {
+        let Some(work) = self.work.get_mut(&key) else { return };
+        let Stage::Fetching { give_up, .. } = work.stage else { return };
+        match result {
+            Ok(()) => {
+                work.stage = Stage::Waiting { again: None, give_up: now.at + PATIENCE };
+                work.set_phase(Phase::Queued);
+                self.run(now, key);
+            }
+            Err(InputTrouble::Unreachable(_)) => {
+                let give_up = Some(give_up.unwrap_or(now.at + PATIENCE));
+                work.stage = Stage::Fetching { again: Some(now.at + AGAIN), give_up };
+            }
+            Err(InputTrouble::Failed(failure)) => self.seal(key, RunOutcome::Failed(failure)),
+        }
+    }
+
+    pub(super) fn run_what_waits(&mut self, now: Now) {
+        let waiting = self.work.iter().filter(|(_, work)| matches!(work.stage, Stage::Waiting { .. }));
+        for key in waiting.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.run(now, key);
+        }
+    }
+
+    /// Gives it to the executor when its slot is ready: the same slot as before a restart, because that is
+    /// where its prompt may be.
+    fn run(&mut self, now: Now, key: AttemptKey) {
+        let Some(held) = self.holdings.held(&key) else { return };
+        let slot = held.acceptance.slot.clone();
+        let Some(work) = self.work.get_mut(&key) else { return };
+        let Stage::Waiting { give_up, .. } = work.stage else { return };
+        let ready = self.facts.slots.iter().find(|known| known.name == slot).is_some_and(|known| {
+            let mine = SlotState::Busy { task: key.task, attempt: key.attempt };
+            known.state == SlotState::Ready || known.state == mine
+        });
+        if ready {
+            work.stage = Stage::Running;
+            self.out.push(Action::Run { key, slot });
+        } else {
+            work.stage = Stage::Waiting { again: Some(now.at + AGAIN), give_up };
+        }
+    }
+
+    pub(super) fn run_answered(&mut self, now: Now, key: AttemptKey, result: Result<(), RunTrouble>) {
+        let Some(work) = self.work.get_mut(&key) else {
+            // Given up while it was being handed over. The executor may have heard of the end before the
+            // beginning: say it again; where it took nothing there is nothing to wait for.
+            match result {
+                Ok(()) => self.out.push(Action::CancelRun { task: key.task, attempt: key.attempt }),
+                Err(_) => self.let_go(key),
+            }
+            return;
+        };
+        if !matches!(work.stage, Stage::Running) {
+            return;
+        }
+        match result {
+            Ok(()) => {}
+            Err(RunTrouble::NotNow(_)) => {
+                work.stage = Stage::Waiting { again: Some(now.at + AGAIN), give_up: now.at + PATIENCE };
+            }
+            Err(RunTrouble::Failed(failure)) => self.seal(key, RunOutcome::Failed(failure)),
+        }
+    }
+
+    pub(super) fn ran(&mut self, task: TaskId, attempt: u32, event: RunEvent) {
+        let named = |key: &AttemptKey| (key.task, key.attempt) == (task, attempt);
+        let Some(key) = self.work.keys().copied().find(named) else {
+            if let RunEvent::Ended(outcome) = event {
+                self.ended_unwanted(task, attempt, outcome);
+            }
+            return;
+        };
+        let Some(work) = self.work.get_mut(&key) else { return };
+        if !matches!(work.stage, Stage::Running) {
+            return;
+        }
+        match event {
+            RunEvent::Started => work.set_phase(Phase::Running),
+            RunEvent::Progress { node, step, max, nodes_done, nodes_total } => {
+                work.set_phase(Phase::Running);
+                work.node = node;
+                (work.step, work.max) = (step, max);
+                (work.nodes_done, work.nodes_total) = (nodes_done, nodes_total);
+                work.news = true;
+            }
+            RunEvent::Preview(preview) => {
+                work.preview = Some(preview);
+                work.news = true;
+            }
+            RunEvent::Ended(outcome) => self.seal(key, outcome),
+        }
+    }
+
+    fn seal(&mut self, key: AttemptKey, outcome: RunOutcome) {
+        if let Some(work) = self.work.get_mut(&key) {
+            work.stage = Stage::Sealing;
+            work.set_phase(Phase::Sealing);
+            self.out.push(Action::SealResult { key, outcome });
+        }
+    }
+
+    /// A run that was cancelled has let its slot go.
+    fn ended_unwanted(&mut self, task: TaskId, attempt: u32, outcome: RunOutcome) {
+        let leaving = self.taken.values().find_map(|occupant| match occupant {
+            Occupant::Leaving(key) if (key.task, key.attempt) == (task, attempt) => Some(*key),
+            _ => None,
+        });
+        let Some(key) = leaving else { return };
+        self.let_go(key);
+        if let RunOutcome::Done { outputs, .. } = outcome {
+            let roots = outputs.iter().map(|output| output.root).collect();
+            self.out.push(Action::DropResults { key, roots });
+        }
+    }
+
+    fn let_go(&mut self, key: AttemptKey) {
+        self.taken.retain(
+            |_, occupant| !matches!(occupant, Occupant::Attempt(at) | Occupant::Leaving(at) if *at == key),
+        );
+    }
+
+    pub(super) fn sealed(
+        &mut self,
+        now: Now,
+        key: AttemptKey,
+        finished: Box<Finished>,
+        roots: Vec<ContentHash>,
+    ) {
+        let Some(work) = self.work.get_mut(&key) else {
+            self.out.push(Action::DropResults { key, roots });
+            return;
+        };
+        if !matches!(work.stage, Stage::Sealing) {
+            return;
+        }
+        work.stage = Stage::Sealed { again: Some(now.at), tries: 0 };
+        let AttemptKey { from, task, attempt } = key;
+        let record = RendererRecord::Sealed {
+            from,
+            task,
+            attempt,
+            finished,
+            roots: roots.clone(),
+            at_ms: now.wall_ms,
+        };
+        self.commit(record);
+        self.let_go(key);
+        self.out.push(Action::Serve { key, roots });
+        if self.up.contains_key(&from) {
+            self.announce(key);
+        }
+    }
+
+    fn announce(&mut self, key: AttemptKey) {
+        let Some(sealed) = self.holdings.held(&key).and_then(|held| held.sealed.as_ref()) else { return };
+        let finished = sealed.finished.clone();
+        let Some(Work { stage: Stage::Sealed { again, tries }, .. }) = self.work.get_mut(&key) else {
+            return;
+        };
+        *again = None;
+        *tries += 1;
+        self.out.push(Action::Finished { key, finished });
+    }
+
+    pub(super) fn finished_answered(&mut self, now: Now, key: AttemptKey, answer: Answer<FinishedReply>) {
+        let Some(Work { stage: Stage::Sealed { again, tries }, .. }) = self.work.get_mut(&key) else {
+            return;
+        };
+        match answer {
+            Ok(FinishedReply::Discard) => self.give_up(now, key),
+            Ok(FinishedReply::Noted) => *again = Some(now.at + ANNOUNCE_AGAIN),
+            Err(NoAnswer(_)) => {
+                let wait = AGAIN.saturating_mul(1 << (*tries).min(5));
+                *again = Some(now.at + wait);
+            }
+        }
+    }
+
+    pub(super) fn progress_answered(&mut self, now: Now, key: AttemptKey, answer: Answer<Verdict>) {
+        let Some(work) = self.work.get_mut(&key) else { return };
+        work.reporting = false;
+        match answer {
+            // Without an answer the lease may run out over there; the render goes on all the same: a late
+            // result is taken if it is the first.
+            Ok(Verdict::Continue) | Err(NoAnswer(_)) => {}
+            Ok(Verdict::Drain) => self.forget_reservations_of(key.from),
+            Ok(Verdict::Cancel | Verdict::Unknown) => self.give_up(now, key),
+        }
+    }
+
+    pub(super) fn acked(&mut self, now: Now, from: NodeId, ack: Ack, ticket: Ticket) {
+        let key = AttemptKey { from, task: ack.task, attempt: ack.attempt };
+        if self.holdings.held(&key).is_some() {
+            self.give_up(now, key);
+        }
+        self.reply(ticket, Done);
+    }
+
+    pub(super) fn cancel_asked(&mut self, now: Now, from: NodeId, cancel: Cancel, ticket: Ticket) {
+        let key = AttemptKey { from, task: cancel.task, attempt: cancel.attempt };
+        self.refuse_from_now_on(now, key);
+        self.reply(ticket, Report::Unknown);
+    }
+
+    pub(super) fn probed(&mut self, now: Now, from: NodeId, probe: Probe, ticket: Ticket) {
+        let key = AttemptKey { from, task: probe.task, attempt: probe.attempt };
+        let examining =
+            self.claims.values().any(|claim| claim.exam.as_ref().is_some_and(|exam| exam.key == key));
+        let report = match (self.holdings.held(&key), self.work.get(&key)) {
+            (Some(held), Some(work)) => match &held.sealed {
+                Some(sealed) => Report::Finished(sealed.finished.clone()),
+                None => Report::Running(work.phase),
+            },
+            _ if examining => Report::Running(Phase::Fetching),
+            _ => {
+                self.refuse_from_now_on(now, key);
+                Report::Unknown
+            }
+        };
+        self.reply(ticket, report);
+    }
+
+    /// Held or not: this attempt will not run here any more, whatever is still under way.
+    fn refuse_from_now_on(&mut self, now: Now, key: AttemptKey) {
+        if self.holdings.held(&key).is_some() {
+            self.give_up(now, key);
+        } else if !self.holdings.is_given_up(&key) {
+            let AttemptKey { from, task, attempt } = key;
+            self.commit(RendererRecord::Dropped { from, task, attempt, at_ms: now.wall_ms });
+        }
+    }
+
+    /// The attempt is over for us: stop it if it runs, keep nothing of it.
+    fn give_up(&mut self, now: Now, key: AttemptKey) {
+        let Some(held) = self.holdings.held(&key).cloned() else { return };
+        let AttemptKey { from, task, attempt } = key;
+        self.commit(RendererRecord::Dropped { from, task, attempt, at_ms: now.wall_ms });
+        match self.work.remove(&key).map(|work| work.stage) {
+            Some(Stage::Running) => {
+                self.taken.insert(held.acceptance.slot.clone(), Occupant::Leaving(key));
+                self.out.push(Action::CancelRun { task, attempt });
+            }
+            _ => self.let_go(key),
+        }
+        if let Some(sealed) = held.sealed {
+            self.out.push(Action::Unserve { key });
+            self.out.push(Action::DropResults { key, roots: sealed.roots });
+        }
+        let still_named = self.holdings.roots();
+        let inputs = held.acceptance.roots.iter().map(|blob| blob.root);
+        let roots: Vec<ContentHash> = inputs.filter(|root| !still_named.contains(root)).collect();
+        if !roots.is_empty() {
+            self.out.push(Action::DropInputs { key, roots });
+        }
+    }
+
+    /// Tells requesters how far their attempts are.
+    pub(super) fn report(&mut self, now: Now) {
+        for (key, work) in &mut self.work {
+            let due = work.report_due().is_some_and(|at| at <= now.at);
+            if !due || !self.up.contains_key(&key.from) {
+                continue;
+            }
+            work.seq += 1;
+            (work.news, work.reporting, work.reported) = (false, true, now.at);
+            let progress = Progress {
+                task: key.task,
+                attempt: key.attempt,
+                seq: work.seq,
+                phase: work.phase,
+                node: work.node.clone(),
+                step: work.step,
+                max: work.max,
+                nodes_done: work.nodes_done,
+                nodes_total: work.nodes_total,
+                preview: work.preview.take(),
+            };
+            self.out.push(Action::Progress { key: *key, progress: Box::new(progress) });
+        }
+    }
+
+    /// Results that nobody took for a week go; tombstones that have done their duty too.
+    pub(super) fn sweep(&mut self, now: Now) {
+        self.sweep_at = Some(now.at + SWEEP_EVERY);
+        self.holdings.forget_tombstones(now.wall_ms.saturating_sub(TOMBSTONE_KEPT_MS));
+        let old = self.holdings.all().filter(|(_, held)| {
+            let sealed = held.sealed.as_ref().map(|sealed| sealed.at_ms);
+            sealed.is_some_and(|at_ms| now.wall_ms.saturating_sub(at_ms) > RESULT_KEPT_MS)
+        });
+        for key in old.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.give_up(now, key);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! A grant comes in: is it for a claim we hold, from whom it should be, and may it run here?
+
+use std::time::Duration;
+
+use scenemesh_protocol::ids::{ClaimId, ContentHash, NodeId};
+use scenemesh_protocol::keys::PublicKey;
+use scenemesh_protocol::lease::{Grant, GrantReply, Refusal, RefusalReason};
+use scenemesh_protocol::task::Class;
+
+use super::attempts::Work;
+use super::queue::may_submit;
+use super::{Action, Examination, Occupant, Rejection, Renderer};
+use crate::scheduler::conversation::{AttemptKey, Now, Ticket};
+use crate::scheduler::record::{Acceptance, RendererRecord};
+
+/// How long after its expiry an envelope's id is remembered, in milliseconds; the protocol's replay memory.
+const REPLAY_MEMORY_MS: u64 = 10 * 60 * 1000;
+
+/// A grant that is being looked at, and everybody who waits for the verdict.
+#[derive(Debug)]
+pub(super) struct Exam {
+    pub(super) key: AttemptKey,
+    grant: Box<Grant>,
+    class: Class,
+    tickets: Vec<Ticket>,
+}
+
+fn refused(reason: RefusalReason, detail: &str) -> Rejection {
+    Rejection { refusal: Refusal { reason, detail: detail.to_owned() }, failure: None }
+}
+
+impl Renderer {
+    pub(super) fn granted(&mut self, from: NodeId, grant: Box<Grant>, ticket: Ticket) {
+        match self.look_at(from, grant, ticket) {
+            Ok(Some(reply)) => self.reply(ticket, reply),
+            Ok(None) => {}
+            Err(Rejection { refusal, failure }) => {
+                self.reply(ticket, GrantReply::Rejected { refusal, failure });
+            }
+        }
+    }
+
+    /// `None`: the grant is being examined, and answered then.
+    fn look_at(
+        &mut self,
+        from: NodeId,
+        grant: Box<Grant>,
+        ticket: Ticket,
+    ) -> Result<Option<GrantReply>, Rejection> {
+        let bad = |detail: &str| refused(RefusalReason::BadGrant, detail);
+        let terms = grant.terms.verify().map_err(|error| bad(&format!("the grant's terms: {error}")))?;
+        if terms.signer() != PublicKey::from(from) || terms.from != from {
+            return Err(bad("the grant is signed by another node than the one that sent it"));
+        }
+        if terms.to != self.facts.me {
+            return Err(bad("the grant is for another node"));
+        }
+        let key = AttemptKey { from, task: terms.task, attempt: terms.attempt };
+        if let Some(held) = self.holdings.held(&key) {
+            if held.acceptance.grant.terms.hash() != terms.hash() {
+                return Err(bad("this attempt was granted with other terms before"));
+            }
+            return Ok(Some(GrantReply::Accepted(held.acceptance.accepted.clone())));
+        }
+        if self.holdings.is_given_up(&key) {
+            return Err(refused(RefusalReason::Tombstone, "this attempt was given up here"));
+        }
+        may_submit(&self.facts, from).map_err(|refusal| Rejection { refusal, failure: None })?;
+        if from != self.facts.me && Some(terms.pool) != self.facts.pool {
+            return Err(bad("the grant is of another pool"));
+        }
+        let foreign = |other: &AttemptKey| (other.task, other.attempt) == (key.task, key.attempt);
+        if self.work.keys().any(foreign) {
+            return Err(bad("another node's attempt has this name"));
+        }
+        let busy = || refused(RefusalReason::Busy, "the slot was not held any longer");
+        let claim = self.claims.get_mut(&terms.claim).filter(|claim| claim.from == from).ok_or_else(busy)?;
+        if let Some(exam) = &mut claim.exam {
+            if exam.grant.terms.hash() != terms.hash() {
+                return Err(bad("this claim got another grant before"));
+            }
+            exam.tickets.push(ticket);
+            return Ok(None);
+        }
+        if terms.envelope != ContentHash::of(&grant.envelope) {
+            return Err(bad("the envelope is not the one that was signed"));
+        }
+        let exam = Exam { key, grant: grant.clone(), class: terms.class, tickets: vec![ticket] };
+        claim.exam = Some(exam);
+        let slot = claim.slot.clone();
+        self.out.push(Action::Examine { claim: terms.claim, from, slot, grant });
+        Ok(None)
+    }
+
+    pub(super) fn examined(&mut self, now: Now, id: ClaimId, result: Result<Examination, Rejection>) {
+        let Some(claim) = self.claims.get_mut(&id) else { return };
+        let Some(exam) = claim.exam.take() else { return };
+        let key = exam.key;
+        // Given up while it was being looked at.
+        let result = result.and_then(|examination| match self.holdings.is_given_up(&key) {
+            true => Err(refused(RefusalReason::Tombstone, "this attempt was given up here")),
+            false => Ok(examination),
+        });
+        let examination = match result {
+            Ok(examination) => examination,
+            Err(Rejection { refusal, failure }) => {
+                let from = claim.from;
+                let reservation = claim.reservation;
+                self.release_claim(id);
+                if refusal.reason != RefusalReason::Tombstone {
+                    // It was this node that refused: the next one in line is served before it asks again.
+                    self.queue.iter_mut().for_each(|queued| {
+                        if (queued.from, queued.id) == (from, reservation) {
+                            queued.not_before = Some(now.at + Duration::from_secs(1));
+                        }
+                    });
+                }
+                for ticket in exam.tickets {
+                    let (refusal, failure) = (refusal.clone(), failure.clone());
+                    self.reply(ticket, GrantReply::Rejected { refusal, failure });
+                }
+                return;
+            }
+        };
+        let Some(claim) = self.claims.remove(&id) else { return };
+        self.taken.insert(claim.slot.clone(), Occupant::Attempt(key));
+        let acceptance = Acceptance {
+            from: key.from,
+            task: key.task,
+            attempt: key.attempt,
+            claim: id,
+            slot: claim.slot,
+            msg_id: examination.msg_id,
+            expires_ms: examination.expires_ms,
+            grant: *exam.grant,
+            accepted: examination.accepted.clone(),
+            roots: examination.roots,
+            class: exam.class,
+            at_ms: now.wall_ms,
+        };
+        if let Some(expires_ms) = self.holdings.purgeable(now.wall_ms.saturating_sub(REPLAY_MEMORY_MS)) {
+            self.commit(RendererRecord::Purged { expires_ms });
+        }
+        self.commit(RendererRecord::Accepted(Box::new(acceptance)));
+        for ticket in exam.tickets {
+            self.reply(ticket, GrantReply::Accepted(examination.accepted.clone()));
+        }
+        self.work.insert(key, Work::new(now.at));
+        self.fetch_inputs(now, key);
+    }
+}

@@ -1,0 +1,104 @@
+//! What the renderer's journal holds: accepted attempts, given-up ones, and the ids of envelopes seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use scenemesh_protocol::ids::{ContentHash, MsgId, NodeId};
+use scenemesh_protocol::lease::Finished;
+
+use crate::scheduler::conversation::AttemptKey;
+use crate::scheduler::record::{Acceptance, RendererRecord};
+
+/// Changed by [`Holdings::apply`] only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    held: BTreeMap<AttemptKey, Held>,
+    /// Attempts given up, and when: a grant for one is refused.
+    tombstones: BTreeMap<AttemptKey, u64>,
+    /// Envelopes that were accepted, with their expiry.
+    seen: BTreeMap<(NodeId, MsgId), u64>,
+    purged_ms: u64,
+}
+
+/// An attempt that is ours to bring to an end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub acceptance: Arc<Acceptance>,
+    pub sealed: Option<Sealed>,
+}
+
+/// A result that waits to be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    pub finished: Box<Finished>,
+    pub roots: Vec<ContentHash>,
+    pub at_ms: u64,
+}
+
+impl Holdings {
+    pub fn held(&self, key: &AttemptKey) -> Option<&Held> {
+        self.held.get(key)
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = (&AttemptKey, &Held)> {
+        self.held.iter()
+    }
+
+    pub fn is_given_up(&self, key: &AttemptKey) -> bool {
+        self.tombstones.contains_key(key)
+    }
+
+    /// Attempts given up before this wall time: their tombstones have done their duty.
+    pub fn forget_tombstones(&mut self, before_ms: u64) {
+        self.tombstones.retain(|_, at_ms| *at_ms >= before_ms);
+    }
+
+    /// Whether an envelope was accepted before.
+    pub fn has_seen(&self, from: &NodeId, msg_id: &MsgId) -> bool {
+        self.seen.contains_key(&(*from, *msg_id))
+    }
+
+    /// Envelopes that expired up to here are refused.
+    pub fn purged_ms(&self) -> u64 {
+        self.purged_ms
+    }
+
+    /// The highest expiry that lies before the given one, if any envelope has such.
+    pub fn purgeable(&self, before_ms: u64) -> Option<u64> {
+        self.seen.values().filter(|expires| **expires < before_ms).max().copied()
+    }
+
+    /// Every blob that a held attempt names.
+    pub fn roots(&self) -> BTreeSet<ContentHash> {
+        let inputs = self.held.values().flat_map(|held| held.acceptance.roots.iter().map(|blob| blob.root));
+        let results = self.held.values().filter_map(|held| held.sealed.as_ref());
+        inputs.chain(results.flat_map(|sealed| sealed.roots.iter().copied())).collect()
+    }
+
+    /// Changes the state as a record says. Total, like the requester's.
+    pub fn apply(&mut self, record: &RendererRecord) {
+        match record {
+            RendererRecord::Accepted(acceptance) => {
+                self.seen.insert((acceptance.from, acceptance.msg_id), acceptance.expires_ms);
+                let held = Held { acceptance: Arc::new((**acceptance).clone()), sealed: None };
+                self.held.insert(acceptance.key(), held);
+            }
+            RendererRecord::Sealed { from, task, attempt, finished, roots, at_ms } => {
+                let key = AttemptKey { from: *from, task: *task, attempt: *attempt };
+                if let Some(held) = self.held.get_mut(&key) {
+                    let sealed = Sealed { finished: finished.clone(), roots: roots.clone(), at_ms: *at_ms };
+                    held.sealed = Some(sealed);
+                }
+            }
+            RendererRecord::Dropped { from, task, attempt, at_ms } => {
+                let key = AttemptKey { from: *from, task: *task, attempt: *attempt };
+                self.held.remove(&key);
+                self.tombstones.insert(key, *at_ms);
+            }
+            RendererRecord::Purged { expires_ms } => {
+                self.purged_ms = self.purged_ms.max(*expires_ms);
+                self.seen.retain(|_, expires| *expires > *expires_ms);
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Who waits for a slot here, who is next, and the claims that hold a slot for two seconds.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use scenemesh_protocol::ids::{ClaimId, JobId, NodeId, ReservationId};
+use scenemesh_protocol::lease::{Claim, ClaimReply, Offer, OfferReply, Refusal, RefusalReason};
+use scenemesh_protocol::task::{Class, Shape};
+
+use super::grants::Exam;
+use super::{Action, Facts, Occupant, Renderer, Slot, SlotState};
+use crate::scheduler::conversation::{Answer, CLAIM_HOLD, NoAnswer, Now, Ticket};
+use crate::scheduler::placement::{self, WhyNot};
+
+/// Most offers that wait here, and most of them from one node.
+const QUEUE_LIMIT: usize = 4096;
+const QUEUE_LIMIT_PER_NODE: usize = 512;
+/// A reservation whose requester did not answer a claim is passed over for this long.
+const CLAIM_AGAIN: Duration = Duration::from_secs(2);
+
+/// An offer in line.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) from: NodeId,
+    pub(super) id: ReservationId,
+    job: JobId,
+    shape: Shape,
+    class: Class,
+    /// Tasks that wait over there, less our claims.
+    left: u32,
+    /// When it came, or was last served: those who waited longest are next.
+    since: Instant,
+    pub(super) not_before: Option<Instant>,
+}
+
+/// A slot promised to a requester that has not sent its grant yet.
+#[derive(Debug)]
+pub(super) struct HeldClaim {
+    pub(super) from: NodeId,
+    pub(super) reservation: ReservationId,
+    pub(super) slot: String,
+    until: Instant,
+    /// The grant is here and being looked at: the hold does not run out meanwhile.
+    pub(super) exam: Option<Exam>,
+}
+
+impl HeldClaim {
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.exam.is_none().then_some(self.until)
+    }
+}
+
+impl Renderer {
+    pub(super) fn see_facts(&mut self, now: Now, facts: Arc<Facts>) {
+        self.facts = facts;
+        let facts = &self.facts;
+        self.queue.retain(|queued| may_submit(facts, queued.from).is_ok());
+        self.run_what_waits(now);
+    }
+
+    pub(super) fn forget_reservations_of(&mut self, node: NodeId) {
+        self.queue.retain(|queued| queued.from != node);
+        let held = self.claims.iter().filter(|(_, claim)| claim.from == node && claim.exam.is_none());
+        for claim in held.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.release_claim(claim);
+        }
+    }
+
+    pub(super) fn drain(&mut self, draining: bool) {
+        self.draining = draining;
+        if !draining {
+            return;
+        }
+        self.queue.clear();
+        let held = self.claims.iter().filter(|(_, claim)| claim.exam.is_none());
+        for claim in held.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.release_claim(claim);
+        }
+    }
+
+    pub(super) fn offered(&mut self, now: Now, from: NodeId, offer: Offer, ticket: Ticket) {
+        if offer.ready == 0 {
+            self.queue.retain(|queued| (queued.from, queued.id) != (from, offer.reservation));
+            self.reply(ticket, OfferReply::Waiting { position: 0, eta_ms: None });
+            return;
+        }
+        if let Err(refusal) = self.consider(from, &offer) {
+            self.queue.retain(|queued| (queued.from, queued.job) != (from, offer.job));
+            self.reply(ticket, OfferReply::Refused(refusal));
+            return;
+        }
+        let known =
+            self.queue.iter_mut().find(|queued| (queued.from, queued.id) == (from, offer.reservation));
+        if let Some(known) = known {
+            (known.left, known.class, known.shape) = (offer.ready, offer.class, offer.shape);
+            known.not_before = None;
+        } else {
+            // One per job and node: a newer offer of the same job takes the older one's place.
+            self.queue.retain(|queued| (queued.from, queued.job) != (from, offer.job));
+            self.queue.push(Queued {
+                from,
+                id: offer.reservation,
+                job: offer.job,
+                shape: offer.shape,
+                class: offer.class,
+                left: offer.ready,
+                since: now.at,
+                not_before: None,
+            });
+        }
+        self.asking = Some((from, offer.reservation, ticket));
+    }
+
+    fn consider(&self, from: NodeId, offer: &Offer) -> Result<(), Refusal> {
+        let refuse = |reason, detail: &str| Err(Refusal { reason, detail: detail.to_owned() });
+        if self.draining {
+            return refuse(RefusalReason::Stopping, "it takes no new work: it is being drained");
+        }
+        may_submit(&self.facts, from)?;
+        let ready = |slot: &&Slot| !matches!(slot.state, SlotState::NotReady { .. });
+        let mut slots = self.facts.slots.iter().filter(ready).peekable();
+        if slots.peek().is_none() {
+            return refuse(RefusalReason::NotReady, "its ComfyUI is not ready");
+        }
+        let mut why = None;
+        for slot in slots {
+            match fits(slot, &offer.shape) {
+                Ok(()) => {
+                    why = None;
+                    break;
+                }
+                Err(error) => why = Some(error),
+            }
+        }
+        if let Some(why) = why {
+            return Err(Refusal { reason: reason_of(&why), detail: format!("it {why}") });
+        }
+        let mine = self.queue.iter().filter(|queued| queued.from == from).count();
+        let known = self.queue.iter().any(|queued| (queued.from, queued.job) == (from, offer.job));
+        if !known && (mine >= QUEUE_LIMIT_PER_NODE || self.queue.len() >= QUEUE_LIMIT) {
+            return refuse(RefusalReason::Busy, "too many offers wait there already");
+        }
+        Ok(())
+    }
+
+    /// Who is served before whom: own machine, own studio, others; then class; then who waited longest.
+    fn order(&self, queued: &Queued) -> impl Ord + use<> {
+        let studio = self.facts.members.get(&queued.from).map(|member| member.studio);
+        let whose = match studio {
+            _ if queued.from == self.facts.me => 0,
+            Some(studio) if Some(studio) == self.facts.my_studio => 1,
+            _ => 2,
+        };
+        (whose, Reverse(queued.class), queued.since, queued.id)
+    }
+
+    pub(super) fn is_free(&self, slot: &Slot) -> bool {
+        slot.state == SlotState::Ready && !self.taken.contains_key(&slot.name)
+    }
+
+    pub(super) fn claim_free_slots(&mut self, now: Now) {
+        if self.draining || self.queue.is_empty() {
+            return;
+        }
+        let facts = self.facts.clone();
+        for slot in &facts.slots {
+            if !self.is_free(slot) {
+                continue;
+            }
+            let next = self
+                .queue
+                .iter()
+                .filter(|queued| queued.left > 0 && queued.not_before.is_none())
+                .filter(|queued| self.up.contains_key(&queued.from))
+                .filter(|queued| fits(slot, &queued.shape).is_ok())
+                .min_by_key(|queued| self.order(queued))
+                .map(|queued| (queued.from, queued.id));
+            if let Some((from, reservation)) = next {
+                self.claim(now, from, reservation, &slot.name);
+            }
+        }
+    }
+
+    fn claim(&mut self, now: Now, from: NodeId, reservation: ReservationId, slot: &str) {
+        let claim = self.ids.claim();
+        if let Some(queued) = self.queued(from, reservation) {
+            queued.left -= 1;
+            queued.since = now.at;
+        }
+        self.taken.insert(slot.to_owned(), Occupant::Claim(claim));
+        let held =
+            HeldClaim { from, reservation, slot: slot.to_owned(), until: now.at + CLAIM_HOLD, exam: None };
+        self.claims.insert(claim, held);
+        if let Some((.., ticket)) = self.asking.take_if(|asking| (asking.0, asking.1) == (from, reservation))
+        {
+            self.reply(ticket, OfferReply::Claim(claim));
+        } else {
+            self.out.push(Action::Claim { node: from, claim: Claim { reservation, claim } });
+        }
+    }
+
+    fn queued(&mut self, from: NodeId, id: ReservationId) -> Option<&mut Queued> {
+        self.queue.iter_mut().find(|queued| (queued.from, queued.id) == (from, id))
+    }
+
+    /// An offer that got no slot at once is told its place in line.
+    pub(super) fn answer_waiting(&mut self) {
+        let Some((from, reservation, ticket)) = self.asking.take() else { return };
+        let asked = self.queue.iter().find(|queued| (queued.from, queued.id) == (from, reservation));
+        let position = asked.map_or(0, |asked| {
+            let mine = self.order(asked);
+            self.queue.iter().filter(|other| other.left > 0 && self.order(other) < mine).count()
+        });
+        let position = u32::try_from(position).unwrap_or(u32::MAX);
+        self.reply(ticket, OfferReply::Waiting { position, eta_ms: None });
+    }
+
+    pub(super) fn claim_answered(&mut self, now: Now, id: ClaimId, answer: Answer<ClaimReply>) {
+        let Some(claim) = self.claims.get(&id).filter(|claim| claim.exam.is_none()) else { return };
+        let (from, reservation) = (claim.from, claim.reservation);
+        match answer {
+            Ok(ClaimReply::Coming) => {}
+            Ok(ClaimReply::Gone) => {
+                self.queue.retain(|queued| (queued.from, queued.id) != (from, reservation));
+                self.release_claim(id);
+            }
+            Err(NoAnswer(_)) => {
+                self.release_claim(id);
+                if let Some(queued) = self.queued(from, reservation) {
+                    queued.not_before = Some(now.at + CLAIM_AGAIN);
+                }
+            }
+        }
+    }
+
+    /// The slot is free again; the task it was meant for still waits over there.
+    pub(super) fn release_claim(&mut self, id: ClaimId) {
+        let Some(claim) = self.claims.remove(&id) else { return };
+        if self.taken.get(&claim.slot) == Some(&Occupant::Claim(id)) {
+            self.taken.remove(&claim.slot);
+        }
+        if let Some(queued) = self.queued(claim.from, claim.reservation) {
+            queued.left = queued.left.saturating_add(1);
+        }
+    }
+
+    pub(super) fn release_expired_claims(&mut self, now: Now) {
+        let expired = self.claims.iter().filter(|(_, claim)| claim.deadline().is_some_and(|at| at <= now.at));
+        for claim in expired.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.release_claim(claim);
+        }
+    }
+}
+
+/// Whether this node's tasks may run here at all.
+pub(super) fn may_submit(facts: &Facts, from: NodeId) -> Result<(), Refusal> {
+    let not_allowed =
+        |detail: &str| Err(Refusal { reason: RefusalReason::NotAllowed, detail: detail.to_owned() });
+    if from == facts.me {
+        return Ok(());
+    }
+    if !facts.renders {
+        return not_allowed("it has no role `render`");
+    }
+    match facts.members.get(&from) {
+        None => not_allowed("it does not know you as a member of the pool"),
+        Some(member) if !member.submits => not_allowed("you have no role `submit`"),
+        Some(_) => Ok(()),
+    }
+}
+
+fn fits(slot: &Slot, shape: &Shape) -> Result<(), WhyNot> {
+    placement::fits(Some(&slot.inventory), slot.vram_mib, slot.cc, slot.hygiene, shape)
+}
+
+fn reason_of(why: &WhyNot) -> RefusalReason {
+    match why {
+        WhyNot::LacksClasses { .. } => RefusalReason::MissingClass,
+        WhyNot::LacksModels { .. } => RefusalReason::MissingModel,
+        WhyNot::VramUnknown { .. }
+        | WhyNot::TooLittleVram { .. }
+        | WhyNot::CcUnknown { .. }
+        | WhyNot::CcTooLow { .. } => RefusalReason::TooLittleVram,
+        _ => RefusalReason::NotAllowed,
+    }
+}

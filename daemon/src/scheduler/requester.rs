@@ -1,0 +1,427 @@
+//! Our tasks out there: offers them, grants them to whoever claims, watches their leases, takes their results.
+//!
+//! Pure: [`Requester::on_input`] turns what happened into what must be done. All `Record`s of a step are on disk
+//! before any of its other actions is performed; every action may be repeated. What the journal does not hold
+//! (reservations, silences, refusals) is made anew after a start.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use scenemesh_protocol::ids::{BootId, ClaimId, ContentHash, JobId, NodeId, ReservationId, TaskId};
+use scenemesh_protocol::lease::{
+    Ack, AttemptState as Report, BlobRef, Claim, Finished, Grant, GrantReply, Offer, OfferReply, Preview,
+    Probe, Progress,
+};
+use scenemesh_protocol::messages::Response;
+use scenemesh_protocol::task::{Class, OutputFile};
+
+use super::conversation::{Answer, IdSource, Now, Ticket};
+use super::placement::Nodes;
+use super::record::{RequesterRecord, Submission};
+
+mod attempts;
+pub mod jobs;
+mod offers;
+mod results;
+mod why;
+
+use attempts::Contact;
+use jobs::{AttemptState, Jobs, Over};
+use offers::{Refusal, Reservation};
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// One record of the journal, in order, before anything else.
+    Restored(RequesterRecord),
+    /// The journal is read. From here on silence is judged: one full lease from now.
+    Started,
+    /// What is known of the pool's machines changed.
+    Nodes(Arc<Nodes>),
+    PeerUp {
+        node: NodeId,
+        boot: BootId,
+    },
+    PeerDown {
+        node: NodeId,
+    },
+    Submitted(Box<Submission>),
+    /// A person wants these tasks stopped.
+    CancelWanted(Vec<TaskId>),
+    /// A person wants these failed or cancelled tasks to run again.
+    RetryWanted(Vec<TaskId>),
+    Claimed {
+        node: NodeId,
+        claim: Claim,
+        ticket: Ticket,
+    },
+    Progressed {
+        node: NodeId,
+        progress: Box<Progress>,
+        ticket: Ticket,
+    },
+    Finished {
+        node: NodeId,
+        finished: Box<Finished>,
+        ticket: Ticket,
+    },
+    /// A renderer asks where an attempt stands with us.
+    Probed {
+        node: NodeId,
+        probe: Probe,
+        ticket: Ticket,
+    },
+    OfferAnswered {
+        node: NodeId,
+        reservation: ReservationId,
+        answer: Answer<OfferReply>,
+    },
+    /// The grant asked for by [`Action::SealGrant`], or why there is none.
+    GrantSealed {
+        task: TaskId,
+        node: NodeId,
+        claim: ClaimId,
+        sealed: Result<SealedGrant, String>,
+    },
+    GrantAnswered {
+        task: TaskId,
+        attempt: u32,
+        answer: Answer<GrantReply>,
+    },
+    ProbeAnswered {
+        task: TaskId,
+        attempt: u32,
+        answer: Answer<Report>,
+    },
+    CancelAnswered {
+        task: TaskId,
+        attempt: u32,
+        answer: Answer<Report>,
+    },
+    Fetched {
+        task: TaskId,
+        attempt: u32,
+        result: Result<Vec<OutputFile>, FetchTrouble>,
+    },
+    /// [`Requester::deadline`] has come.
+    Tick,
+}
+
+/// A grant ready to be sent.
+#[derive(Clone, Debug)]
+pub struct SealedGrant {
+    pub grant: Grant,
+    /// What the renderer may fetch.
+    pub roots: Vec<BlobRef>,
+}
+
+/// Why a result is not here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FetchTrouble {
+    /// The renderer could not be reached, or the transfer broke off.
+    Unreachable(String),
+    /// What came is not what was signed.
+    DoesNotVerify(String),
+    /// This machine could not store it.
+    Here(String),
+}
+
+/// What must be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Write it down; before everything else of the step.
+    Record(RequesterRecord),
+    Offer {
+        node: NodeId,
+        offer: Offer,
+    },
+    /// Seal the task for this node and answer with [`Input::GrantSealed`].
+    SealGrant {
+        node: NodeId,
+        task: TaskId,
+        attempt: u32,
+        claim: ClaimId,
+        class: Class,
+    },
+    Grant {
+        node: NodeId,
+        task: TaskId,
+        attempt: u32,
+        grant: Arc<Grant>,
+    },
+    Cancel {
+        node: NodeId,
+        task: TaskId,
+        attempt: u32,
+    },
+    Probe {
+        node: NodeId,
+        task: TaskId,
+        attempt: u32,
+    },
+    Ack {
+        node: NodeId,
+        ack: Ack,
+    },
+    /// Open the keys, fetch every root, verify, store, and answer with [`Input::Fetched`].
+    Fetch {
+        node: NodeId,
+        task: TaskId,
+        attempt: u32,
+        grant: ContentHash,
+        finished: Box<Finished>,
+    },
+    /// Let this node fetch these blobs until [`Action::Unserve`].
+    Serve {
+        node: NodeId,
+        task: TaskId,
+        attempt: u32,
+        roots: Vec<ContentHash>,
+    },
+    Unserve {
+        node: NodeId,
+        task: TaskId,
+        attempt: u32,
+    },
+    /// These results are not wanted.
+    DropBlobs(Vec<ContentHash>),
+    Reply {
+        ticket: Ticket,
+        response: Response,
+    },
+    /// A task's state is another: tell whoever watches.
+    Changed(TaskId),
+    /// A task moved on within its state.
+    Moved(TaskId),
+    Preview {
+        task: TaskId,
+        preview: Preview,
+    },
+    /// A line for the task's log, for people.
+    Log {
+        task: TaskId,
+        line: String,
+    },
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Requester {
+    ids: IdSource,
+    jobs: Jobs,
+    nodes: Arc<Nodes>,
+    up: BTreeMap<NodeId, BootId>,
+    reservations: BTreeMap<JobId, BTreeMap<NodeId, Reservation>>,
+    /// Who asked not to be asked, for a while.
+    refusals: BTreeMap<(JobId, NodeId), Refusal>,
+    /// A node that lost or dropped a task gets it back only later.
+    returns: BTreeMap<(TaskId, NodeId), Instant>,
+    /// Tasks promised to a claim whose grant is being sealed.
+    promised: BTreeMap<TaskId, Promise>,
+    /// Live attempts.
+    contacts: BTreeMap<(TaskId, u32), Contact>,
+    /// Cancels that were not answered yet.
+    cancels: BTreeMap<(TaskId, u32), NodeId>,
+    /// Jobs to look at, and those that want placing, in the order of service.
+    dirty: BTreeSet<JobId>,
+    waiting: BTreeSet<(std::cmp::Reverse<Class>, u64, JobId)>,
+    out: Vec<Action>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    node: NodeId,
+    claim: ClaimId,
+    job: JobId,
+}
+
+impl Requester {
+    pub fn new(me: NodeId, ids: IdSource) -> Self {
+        Self {
+            ids,
+            jobs: Jobs::default(),
+            nodes: Arc::new(Nodes::alone(me)),
+            up: BTreeMap::new(),
+            reservations: BTreeMap::new(),
+            refusals: BTreeMap::new(),
+            returns: BTreeMap::new(),
+            promised: BTreeMap::new(),
+            contacts: BTreeMap::new(),
+            cancels: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            out: Vec::new(),
+        }
+    }
+
+    /// What the journal holds.
+    pub fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    /// Whether we ever granted this attempt to this node: then it is us it should ask.
+    pub fn granted_to(&self, node: NodeId, probe: &Probe) -> bool {
+        self.jobs.attempt(&probe.task, probe.attempt).is_some_and(|attempt| attempt.node == node)
+    }
+
+    pub fn on_input(&mut self, now: Now, input: Input) -> Vec<Action> {
+        match input {
+            Input::Restored(record) => self.jobs.apply(&record),
+            Input::Started => self.start(now),
+            Input::Nodes(nodes) => self.see_nodes(nodes),
+            Input::PeerUp { node, boot } => self.greet(node, boot),
+            Input::PeerDown { node } => self.miss(node),
+            Input::Submitted(submission) => self.submit(now, submission),
+            Input::CancelWanted(tasks) => self.cancel(now, tasks),
+            Input::RetryWanted(tasks) => self.retry(now, tasks),
+            Input::Claimed { node, claim, ticket } => self.claimed(node, &claim, Some(ticket)),
+            Input::Progressed { node, progress, ticket } => self.progressed(now, node, *progress, ticket),
+            Input::Finished { node, finished, ticket } => self.finished(now, node, finished, Some(ticket)),
+            Input::Probed { node, probe, ticket } => self.probed(now, node, probe, ticket),
+            Input::OfferAnswered { node, reservation, answer } => {
+                self.offer_answered(now, node, reservation, answer);
+            }
+            Input::GrantSealed { task, node, claim, sealed } => {
+                self.grant_sealed(now, task, node, claim, sealed);
+            }
+            Input::GrantAnswered { task, attempt, answer } => {
+                self.grant_answered(now, task, attempt, answer);
+            }
+            Input::ProbeAnswered { task, attempt, answer } => {
+                self.probe_answered(now, task, attempt, answer);
+            }
+            Input::CancelAnswered { task, attempt, answer } => self.cancel_answered(task, attempt, answer),
+            Input::Fetched { task, attempt, result } => self.fetched(now, task, attempt, result),
+            Input::Tick => self.tick(now),
+        }
+        self.place_waiting_jobs(now);
+        std::mem::take(&mut self.out)
+    }
+
+    /// When [`Input::Tick`] is next due.
+    pub fn deadline(&self) -> Option<Instant> {
+        let contacts = self.contacts.iter().filter_map(|((task, attempt), contact)| {
+            let state = &self.jobs.attempt(task, *attempt)?.state;
+            contact.deadline(state, self.up.contains_key(&contact.node))
+        });
+        let refusals = self.refusals.values().map(|refusal| refusal.until);
+        let reservations = self.reservations.values().flatten();
+        let offers = reservations.filter(|(node, _)| self.up.contains_key(*node));
+        let offers = offers.map(|(_, reservation)| reservation.refresh_at());
+        contacts.chain(refusals).chain(offers).chain(self.returns.values().copied()).min()
+    }
+
+    fn start(&mut self, now: Now) {
+        let tasks: BTreeSet<TaskId> = self.jobs.live_attempts().map(|(task, _, _)| task).collect();
+        for task in tasks {
+            self.settle(now, task);
+        }
+        self.dirty.extend(self.jobs.open_jobs());
+    }
+
+    fn tick(&mut self, now: Now) {
+        let passed: Vec<_> = self
+            .refusals
+            .iter()
+            .filter(|(_, refusal)| refusal.until <= now.at)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in passed {
+            self.refusals.remove(&key);
+            self.dirty.insert(key.0);
+        }
+        let passed: Vec<_> =
+            self.returns.iter().filter(|(_, until)| **until <= now.at).map(|(key, _)| *key).collect();
+        for key in passed {
+            self.returns.remove(&key);
+            self.dirty.extend(self.jobs.task(&key.0).map(|task| task.job));
+        }
+        let live: Vec<_> = self.contacts.keys().copied().collect();
+        for (task, attempt) in live {
+            self.judge_silence(now, task, attempt);
+        }
+        self.refresh_offers(now);
+    }
+
+    /// Writes a record down, and brings what is not written down in line with it.
+    fn commit(&mut self, now: Now, record: RequesterRecord) {
+        let tasks = record.tasks();
+        self.jobs.apply(&record);
+        self.out.push(Action::Record(record));
+        for task in tasks {
+            self.settle(now, task);
+        }
+    }
+
+    /// Live attempts are watched and served; ended ones are not, and those that another end overtook are told.
+    fn settle(&mut self, now: Now, task: TaskId) {
+        let Some(known) = self.jobs.task(&task) else { return };
+        for (number, attempt) in &known.attempts {
+            let key = (task, *number);
+            match &attempt.state {
+                AttemptState::Over(over) => {
+                    if self.contacts.remove(&key).is_none() {
+                        continue;
+                    }
+                    let node = attempt.node;
+                    self.out.push(Action::Unserve { node, task, attempt: *number });
+                    if matches!(over, Over::Cancelled | Over::Superseded) {
+                        self.cancels.insert(key, node);
+                        if self.up.contains_key(&node) {
+                            self.out.push(Action::Cancel { node, task, attempt: *number });
+                        }
+                    }
+                }
+                _ if self.contacts.contains_key(&key) => {}
+                _ => {
+                    self.contacts.insert(key, Contact::new(attempt.node, now.at));
+                    let roots = attempt.roots.iter().map(|blob| blob.root).collect();
+                    self.out.push(Action::Serve { node: attempt.node, task, attempt: *number, roots });
+                }
+            }
+        }
+        self.dirty.insert(known.job);
+        self.out.push(Action::Changed(task));
+    }
+
+    fn submit(&mut self, now: Now, submission: Box<Submission>) {
+        let tasks: Vec<TaskId> = submission.tasks.iter().map(|plan| plan.task).collect();
+        self.commit(now, RequesterRecord::Submitted(submission));
+        for task in tasks {
+            self.log(task, "queued");
+        }
+    }
+
+    fn greet(&mut self, node: NodeId, boot: BootId) {
+        if self.up.insert(node, boot) != Some(boot) {
+            self.forget_reservations_at(node);
+        }
+        self.dirty.extend(self.jobs.open_jobs());
+        let cancels = self.cancels.iter().filter(|(_, at)| **at == node);
+        let cancels = cancels.map(|(&(task, attempt), _)| Action::Cancel { node, task, attempt });
+        self.out.extend(cancels);
+        let live = self.contacts.iter().filter(|(_, contact)| contact.node == node);
+        let live: Vec<_> = live.map(|(key, _)| *key).collect();
+        for (task, attempt) in live {
+            self.reconcile(task, attempt);
+        }
+    }
+
+    fn miss(&mut self, node: NodeId) {
+        self.up.remove(&node);
+        self.dirty.extend(self.jobs.open_jobs());
+    }
+
+    fn name(&self, node: NodeId) -> String {
+        self.nodes.name(&node)
+    }
+
+    fn log(&mut self, task: TaskId, line: impl Into<String>) {
+        self.out.push(Action::Log { task, line: line.into() });
+    }
+
+    fn reply(&mut self, ticket: Ticket, response: impl Into<Response>) {
+        self.out.push(Action::Reply { ticket, response: response.into() });
+    }
+}

@@ -1,0 +1,317 @@
+//! From grant to result: sends a grant until it is answered, hears the renderer, doubts it when it falls silent.
+
+use std::time::{Duration, Instant};
+
+use scenemesh_protocol::ids::{NodeId, TaskId};
+use scenemesh_protocol::keys::PublicKey;
+use scenemesh_protocol::lease::{
+    Ack, AckKind, AttemptState as Report, GrantReply, PREVIEW_LIMIT, Phase, Probe, Progress, RefusalReason,
+    Verdict,
+};
+
+use super::jobs::{AttemptState, TaskState};
+use super::offers::{patience, sentence};
+use super::results::Fetch;
+use super::{Action, Requester};
+use crate::scheduler::conversation::{Answer, LEASE, NoAnswer, Now, PROBE_PATIENCE, Ticket};
+use crate::scheduler::record::RequesterRecord;
+
+/// A grant without an answer is sent again after this.
+const GRANT_AGAIN: Duration = Duration::from_secs(2);
+
+/// What is known of a live attempt, and is not worth writing down.
+#[derive(Debug)]
+pub(super) struct Contact {
+    pub(super) node: NodeId,
+    /// When the renderer last said anything about it.
+    pub(super) heard: Instant,
+    /// When our one probe of a silent renderer left.
+    pub(super) probing: Option<Instant>,
+    /// When the grant is sent again; `None` while it is under way.
+    grant_again: Option<Instant>,
+    pub(super) progress: Option<Progress>,
+    /// Last line of the log about progress: phase and quarter.
+    milestone: Option<(Phase, u32)>,
+    pub(super) fetch: Option<Fetch>,
+}
+
+impl Contact {
+    pub(super) fn new(node: NodeId, now: Instant) -> Self {
+        Self {
+            node,
+            heard: now,
+            probing: None,
+            grant_again: None,
+            progress: None,
+            milestone: None,
+            fetch: None,
+        }
+    }
+
+    pub(super) fn deadline(&self, state: &AttemptState, up: bool) -> Option<Instant> {
+        let silence = match (state, &self.fetch) {
+            (AttemptState::Lost | AttemptState::Over(_), _) | (_, Some(Fetch { again: None, .. })) => None,
+            _ => Some(self.probing.map_or(self.heard + LEASE, |since| since + PROBE_PATIENCE)),
+        };
+        let grant = if matches!(state, AttemptState::Granted(_)) { self.grant_again } else { None };
+        let fetch = self.fetch.as_ref().and_then(|fetch| fetch.again);
+        let sends = grant.into_iter().chain(fetch).filter(|_| up);
+        sends.chain(silence).min()
+    }
+
+    fn hear(&mut self, now: Now) {
+        self.heard = now.at;
+        self.probing = None;
+    }
+}
+
+impl Requester {
+    pub(super) fn send_grant(&mut self, task: TaskId, attempt: u32) {
+        let Some(known) = self.jobs.attempt(&task, attempt) else { return };
+        let AttemptState::Granted(grant) = &known.state else { return };
+        let grant = grant.clone();
+        let node = known.node;
+        if let Some(contact) = self.contacts.get_mut(&(task, attempt)) {
+            contact.grant_again = None;
+        }
+        self.out.push(Action::Grant { node, task, attempt, grant });
+    }
+
+    pub(super) fn grant_answered(
+        &mut self,
+        now: Now,
+        task: TaskId,
+        attempt: u32,
+        answer: Answer<GrantReply>,
+    ) {
+        let Some(known) = self.jobs.attempt(&task, attempt).filter(|known| known.is_live()) else { return };
+        let (node, grant, granted) =
+            (known.node, known.grant_hash, matches!(known.state, AttemptState::Granted(_)));
+        let name = self.name(node);
+        match answer {
+            Ok(GrantReply::Accepted(accepted)) => {
+                let holds = accepted.verify().is_ok_and(|terms| {
+                    let named = (terms.task, terms.attempt, terms.grant) == (task, attempt, grant);
+                    named && terms.signer() == PublicKey::from(node)
+                });
+                if !holds {
+                    self.log(task, format!("{name} accepted with a signature that does not hold"));
+                    self.grant_again(now, task, attempt);
+                    return;
+                }
+                self.hear(now, task, attempt);
+                if granted {
+                    let accepted = Box::new(accepted);
+                    self.commit(now, RequesterRecord::Accepted { task, attempt, accepted });
+                    self.log(task, format!("accepted by {name}"));
+                } else {
+                    self.verdict(now, node, task, attempt);
+                }
+            }
+            Ok(GrantReply::Rejected { refusal, failure: Some(failure) }) => {
+                self.log(task, format!("rejected by {name}: {}", sentence(refusal.detail, refusal.reason)));
+                self.fail(now, task, attempt, failure);
+            }
+            Ok(GrantReply::Rejected { refusal, failure: None }) => {
+                let why = sentence(refusal.detail, refusal.reason);
+                self.log(task, format!("not taken by {name}: {why}"));
+                self.commit(now, RequesterRecord::Refused { task, attempt, reason: refusal.reason });
+                let job = self.jobs.task(&task).map(|task| task.job);
+                if let Some(job) = job.filter(|_| refusal.reason != RefusalReason::Busy) {
+                    self.refuse(now, job, node, why, patience(refusal.reason));
+                }
+            }
+            Err(NoAnswer(_)) => self.grant_again(now, task, attempt),
+        }
+    }
+
+    fn grant_again(&mut self, now: Now, task: TaskId, attempt: u32) {
+        if let Some(contact) = self.contacts.get_mut(&(task, attempt)) {
+            contact.grant_again = Some(now.at + GRANT_AGAIN);
+        }
+    }
+
+    fn hear(&mut self, now: Now, task: TaskId, attempt: u32) {
+        if let Some(contact) = self.contacts.get_mut(&(task, attempt)) {
+            contact.hear(now);
+        }
+    }
+
+    /// The node of a live attempt is back: find out where both stand.
+    pub(super) fn reconcile(&mut self, task: TaskId, attempt: u32) {
+        let Some(known) = self.jobs.attempt(&task, attempt) else { return };
+        let node = known.node;
+        if matches!(known.state, AttemptState::Granted(_)) {
+            // Not a probe: that would make the renderer refuse a grant it has not seen yet.
+            self.send_grant(task, attempt);
+            return;
+        }
+        match self.contacts.get_mut(&(task, attempt)).and_then(|contact| contact.fetch.as_mut()) {
+            Some(fetch) if fetch.again.is_some() => {
+                fetch.tries = 0;
+                self.fetch(task, attempt);
+            }
+            Some(_) => {}
+            None => self.out.push(Action::Probe { node, task, attempt }),
+        }
+    }
+
+    /// Fifteen seconds without a word, then one question of our own, then the task is somebody else's to take.
+    pub(super) fn judge_silence(&mut self, now: Now, task: TaskId, attempt: u32) {
+        let Some(known) = self.jobs.attempt(&task, attempt) else { return };
+        let Some(contact) = self.contacts.get_mut(&(task, attempt)) else { return };
+        let node = contact.node;
+        let up = self.up.contains_key(&node);
+        let (granted, lost) =
+            (matches!(known.state, AttemptState::Granted(_)), known.state == AttemptState::Lost);
+        if granted && up && contact.grant_again.is_some_and(|at| at <= now.at) {
+            self.send_grant(task, attempt);
+            return;
+        }
+        match &contact.fetch {
+            Some(Fetch { again: None, .. }) => return,
+            Some(Fetch { again: Some(at), .. }) if up && *at <= now.at => {
+                self.fetch(task, attempt);
+                return;
+            }
+            _ => {}
+        }
+        if lost || now.at < contact.heard + LEASE {
+            return;
+        }
+        match contact.probing {
+            None if up => {
+                contact.probing = Some(now.at);
+                self.out.push(Action::Probe { node, task, attempt });
+                self.log(task, format!("{} is silent: asking it", self.name(node)));
+            }
+            Some(since) if now.at < since + PROBE_PATIENCE => {}
+            _ => self.lose(now, task, attempt),
+        }
+    }
+
+    fn lose(&mut self, now: Now, task: TaskId, attempt: u32) {
+        let Some(contact) = self.contacts.get_mut(&(task, attempt)) else { return };
+        contact.probing = None;
+        let silent = now.at.saturating_duration_since(contact.heard).as_secs();
+        let name = self.name(self.contacts[&(task, attempt)].node);
+        self.log(task, format!("lease lost: {name} has been silent for {silent} s"));
+        self.commit(now, RequesterRecord::Lost { task, attempt });
+    }
+
+    pub(super) fn probe_answered(&mut self, now: Now, task: TaskId, attempt: u32, answer: Answer<Report>) {
+        let Some(known) = self.jobs.attempt(&task, attempt).filter(|known| known.is_live()) else { return };
+        let (node, granted) = (known.node, matches!(known.state, AttemptState::Granted(_)));
+        let Some(contact) = self.contacts.get(&(task, attempt)) else { return };
+        match answer {
+            Ok(Report::Unknown) if contact.fetch.is_some() => {}
+            Ok(Report::Unknown) => {
+                self.log(task, format!("{} does not have it any more", self.name(node)));
+                self.commit(now, RequesterRecord::Unheld { task, attempt });
+            }
+            Ok(Report::Running(_)) => {
+                self.verdict(now, node, task, attempt);
+                if granted {
+                    self.send_grant(task, attempt);
+                }
+            }
+            Ok(Report::Finished(finished)) => self.finished(now, node, finished, None),
+            // The probe was the last question only where silence had run the lease out.
+            Err(NoAnswer(_)) if contact.probing.is_some() => self.lose(now, task, attempt),
+            Err(NoAnswer(_)) => {}
+        }
+    }
+
+    pub(super) fn cancel_answered(&mut self, task: TaskId, attempt: u32, answer: Answer<Report>) {
+        let Ok(report) = answer else { return };
+        let Some(node) = self.cancels.remove(&(task, attempt)) else { return };
+        if matches!(report, Report::Finished(_)) {
+            let ack = Ack { task, attempt, kind: AckKind::Discard };
+            self.out.push(Action::Ack { node, ack });
+        }
+    }
+
+    pub(super) fn probed(&mut self, now: Now, node: NodeId, probe: Probe, ticket: Ticket) {
+        let verdict = self.verdict(now, node, probe.task, probe.attempt);
+        self.reply(ticket, verdict);
+    }
+
+    pub(super) fn progressed(&mut self, now: Now, node: NodeId, progress: Progress, ticket: Ticket) {
+        let (task, attempt) = (progress.task, progress.attempt);
+        let verdict = self.verdict(now, node, task, attempt);
+        self.reply(ticket, verdict);
+        if !matches!(verdict, Verdict::Continue | Verdict::Drain) {
+            return;
+        }
+        let Some(contact) = self.contacts.get_mut(&(task, attempt)) else { return };
+        if contact.progress.as_ref().is_some_and(|last| last.seq >= progress.seq) {
+            return;
+        }
+        let mut progress = progress;
+        if let Some(preview) = progress.preview.take().filter(|preview| preview.bytes.len() <= PREVIEW_LIMIT)
+        {
+            self.out.push(Action::Preview { task, preview });
+        }
+        let quarter = (progress.step * 4).checked_div(progress.max).unwrap_or(0);
+        let milestone = (progress.phase, quarter);
+        let line = (contact.milestone.replace(milestone) != Some(milestone)).then(|| words(&progress));
+        contact.progress = Some(progress);
+        self.out.push(Action::Moved(task));
+        if let Some(line) = line {
+            self.log(task, format!("{}: {line}", self.name(node)));
+        }
+    }
+
+    /// What a renderer that speaks of an attempt is told; hearing from it renews the lease, and a lease that was
+    /// lost is taken up again while nobody else has the task.
+    fn verdict(&mut self, now: Now, node: NodeId, task: TaskId, attempt: u32) -> Verdict {
+        let Some(known) = self.jobs.attempt(&task, attempt).filter(|known| known.node == node) else {
+            return Verdict::Unknown;
+        };
+        match known.state {
+            AttemptState::Over(_) => Verdict::Cancel,
+            AttemptState::Granted(_) | AttemptState::Running => {
+                self.hear(now, task, attempt);
+                Verdict::Continue
+            }
+            AttemptState::Lost => {
+                self.hear(now, task, attempt);
+                self.take_up_again(now, task, attempt);
+                match self.jobs.task(&task).map(|task| task.state) {
+                    // Two at work: the one that holds the lease goes on, unless it may yet refuse.
+                    Some(TaskState::Held(other)) if other != attempt => match self.jobs.attempt(&task, other)
+                    {
+                        Some(other) if other.state == AttemptState::Running => Verdict::Cancel,
+                        _ => Verdict::Continue,
+                    },
+                    _ => Verdict::Continue,
+                }
+            }
+        }
+    }
+
+    /// A renderer whose lease was lost still has the task, and nobody else does: it is its again.
+    pub(super) fn take_up_again(&mut self, now: Now, task: TaskId, attempt: u32) {
+        let Some(known) = self.jobs.task(&task) else { return };
+        let waits = known.state == TaskState::Ready && !self.promised.contains_key(&task);
+        let lost = known.attempts.get(&attempt).filter(|attempt| attempt.state == AttemptState::Lost);
+        let Some(node) = lost.filter(|_| waits).map(|attempt| attempt.node) else { return };
+        self.commit(now, RequesterRecord::Revived { task, attempt });
+        self.log(task, format!("{} is back and still has it", self.name(node)));
+    }
+}
+
+pub(super) fn words(progress: &Progress) -> String {
+    match progress.phase {
+        Phase::Fetching => "fetching inputs".to_owned(),
+        Phase::Queued => "queued in ComfyUI".to_owned(),
+        Phase::Sealing => "sealing the results".to_owned(),
+        Phase::Running if progress.max > 0 => {
+            let node = super::offers::cut(progress.node.clone());
+            format!("rendering, node {node}, step {} of {}", progress.step, progress.max)
+        }
+        Phase::Running => {
+            format!("rendering, {} of {} nodes done", progress.nodes_done, progress.nodes_total)
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Our jobs as the journal has them: what a task is, which attempts it had, where they stand.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use scenemesh_protocol::ids::{ClaimId, ContentHash, JobId, NodeId, TaskId};
+use scenemesh_protocol::lease::{BlobRef, Grant, RefusalReason};
+use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile};
+
+use crate::scheduler::record::{Recipe, RequesterRecord, Submission, TaskPlan};
+
+/// So many different nodes that fail a task fail it for good.
+const NODES_THAT_FAIL_A_TASK: usize = 3;
+
+/// All jobs. Changed by [`Jobs::apply`] only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Jobs {
+    jobs: BTreeMap<JobId, Job>,
+    tasks: BTreeMap<TaskId, Task>,
+    /// Jobs with tasks that are not closed, most urgent first, then oldest.
+    open: BTreeSet<(Reverse<Class>, u64, JobId)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    pub submission: Arc<Submission>,
+    /// Indexes of tasks that wait for a renderer.
+    pub ready: BTreeSet<u32>,
+    /// Tasks that have not ended.
+    pub open: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    pub job: JobId,
+    /// Place in the job, from 0.
+    pub index: u32,
+    pub state: TaskState,
+    pub attempts: BTreeMap<u32, Attempt>,
+    /// Failures since the task was submitted or last retried.
+    pub failures: Vec<(NodeId, Failure)>,
+    /// Nodes that must not have it again.
+    pub barred: BTreeSet<NodeId>,
+    /// It ran out of memory on a GPU with this many MiB.
+    pub more_vram_than_mib: Option<u32>,
+    pub result: Option<TaskResult>,
+    /// When it ended.
+    pub ended_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskResult {
+    pub node: NodeId,
+    pub outputs: Vec<OutputFile>,
+    pub exec_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskState {
+    /// Waits for a renderer.
+    Ready,
+    /// One attempt has it.
+    Held(u32),
+    Done,
+    Failed,
+    Cancelled,
+}
+
+impl TaskState {
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Ready | Self::Held(_))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    pub node: NodeId,
+    pub claim: ClaimId,
+    pub grant_hash: ContentHash,
+    pub roots: Vec<BlobRef>,
+    pub state: AttemptState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttemptState {
+    /// The grant is written down; whether the renderer has it is not known. The same bytes are sent again.
+    Granted(Arc<Grant>),
+    Running,
+    /// Its lease ran out; a late result is still taken.
+    Lost,
+    Over(Over),
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    Stored,
+    Refused(RefusalReason),
+    /// The renderer did not have it any more.
+    Unheld,
+    Failed(FailureClass),
+    Cancelled,
+    /// Another attempt was first.
+    Superseded,
+}
+
+impl Attempt {
+    /// Whether a result of it would be taken.
+    pub fn is_live(&self) -> bool {
+        !matches!(self.state, AttemptState::Over(_))
+    }
+}
+
+impl Jobs {
+    pub fn job(&self, id: &JobId) -> Option<&Job> {
+        self.jobs.get(id)
+    }
+
+    pub fn task(&self, id: &TaskId) -> Option<&Task> {
+        self.tasks.get(id)
+    }
+
+    pub fn attempt(&self, task: &TaskId, attempt: u32) -> Option<&Attempt> {
+        self.tasks.get(task)?.attempts.get(&attempt)
+    }
+
+    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.values()
+    }
+
+    /// Jobs with tasks that have not ended, in the order in which they are served.
+    pub fn open_jobs(&self) -> impl Iterator<Item = JobId> {
+        self.open.iter().map(|(_, _, job)| *job)
+    }
+
+    /// Attempts of open jobs that may still bring a result.
+    pub fn live_attempts(&self) -> impl Iterator<Item = (TaskId, u32, &Attempt)> {
+        let plans = self.open_jobs().filter_map(|job| self.jobs.get(&job));
+        let tasks = plans.flat_map(|job| job.submission.tasks.iter().map(|plan| plan.task));
+        tasks.filter_map(|id| Some((id, self.tasks.get(&id)?))).flat_map(|(id, task)| {
+            let live = task.attempts.iter().filter(|(_, attempt)| attempt.is_live());
+            live.map(move |(number, attempt)| (id, *number, attempt))
+        })
+    }
+
+    pub fn plan(&self, id: &TaskId) -> Option<(&Submission, TaskPlan, &Recipe)> {
+        let task = self.tasks.get(id)?;
+        let submission = &*self.jobs.get(&task.job)?.submission;
+        let plan = submission.tasks.get(task.index as usize)?;
+        Some((submission, *plan, submission.recipes.get(usize::from(plan.recipe))?))
+    }
+
+    /// Every blob that our jobs name: inputs of jobs that may run again, and all results.
+    pub fn roots(&self) -> BTreeSet<ContentHash> {
+        let recipes = self.jobs.values().flat_map(|job| &job.submission.recipes);
+        let inputs = recipes.flat_map(|recipe| recipe.inputs.iter().map(|input| input.root));
+        let results = self.tasks.values().filter_map(|task| task.result.as_ref());
+        let outputs = results.flat_map(|result| result.outputs.iter().map(|output| output.root));
+        let live =
+            self.live_attempts().flat_map(|(_, _, attempt)| attempt.roots.iter().map(|blob| blob.root));
+        inputs.chain(outputs).chain(live).collect()
+    }
+
+    /// Changes the state as a record says. Total: what does not fit is ignored, so that no journal stops a start.
+    pub fn apply(&mut self, record: &RequesterRecord) {
+        match record {
+            RequesterRecord::Submitted(submission) => self.submitted(submission),
+            RequesterRecord::Granted { task, attempt, node, claim, grant, roots, .. } => {
+                let state = AttemptState::Granted(Arc::new((**grant).clone()));
+                let grant_hash = grant.terms.hash();
+                let new = Attempt { node: *node, claim: *claim, grant_hash, roots: roots.clone(), state };
+                if let Some(known) = self.tasks.get_mut(task) {
+                    known.attempts.insert(*attempt, new);
+                    self.set_state(task, TaskState::Held(*attempt), None);
+                }
+            }
+            RequesterRecord::Accepted { task, attempt, .. } => {
+                self.set_attempt(task, *attempt, AttemptState::Running);
+            }
+            RequesterRecord::Refused { task, attempt, reason } => {
+                self.set_attempt(task, *attempt, AttemptState::Over(Over::Refused(*reason)));
+                self.release(task, *attempt);
+            }
+            RequesterRecord::Lost { task, attempt } => {
+                self.set_attempt(task, *attempt, AttemptState::Lost);
+                self.release(task, *attempt);
+            }
+            RequesterRecord::Revived { task, attempt } => {
+                self.set_attempt(task, *attempt, AttemptState::Running);
+                if self.tasks.get(task).is_some_and(|known| known.state == TaskState::Ready) {
+                    self.set_state(task, TaskState::Held(*attempt), None);
+                }
+            }
+            RequesterRecord::Unheld { task, attempt } => {
+                self.set_attempt(task, *attempt, AttemptState::Over(Over::Unheld));
+                self.release(task, *attempt);
+            }
+            RequesterRecord::Failed { task, attempt, failure, more_vram_than_mib, at_ms } => {
+                self.failed(task, *attempt, failure, *more_vram_than_mib, *at_ms);
+            }
+            RequesterRecord::Stored { task, attempt, outputs, exec_ms, at_ms } => {
+                self.set_attempt(task, *attempt, AttemptState::Over(Over::Stored));
+                if let Some(known) = self.tasks.get_mut(task)
+                    && let Some(first) = known.attempts.get(attempt)
+                {
+                    let result = TaskResult { node: first.node, outputs: outputs.clone(), exec_ms: *exec_ms };
+                    known.result = Some(result);
+                    self.close(task, TaskState::Done, Over::Superseded, *at_ms);
+                }
+            }
+            RequesterRecord::Cancelled { tasks, at_ms } => {
+                for task in tasks {
+                    if self.tasks.get(task).is_some_and(|known| known.state.is_open()) {
+                        self.close(task, TaskState::Cancelled, Over::Cancelled, *at_ms);
+                    }
+                }
+            }
+            RequesterRecord::Retried { tasks, .. } => tasks.iter().for_each(|task| self.retried(task)),
+        }
+    }
+
+    fn submitted(&mut self, submission: &Submission) {
+        let job = submission.job;
+        if self.jobs.contains_key(&job) {
+            return;
+        }
+        for (index, plan) in (0..).zip(&submission.tasks) {
+            let task = Task {
+                job,
+                index,
+                state: TaskState::Ready,
+                attempts: BTreeMap::new(),
+                failures: Vec::new(),
+                barred: BTreeSet::new(),
+                more_vram_than_mib: None,
+                result: None,
+                ended_ms: None,
+            };
+            self.tasks.insert(plan.task, task);
+        }
+        let count = u32::try_from(submission.tasks.len()).unwrap_or(u32::MAX);
+        let submission = Arc::new(submission.clone());
+        self.open.insert(Self::place(&submission));
+        self.jobs.insert(job, Job { submission, ready: (0..count).collect(), open: count });
+    }
+
+    fn place(submission: &Submission) -> (Reverse<Class>, u64, JobId) {
+        (Reverse(submission.class), submission.created_ms, submission.job)
+    }
+
+    fn set_attempt(&mut self, task: &TaskId, attempt: u32, state: AttemptState) {
+        if let Some(known) = self.tasks.get_mut(task).and_then(|known| known.attempts.get_mut(&attempt)) {
+            known.state = state;
+        }
+    }
+
+    /// The attempt does not have the task any more: it waits again.
+    fn release(&mut self, task: &TaskId, attempt: u32) {
+        if self.tasks.get(task).is_some_and(|known| known.state == TaskState::Held(attempt)) {
+            self.set_state(task, TaskState::Ready, None);
+        }
+    }
+
+    fn set_state(&mut self, task: &TaskId, state: TaskState, ended_ms: Option<u64>) {
+        let Some(known) = self.tasks.get_mut(task) else { return };
+        let Some(job) = self.jobs.get_mut(&known.job) else { return };
+        let was_open = known.state.is_open();
+        known.state = state;
+        known.ended_ms = ended_ms;
+        if state == TaskState::Ready {
+            job.ready.insert(known.index);
+        } else {
+            job.ready.remove(&known.index);
+        }
+        match (was_open, state.is_open()) {
+            (true, false) => job.open -= 1,
+            (false, true) => job.open += 1,
+            _ => {}
+        }
+        let place = Self::place(&job.submission);
+        if job.open == 0 {
+            self.open.remove(&place);
+        } else {
+            self.open.insert(place);
+        }
+    }
+
+    /// Ends a task; attempts that might still have brought a result are over in the given way.
+    fn close(&mut self, task: &TaskId, state: TaskState, others: Over, at_ms: u64) {
+        if let Some(known) = self.tasks.get_mut(task) {
+            for attempt in known.attempts.values_mut().filter(|attempt| attempt.is_live()) {
+                attempt.state = AttemptState::Over(others);
+            }
+        }
+        self.set_state(task, state, Some(at_ms));
+    }
+
+    fn failed(&mut self, task: &TaskId, number: u32, failure: &Failure, vram: Option<u32>, at_ms: u64) {
+        self.set_attempt(task, number, AttemptState::Over(Over::Failed(failure.class)));
+        let Some(known) = self.tasks.get_mut(task) else { return };
+        let Some(node) = known.attempts.get(&number).map(|attempt| attempt.node) else { return };
+        known.failures.push((node, failure.clone()));
+        if !failure.class.may_return_here() {
+            known.barred.insert(node);
+        }
+        known.more_vram_than_mib = known.more_vram_than_mib.max(vram);
+        let counted = known.failures.iter().filter(|(_, failure)| failure.class.counts_against_task());
+        let distinct = counted.map(|(node, _)| node).collect::<BTreeSet<_>>().len();
+        let for_good = failure.class == FailureClass::InvalidGraph || distinct >= NODES_THAT_FAIL_A_TASK;
+        if !known.state.is_open() {
+            return;
+        }
+        if for_good {
+            self.close(task, TaskState::Failed, Over::Superseded, at_ms);
+        } else {
+            self.release(task, number);
+        }
+    }
+
+    fn retried(&mut self, task: &TaskId) {
+        let Some(known) = self.tasks.get_mut(task) else { return };
+        if !matches!(known.state, TaskState::Failed | TaskState::Cancelled) {
+            return;
+        }
+        known.failures.clear();
+        known.barred.clear();
+        known.more_vram_than_mib = None;
+        self.set_state(task, TaskState::Ready, None);
+    }
+}

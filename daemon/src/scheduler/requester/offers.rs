@@ -1,0 +1,441 @@
+//! From queue to grant: whom a job is offered to, and which of its tasks a claim gets.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use scenemesh_protocol::ids::{ClaimId, JobId, NodeId, ReservationId, TaskId};
+use scenemesh_protocol::lease::{Claim, ClaimReply, Offer, OfferReply, RefusalReason};
+use scenemesh_protocol::task::Shape;
+
+use super::jobs::{AttemptState, Task};
+use super::{Action, Promise, Requester, SealedGrant};
+use crate::scheduler::conversation::{Answer, NoAnswer, Now, Ticket};
+use crate::scheduler::placement::{self, Nodes, WhyNot};
+use crate::scheduler::record::RequesterRecord;
+
+/// So many of our jobs are on offer at a time; the others wait behind them, so that a long queue here does not
+/// become a long queue everywhere.
+const JOBS_ON_OFFER: usize = 64;
+/// A node that did not answer an offer is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Offers are repeated at this pace while a reservation stands: one that was lost or overtaken heals, and the
+/// place in line is told anew.
+const REFRESH: Duration = Duration::from_secs(30);
+
+/// A job's place in a node's queue.
+#[derive(Clone, Debug)]
+pub(super) struct Reservation {
+    id: ReservationId,
+    state: Place,
+    asked: Instant,
+    /// Ready tasks that the node still believes in: as offered, less its claims.
+    told: u32,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    Asked,
+    Waiting { position: u32, eta_ms: Option<u64> },
+}
+
+impl Reservation {
+    pub(super) fn place(&self) -> &Place {
+        &self.state
+    }
+
+    /// When the offer is repeated.
+    pub(super) fn refresh_at(&self) -> Instant {
+        self.asked + REFRESH
+    }
+}
+
+/// A node's no, and how long it is taken for an answer.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    pub(super) why: String,
+    pub(super) until: Instant,
+}
+
+impl Requester {
+    pub(super) fn see_nodes(&mut self, nodes: Arc<Nodes>) {
+        let before = std::mem::replace(&mut self.nodes, nodes);
+        let alike = |id: &NodeId| {
+            let (old, new) = (before.nodes.get(id), self.nodes.nodes.get(id));
+            let (Some(old), Some(new)) = (old, new) else { return old == new };
+            let cards = match (&old.card, &new.card) {
+                (Some(old), Some(new)) => old.same_abilities(new),
+                (old, new) => old.is_none() && new.is_none(),
+            };
+            cards && (&old.link, old.renders, old.studio) == (&new.link, new.renders, new.studio)
+        };
+        let ids = before.nodes.keys().chain(self.nodes.nodes.keys());
+        let changed: Vec<NodeId> = ids.filter(|id| !alike(id)).copied().collect();
+        if changed.is_empty() && before.my_studio == self.nodes.my_studio {
+            return;
+        }
+        self.refusals.retain(|(_, node), _| !changed.contains(node));
+        self.dirty.extend(self.jobs.open_jobs());
+    }
+
+    pub(super) fn forget_reservations_at(&mut self, node: NodeId) {
+        for reservations in self.reservations.values_mut() {
+            reservations.remove(&node);
+        }
+        self.reservations.retain(|_, reservations| !reservations.is_empty());
+        self.refusals.retain(|(_, at), _| *at != node);
+    }
+
+    /// Tasks of a job that wait and are not promised to a claim.
+    pub(super) fn ready_of(&self, job: JobId) -> usize {
+        let promised = self.promised.values().filter(|promise| promise.job == job).count();
+        self.jobs.job(&job).map_or(0, |known| known.ready.len().saturating_sub(promised))
+    }
+
+    pub(super) fn place_waiting_jobs(&mut self, now: Now) {
+        for job in std::mem::take(&mut self.dirty) {
+            let Some(known) = self.jobs.job(&job) else { continue };
+            let key = (Reverse(known.submission.class), known.submission.created_ms, job);
+            if self.ready_of(job) == 0 {
+                self.waiting.remove(&key);
+                self.withdraw(job);
+            } else {
+                self.waiting.insert(key);
+            }
+        }
+        let mut next = self.waiting.first().copied();
+        while let Some(key) = next {
+            let (_, _, job) = key;
+            if self.reservations.len() >= JOBS_ON_OFFER && !self.reservations.contains_key(&job) {
+                break;
+            }
+            self.waiting.remove(&key);
+            self.place(now, job);
+            next = self.waiting.range(key..).next().copied();
+        }
+    }
+
+    /// Repeats offers that are due.
+    pub(super) fn refresh_offers(&mut self, now: Now) {
+        let due = self.reservations.iter().flat_map(|(job, at)| {
+            let due = at.iter().filter(|(node, reservation)| {
+                reservation.refresh_at() <= now.at && self.up.contains_key(*node)
+            });
+            due.map(|(node, _)| (*job, *node))
+        });
+        for (job, node) in due.collect::<Vec<_>>() {
+            if let Some(shape) = self.shape_of(job) {
+                let ready = self.ready_of(job);
+                self.offer(now, job, node, &shape, ready);
+            }
+        }
+    }
+
+    fn place(&mut self, now: Now, job: JobId) {
+        let Some(shape) = self.shape_of(job) else { return };
+        let ready = self.ready_of(job);
+        let limit = placement::offers_for(ready);
+        let nodes: Vec<NodeId> = self.nodes.nodes.keys().copied().collect();
+        let mut fresh = Vec::new();
+        let mut on_offer = 0;
+        for node in nodes {
+            let may = self.may_take(job, &shape, node);
+            let reserved = self.reservations.get(&job).and_then(|at| at.get(&node));
+            match (may, reserved.map(|reservation| reservation.told)) {
+                (Ok(()), None) => fresh.push(node),
+                (Ok(()), Some(told)) => {
+                    on_offer += 1;
+                    if told == 0 {
+                        self.offer(now, job, node, &shape, ready);
+                    }
+                }
+                // It stays in line there and counts again when the node is back.
+                (Err(WhyNot::NotConnected), _) | (Err(_), None) => {}
+                (Err(_), Some(_)) => self.withdraw_at(job, node),
+            }
+        }
+        let room = limit.saturating_sub(on_offer);
+        for node in placement::choose(&self.nodes, job, &shape, fresh, room) {
+            self.offer(now, job, node, &shape, ready);
+        }
+    }
+
+    /// What the first waiting task of a job needs; all tasks of one recipe need the same.
+    pub(super) fn shape_of(&self, job: JobId) -> Option<Shape> {
+        let known = self.jobs.job(&job)?;
+        let mut waiting = known.ready.iter().filter_map(|index| known.submission.tasks.get(*index as usize));
+        let plan = waiting.find(|plan| !self.promised.contains_key(&plan.task))?;
+        Some(known.submission.recipes.get(usize::from(plan.recipe))?.shape.clone())
+    }
+
+    /// Whether this node is asked for tasks of this job now.
+    pub(super) fn may_take(&self, job: JobId, shape: &Shape, node: NodeId) -> Result<(), WhyNot> {
+        let known = self.jobs.job(&job).ok_or(WhyNot::NotConnected)?;
+        placement::check(&self.nodes, node, shape, &known.submission.reach)?;
+        if !self.up.contains_key(&node) {
+            return Err(WhyNot::NotConnected);
+        }
+        if let Some(refusal) = self.refusals.get(&(job, node)) {
+            return Err(WhyNot::SaidNo { why: refusal.why.clone() });
+        }
+        self.pick(job, node).map(|_| ())
+    }
+
+    /// The first waiting task of a job that this node may have.
+    fn pick(&self, job: JobId, node: NodeId) -> Result<TaskId, WhyNot> {
+        let mut why = WhyNot::FailedThere("another task has it already".into());
+        let Some(known) = self.jobs.job(&job) else { return Err(why) };
+        for index in &known.ready {
+            let Some(plan) = known.submission.tasks.get(*index as usize) else { continue };
+            if self.promised.contains_key(&plan.task) {
+                continue;
+            }
+            let Some(task) = self.jobs.task(&plan.task) else { continue };
+            match self.may_have(plan.task, task, node) {
+                Ok(()) => return Ok(plan.task),
+                Err(error) => why = error,
+            }
+        }
+        Err(why)
+    }
+
+    fn may_have(&self, id: TaskId, task: &Task, node: NodeId) -> Result<(), WhyNot> {
+        let last = || {
+            let last = task.failures.iter().rev().find(|(at, _)| *at == node);
+            last.map_or_else(|| "it lost it".to_owned(), |(_, failure)| failure.to_string())
+        };
+        if task.barred.contains(&node) {
+            return Err(WhyNot::FailedThere(last()));
+        }
+        if self.returns.contains_key(&(id, node)) {
+            return Err(WhyNot::FailedThere(format!("{}; it gets it again later", last())));
+        }
+        let Some(floor) = task.more_vram_than_mib else { return Ok(()) };
+        let card = self.nodes.nodes.get(&node).and_then(|node| node.card.as_ref());
+        match card.and_then(|card| card.vram_mib) {
+            Some(has_mib) if has_mib > floor => Ok(()),
+            Some(has_mib) => Err(WhyNot::TooLittleVram { need_mib: floor + 1, has_mib }),
+            None => Err(WhyNot::VramUnknown { need_mib: floor + 1 }),
+        }
+    }
+
+    /// Offers, or says again how many tasks wait. A reservation that ended is never taken up again: what was
+    /// said of it may still be under way.
+    fn offer(&mut self, now: Now, job: JobId, node: NodeId, shape: &Shape, ready: usize) {
+        let Some(known) = self.jobs.job(&job) else { return };
+        let class = known.submission.class;
+        let told = u32::try_from(ready).unwrap_or(u32::MAX);
+        let reservations = self.reservations.entry(job).or_default();
+        let first = !reservations.contains_key(&node);
+        let reservation = reservations.entry(node).or_insert_with(|| Reservation {
+            id: self.ids.reservation(),
+            state: Place::Asked,
+            asked: now.at,
+            told,
+        });
+        (reservation.told, reservation.asked) = (told, now.at);
+        let id = reservation.id;
+        let offer = Offer { reservation: id, job, shape: shape.clone(), class, ready: told };
+        self.out.push(Action::Offer { node, offer });
+        if first {
+            self.log_waiting(job, &format!("offered to {}", self.name(node)));
+        }
+    }
+
+    fn withdraw(&mut self, job: JobId) {
+        let nodes = self.reservations.get(&job).map(|at| at.keys().copied().collect::<Vec<_>>());
+        for node in nodes.unwrap_or_default() {
+            self.withdraw_at(job, node);
+        }
+    }
+
+    fn withdraw_at(&mut self, job: JobId, node: NodeId) {
+        let Some(reservation) = self.end_reservation(job, node) else { return };
+        let Some(known) = self.jobs.job(&job) else { return };
+        // A node that is away hears of it when it claims.
+        if self.up.contains_key(&node) {
+            let class = known.submission.class;
+            let offer = Offer { reservation: reservation.id, job, shape: Shape::default(), class, ready: 0 };
+            self.out.push(Action::Offer { node, offer });
+        }
+    }
+
+    fn end_reservation(&mut self, job: JobId, node: NodeId) -> Option<Reservation> {
+        let at = self.reservations.get_mut(&job)?;
+        let reservation = at.remove(&node);
+        if at.is_empty() {
+            self.reservations.remove(&job);
+        }
+        reservation
+    }
+
+    fn reserved(&self, node: NodeId, id: ReservationId) -> Option<JobId> {
+        let mut jobs = self.reservations.iter();
+        jobs.find(|(_, at)| at.get(&node).is_some_and(|reservation| reservation.id == id))
+            .map(|(job, _)| *job)
+    }
+
+    pub(super) fn offer_answered(
+        &mut self,
+        now: Now,
+        node: NodeId,
+        id: ReservationId,
+        answer: Answer<OfferReply>,
+    ) {
+        let Some(job) = self.reserved(node, id) else { return };
+        match answer {
+            Ok(OfferReply::Claim(claim)) => {
+                self.claimed(node, &Claim { reservation: id, claim }, None);
+            }
+            Ok(OfferReply::Waiting { position, eta_ms }) => {
+                let reservation = self.reservations.get_mut(&job).and_then(|at| at.get_mut(&node));
+                let Some(reservation) = reservation else { return };
+                let before = std::mem::replace(&mut reservation.state, Place::Waiting { position, eta_ms });
+                if matches!(before, Place::Asked) {
+                    self.log_waiting(job, &format!("waits at {}, {position} ahead", self.name(node)));
+                }
+            }
+            Ok(OfferReply::Refused(refusal)) => {
+                self.end_reservation(job, node);
+                let why = sentence(refusal.detail, refusal.reason);
+                self.log_waiting(job, &format!("refused by {}: {why}", self.name(node)));
+                self.refuse(now, job, node, why, patience(refusal.reason));
+            }
+            Err(NoAnswer(why)) => {
+                self.end_reservation(job, node);
+                self.refuse(now, job, node, format!("no answer to the offer ({why})"), ASK_AGAIN);
+            }
+        }
+    }
+
+    /// Takes a node's no for an answer for a while.
+    pub(super) fn refuse(&mut self, now: Now, job: JobId, node: NodeId, why: String, wait: Duration) {
+        self.refusals.insert((job, node), Refusal { why, until: now.at + wait });
+        self.dirty.insert(job);
+    }
+
+    /// A slot is free for one of our reservations: promise it the best fitting task, or say that there is none.
+    pub(super) fn claimed(&mut self, node: NodeId, claim: &Claim, ticket: Option<Ticket>) {
+        let answer = self.answer_claim(node, claim);
+        if let Some(ticket) = ticket {
+            self.reply(ticket, answer);
+        }
+    }
+
+    fn answer_claim(&mut self, node: NodeId, claim: &Claim) -> ClaimReply {
+        if self.promised.values().any(|promise| (promise.node, promise.claim) == (node, claim.claim)) {
+            return ClaimReply::Coming;
+        }
+        if let Some((task, attempt)) = self.attempt_of(node, claim.claim) {
+            // The same claim gets the same grant; once it was taken there is nothing more to get.
+            return match self.jobs.attempt(&task, attempt).map(|attempt| &attempt.state) {
+                Some(AttemptState::Granted(_)) => {
+                    self.send_grant(task, attempt);
+                    ClaimReply::Coming
+                }
+                _ => ClaimReply::Gone,
+            };
+        }
+        let Some(job) = self.reserved(node, claim.reservation) else { return ClaimReply::Gone };
+        let Some(shape) = self.shape_of(job) else { return self.gone(job, node) };
+        if self.may_take(job, &shape, node).is_err() {
+            return self.gone(job, node);
+        }
+        let Ok(task) = self.pick(job, node) else { return self.gone(job, node) };
+        if let Some(reservation) = self.reservations.get_mut(&job).and_then(|at| at.get_mut(&node)) {
+            reservation.told = reservation.told.saturating_sub(1);
+        }
+        self.promised.insert(task, Promise { node, claim: claim.claim, job });
+        let attempts = self.jobs.task(&task).map(|task| &task.attempts);
+        let attempt = attempts.and_then(|all| all.keys().next_back()).map_or(1, |last| last + 1);
+        let class = self.jobs.job(&job).map(|known| known.submission.class).unwrap_or_default();
+        self.log(task, format!("claimed by {}", self.name(node)));
+        self.out.push(Action::SealGrant { node, task, attempt, claim: claim.claim, class });
+        self.dirty.insert(job);
+        ClaimReply::Coming
+    }
+
+    /// The renderer forgets a reservation that got `Gone`, and so do we.
+    fn gone(&mut self, job: JobId, node: NodeId) -> ClaimReply {
+        self.end_reservation(job, node);
+        self.dirty.insert(job);
+        ClaimReply::Gone
+    }
+
+    fn attempt_of(&self, node: NodeId, claim: ClaimId) -> Option<(TaskId, u32)> {
+        self.contacts.keys().copied().find(|(task, attempt)| {
+            let known = self.jobs.attempt(task, *attempt);
+            known.is_some_and(|known| (known.node, known.claim) == (node, claim))
+        })
+    }
+
+    pub(super) fn grant_sealed(
+        &mut self,
+        now: Now,
+        task: TaskId,
+        node: NodeId,
+        claim: ClaimId,
+        sealed: Result<SealedGrant, String>,
+    ) {
+        let kept = self.promised.get(&task).is_some_and(|promise| promise.claim == claim);
+        if !kept {
+            return;
+        }
+        let Some(promise) = self.promised.remove(&task) else { return };
+        self.dirty.insert(promise.job);
+        let sealed = match sealed {
+            Ok(sealed) => sealed,
+            Err(why) => {
+                self.log(task, format!("could not be sealed for {}: {why}", self.name(node)));
+                self.refuse(now, promise.job, node, why, Duration::from_mins(1));
+                return;
+            }
+        };
+        let Some(known) = self.jobs.task(&task) else { return };
+        // Cancelled while it was being sealed: the slot's hold runs out by itself.
+        if known.state != super::jobs::TaskState::Ready {
+            return;
+        }
+        let attempt = known.attempts.keys().next_back().map_or(1, |last| last + 1);
+        let SealedGrant { grant, roots } = sealed;
+        let grant = Box::new(grant);
+        let at_ms = now.wall_ms;
+        self.commit(now, RequesterRecord::Granted { task, attempt, node, claim, grant, roots, at_ms });
+        self.log(task, format!("granted to {}, attempt {attempt}", self.name(node)));
+        self.send_grant(task, attempt);
+    }
+
+    /// A line in the log of every task of a job that waits; bounded, because a job can have thousands.
+    fn log_waiting(&mut self, job: JobId, line: &str) {
+        const TASKS_TOLD: usize = 16;
+        let Some(known) = self.jobs.job(&job) else { return };
+        let plans = known.ready.iter().filter_map(|index| known.submission.tasks.get(*index as usize));
+        let tasks: Vec<TaskId> = plans.map(|plan| plan.task).take(TASKS_TOLD).collect();
+        for task in tasks {
+            self.log(task, line);
+        }
+    }
+}
+
+/// A peer's sentence, within bounds; a default where it says nothing.
+pub(super) fn sentence(detail: String, reason: RefusalReason) -> String {
+    if detail.trim().is_empty() { format!("{reason:?}") } else { cut(detail) }
+}
+
+/// Cuts what a peer says to the length that is agreed on, and control characters out of it.
+pub(super) fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(scenemesh_protocol::lease::SENTENCE_LIMIT));
+    text.retain(|c| !c.is_control());
+    text
+}
+
+/// How long a refusal is taken for an answer. A change in the node's advert ends it sooner.
+pub(super) fn patience(reason: RefusalReason) -> Duration {
+    Duration::from_secs(match reason {
+        RefusalReason::Busy => 2,
+        RefusalReason::NotReady => 10,
+        RefusalReason::Stopping => 30,
+        _ => 60,
+    })
+}

@@ -1,0 +1,226 @@
+//! How tasks end: results fetched and stored, failures judged, cancels and retries.
+
+use std::time::{Duration, Instant};
+
+use scenemesh_protocol::ids::{ContentHash, NodeId, TaskId};
+use scenemesh_protocol::keys::PublicKey;
+use scenemesh_protocol::lease::{Ack, AckKind, Finished, FinishedReply, FinishedTerms, Outcome};
+use scenemesh_protocol::task::{Failure, FailureClass, OutputFile};
+
+use super::jobs::TaskState;
+use super::offers::cut;
+use super::{Action, FetchTrouble, Requester};
+use crate::scheduler::conversation::{Now, Ticket};
+use crate::scheduler::record::RequesterRecord;
+
+/// First wait before a node that dropped a task may have it back; doubled each time.
+const RETURN_AFTER: Duration = Duration::from_secs(10);
+/// Longest such wait.
+const RETURN_AT_LAST: Duration = Duration::from_mins(10);
+/// First wait after a fetch that failed; doubled each time.
+const FETCH_AGAIN: Duration = Duration::from_secs(1);
+/// Longest wait between two fetches.
+const FETCH_AT_LAST: Duration = Duration::from_secs(30);
+
+/// A result on its way here.
+#[derive(Debug)]
+pub(super) struct Fetch {
+    finished: Box<Finished>,
+    /// When it is tried again; `None` while it runs.
+    pub(super) again: Option<Instant>,
+    pub(super) tries: u32,
+    pub(super) trouble: Option<String>,
+}
+
+impl Requester {
+    /// A renderer says how an attempt ended. Without a ticket it said so in the answer to a probe.
+    pub(super) fn finished(
+        &mut self,
+        now: Now,
+        node: NodeId,
+        finished: Box<Finished>,
+        ticket: Option<Ticket>,
+    ) {
+        let terms = finished.terms.verify();
+        let terms = terms.ok().filter(|terms| terms.signer() == PublicKey::from(node));
+        let Some(terms) = terms else {
+            tracing::warn!(peer = %node.short(), "a finished attempt whose signature does not hold");
+            if let Some(ticket) = ticket {
+                self.reply(ticket, FinishedReply::Discard);
+            }
+            return;
+        };
+        let (task, attempt) = (terms.task, terms.attempt);
+        let reply = self.take_finished(now, node, &terms, finished);
+        match ticket {
+            Some(ticket) => self.reply(ticket, reply),
+            None if reply == FinishedReply::Discard => {
+                self.out.push(Action::Ack { node, ack: Ack { task, attempt, kind: AckKind::Discard } });
+            }
+            None => {}
+        }
+    }
+
+    fn take_finished(
+        &mut self,
+        now: Now,
+        node: NodeId,
+        terms: &FinishedTerms,
+        finished: Box<Finished>,
+    ) -> FinishedReply {
+        let (task, attempt) = (terms.task, terms.attempt);
+        let known = self.jobs.attempt(&task, attempt);
+        let Some(known) = known.filter(|known| known.node == node && known.is_live()) else {
+            return FinishedReply::Discard;
+        };
+        let forged = |what: &str| Failure::new(FailureClass::ResultDoesNotVerify, what);
+        if terms.grant != known.grant_hash {
+            self.fail(now, task, attempt, forged("the result names another grant"));
+            return FinishedReply::Discard;
+        }
+        match &terms.outcome {
+            Outcome::Failed(failure) => {
+                self.fail(now, task, attempt, failure.clone());
+                FinishedReply::Discard
+            }
+            Outcome::Done { keys, .. } if *keys != ContentHash::of(&finished.keys) => {
+                self.fail(now, task, attempt, forged("the result's keys are not the ones that were signed"));
+                FinishedReply::Discard
+            }
+            Outcome::Done { .. } => {
+                self.take_up_again(now, task, attempt);
+                let Some(contact) = self.contacts.get_mut(&(task, attempt)) else {
+                    return FinishedReply::Noted;
+                };
+                contact.heard = now.at;
+                contact.probing = None;
+                if contact.fetch.is_none() {
+                    contact.fetch = Some(Fetch { finished, again: None, tries: 0, trouble: None });
+                    self.fetch(task, attempt);
+                    self.log(task, format!("finished by {}: fetching the results", self.name(node)));
+                }
+                FinishedReply::Noted
+            }
+        }
+    }
+
+    pub(super) fn fetch(&mut self, task: TaskId, attempt: u32) {
+        let Some(known) = self.jobs.attempt(&task, attempt) else { return };
+        let (node, grant) = (known.node, known.grant_hash);
+        let Some(contact) = self.contacts.get_mut(&(task, attempt)) else { return };
+        let Some(fetch) = &mut contact.fetch else { return };
+        fetch.again = None;
+        fetch.tries += 1;
+        contact.probing = None;
+        let finished = fetch.finished.clone();
+        self.out.push(Action::Fetch { node, task, attempt, grant, finished });
+        self.out.push(Action::Moved(task));
+    }
+
+    pub(super) fn fetched(
+        &mut self,
+        now: Now,
+        task: TaskId,
+        attempt: u32,
+        result: Result<Vec<OutputFile>, FetchTrouble>,
+    ) {
+        let Some(known) = self.jobs.attempt(&task, attempt) else { return };
+        let node = known.node;
+        if !known.is_live() {
+            // Cancelled, or another attempt was first.
+            if let Ok(outputs) = result {
+                self.out.push(Action::DropBlobs(outputs.iter().map(|output| output.root).collect()));
+            }
+            self.out.push(Action::Ack { node, ack: Ack { task, attempt, kind: AckKind::Discard } });
+            return;
+        }
+        let Some(contact) = self.contacts.get_mut(&(task, attempt)) else { return };
+        let Some(fetch) = &mut contact.fetch else { return };
+        match result {
+            Ok(outputs) => {
+                let exec_ms = fetch.finished.terms.verify().map_or(0, |terms| terms.exec_ms);
+                let count = outputs.len();
+                let at_ms = now.wall_ms;
+                self.commit(now, RequesterRecord::Stored { task, attempt, outputs, exec_ms, at_ms });
+                self.log(task, format!("done: {count} files from {}", self.name(node)));
+                self.out.push(Action::Ack { node, ack: Ack { task, attempt, kind: AckKind::Stored } });
+            }
+            Err(FetchTrouble::DoesNotVerify(why)) => {
+                self.fail(now, task, attempt, Failure::new(FailureClass::ResultDoesNotVerify, why));
+                self.out.push(Action::Ack { node, ack: Ack { task, attempt, kind: AckKind::Discard } });
+            }
+            Err(FetchTrouble::Unreachable(why) | FetchTrouble::Here(why)) => {
+                let wait = FETCH_AGAIN.saturating_mul(1 << fetch.tries.min(8)).min(FETCH_AT_LAST);
+                fetch.again = Some(now.at + wait);
+                if fetch.tries == 1 {
+                    // Until now its bytes came: the silence begins here.
+                    contact.heard = now.at;
+                }
+                let first = fetch.trouble.replace(why.clone()).is_none();
+                if first {
+                    self.log(task, format!("fetching from {} broke off: {why}", self.name(node)));
+                }
+                self.out.push(Action::Moved(task));
+            }
+        }
+    }
+
+    /// An attempt failed: the class says whether and where the task goes on.
+    pub(super) fn fail(&mut self, now: Now, task: TaskId, attempt: u32, failure: Failure) {
+        let Some(known) = self.jobs.attempt(&task, attempt).filter(|known| known.is_live()) else { return };
+        let node = known.node;
+        let mut failure = Failure { class: failure.class, detail: cut(failure.detail) };
+        if failure.class == FailureClass::Cancelled {
+            // We did not ask for it: somebody at that machine stopped it, which is theirs to do.
+            failure.class = FailureClass::OwnerReturned;
+        }
+        let class = failure.class;
+        let card = self.nodes.nodes.get(&node).and_then(|node| node.card.as_ref());
+        let more_vram_than_mib =
+            (class == FailureClass::OutOfMemory).then(|| card.and_then(|card| card.vram_mib)).flatten();
+        self.log(task, format!("failed at {}: {failure}", self.name(node)));
+        let at_ms = now.wall_ms;
+        self.commit(now, RequesterRecord::Failed { task, attempt, failure, more_vram_than_mib, at_ms });
+        let Some(known) = self.jobs.task(&task) else { return };
+        match known.state {
+            TaskState::Failed => self.log(task, "failed for good"),
+            _ if class.may_return_here() => {
+                let times = known.failures.iter().filter(|(at, _)| *at == node).count().min(8);
+                let wait = RETURN_AFTER.saturating_mul(1 << times.saturating_sub(1)).min(RETURN_AT_LAST);
+                self.returns.insert((task, node), now.at + wait);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn cancel(&mut self, now: Now, tasks: Vec<TaskId>) {
+        let open = |task: &TaskId| self.jobs.task(task).is_some_and(|known| known.state.is_open());
+        let tasks: Vec<TaskId> = tasks.into_iter().filter(open).collect();
+        if tasks.is_empty() {
+            return;
+        }
+        for task in &tasks {
+            self.promised.remove(task);
+        }
+        self.commit(now, RequesterRecord::Cancelled { tasks: tasks.clone(), at_ms: now.wall_ms });
+        for task in tasks {
+            self.log(task, "cancelled");
+        }
+    }
+
+    pub(super) fn retry(&mut self, now: Now, tasks: Vec<TaskId>) {
+        let ended = |task: &TaskId| {
+            let state = self.jobs.task(task).map(|known| known.state);
+            matches!(state, Some(TaskState::Failed | TaskState::Cancelled))
+        };
+        let tasks: Vec<TaskId> = tasks.into_iter().filter(ended).collect();
+        if tasks.is_empty() {
+            return;
+        }
+        self.returns.retain(|(task, _), _| !tasks.contains(task));
+        self.commit(now, RequesterRecord::Retried { tasks: tasks.clone(), at_ms: now.wall_ms });
+        for task in tasks {
+            self.log(task, "queued again");
+        }
+    }
+}

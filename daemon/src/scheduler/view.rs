@@ -1,0 +1,131 @@
+//! What people are shown of jobs and tasks.
+
+use std::fmt;
+
+use scenemesh_protocol::ids::{JobId, NodeId, TaskId};
+use scenemesh_protocol::lease::Progress;
+use scenemesh_protocol::task::{Class, OutputFile, Reach};
+
+/// A job and its tasks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobView {
+    pub job: JobId,
+    pub label: String,
+    pub person: String,
+    pub state: JobState,
+    pub class: Class,
+    pub reach: Reach,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    pub tasks: Vec<TaskView>,
+}
+
+/// One task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskView {
+    pub task: TaskId,
+    pub job: JobId,
+    /// Place in the job, from 0.
+    pub index: u32,
+    pub state: TaskPhase,
+    /// Who renders it, or rendered it.
+    pub node: Option<NodeId>,
+    pub node_name: String,
+    /// Attempts that were granted so far.
+    pub attempts: u32,
+    pub progress: Option<Progress>,
+    pub outputs: Vec<OutputFile>,
+    /// Failed attempts: node name and failure, oldest first.
+    pub failures: Vec<(String, String)>,
+    /// Milliseconds of execution of the result.
+    pub exec_ms: Option<u64>,
+    /// One sentence: why it stands where it stands.
+    pub why: String,
+    pub ended_ms: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobState {
+    Queued,
+    Running,
+    Done,
+    /// Over, and at least one task failed.
+    Failed,
+    /// Over, none failed, at least one was cancelled.
+    Cancelled,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskPhase {
+    Queued,
+    /// A node has the grant and has not said yes yet.
+    Granted,
+    Running,
+    /// Rendered; the results are on their way here.
+    Fetching,
+    Done,
+    Failed,
+    Cancelled,
+}
+
+impl TaskPhase {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Granted => "granted",
+            Self::Running => "running",
+            Self::Fetching => "fetching",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
+    }
+}
+
+impl fmt::Display for TaskPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl JobState {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
+    }
+
+    /// What a job is when its tasks are these.
+    pub fn of(tasks: impl Iterator<Item = TaskPhase> + Clone) -> Self {
+        let any = |wanted: &dyn Fn(TaskPhase) -> bool| tasks.clone().any(wanted);
+        if any(&|task| !task.is_over()) {
+            let untouched = !any(&|task| task != TaskPhase::Queued);
+            return if untouched { Self::Queued } else { Self::Running };
+        }
+        if any(&|task| task == TaskPhase::Failed) {
+            Self::Failed
+        } else if any(&|task| task == TaskPhase::Cancelled) {
+            Self::Cancelled
+        } else {
+            Self::Done
+        }
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
