@@ -44,7 +44,7 @@ const TABLE_PAUSE: Duration = Duration::from_millis(50);
 /// A stop waits this long for goodbyes to be answered.
 const GOODBYE: Duration = Duration::from_millis(500);
 /// A link of members stays open without any traffic.
-const IDLE: Duration = Duration::from_hours(1);
+const IDLE: Duration = Duration::from_secs(60 * 60);
 /// Learnt addresses are written at most this often.
 const ADDRESSES_PAUSE: Duration = Duration::from_secs(10);
 /// Release, for people.
@@ -431,7 +431,7 @@ impl Actor {
             Some(porch::HostEvent::Listening) => self.tell_listening(),
             Some(porch::HostEvent::Asked { event, answer, channel }) => {
                 // A full inbox drops the event and its reply with it; the answer below then says that we are busy.
-                self.outlets.roster.ask(event);
+                self.outlets.roster.ask(*event);
                 self.porch_replies.push(Box::pin(async move {
                     let busy = || declined(Decline::Busy, "too much to do, try again").into();
                     (channel, answer.await.unwrap_or_else(|_| busy()))

@@ -20,7 +20,7 @@ use super::Publication;
 /// Seconds an advert of ours says something: three heartbeats.
 const TTL_S: u16 = 90;
 /// Longest a stranger's advert is believed, whatever it says.
-const LONGEST_TTL: Duration = Duration::from_mins(5);
+const LONGEST_TTL: Duration = Duration::from_secs(5 * 60);
 /// Clocks may be this far apart; see Hello.
 const SKEW_MS: u64 = 5 * 60 * 1000;
 /// An unchanged advert is repeated this often.

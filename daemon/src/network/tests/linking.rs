@@ -159,9 +159,9 @@ async fn dial(bare: &mut Bare, node: &Node) {
     bare.swarm.dial(options).unwrap();
 }
 
-fn message(
-    event: &SwarmEvent<MainEvent>,
-) -> Option<&Message<Result<Request, DecodeError>, Result<Response, DecodeError>>> {
+type Said = Message<Result<Request, DecodeError>, Result<Response, DecodeError>>;
+
+fn message(event: &SwarmEvent<MainEvent>) -> Option<&Said> {
     match event {
         SwarmEvent::Behaviour(MainEvent::Control(Event::Message { message, .. })) => Some(message),
         _ => None,
