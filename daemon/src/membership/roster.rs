@@ -527,3 +527,6 @@ pub(super) fn conflict(settings: &Settings, studio: &Studio) -> Option<String> {
     let taken = studio.admins.iter().find_map(|admin| settings.studio_of_admin(admin));
     taken.filter(|have| have.id != studio.id).map(|have| format!("its admin key is {}'s already", have.name))
 }
+
+#[cfg(test)]
+mod tests;
