@@ -314,6 +314,8 @@ pub enum JoinReply {
         settings: Vec<SignedSettings>,
         /// At least the joiner's own record and the inviter's; what is missing comes with the first roster sync.
         records: Vec<SignedRecord>,
+        /// Where the inviter's main swarm listens, as multiaddr text, best first: the code names its porch only.
+        addresses: Vec<String>,
     },
     /// The invite stands, and somebody has to act first: ask again later with the same request.
     Pending {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scenemesh_protocol::ids::{NodeId, PoolId};
+use scenemesh_protocol::invite::JoinReply;
 use scenemesh_protocol::messages::{
     PorchRequest, PorchResponse, Request, Response, RosterDiff, RosterSync, Standing as Regard, StandingGet,
 };
@@ -24,7 +25,7 @@ use crate::supervisor::Tasks;
 mod commands;
 mod errands;
 
-use errands::{Knocked, Returned};
+use errands::Returned;
 
 /// How often time-driven work is looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -34,6 +35,9 @@ const ERRANDS: usize = 64;
 const VISIT_PAUSE: Duration = Duration::from_secs(5);
 /// Least time between two attempts to open the network, after the first failed.
 const START_PAUSE: Duration = Duration::from_secs(10);
+
+/// Addresses of an inviter that a joiner is told, and takes.
+const ADDRESSES: usize = 8;
 
 impl Record for Fact {
     const KIND: u16 = 0x0101;
@@ -250,7 +254,10 @@ impl Actor {
             RosterEvent::Porch { from, address, request, reply } => {
                 let mut next = self.state.clone();
                 let waited = self.state.circle.is_none();
-                let (step, response) = next.on_porch(from, &address, request, Instant::now(), now_ms);
+                let (step, mut response) = next.on_porch(from, &address, request, Instant::now(), now_ms);
+                if let PorchResponse::Join(JoinReply::Admitted { addresses, .. }) = &mut response {
+                    addresses.extend(self.network.listening().borrow().main.iter().take(ADDRESSES).cloned());
+                }
                 if self.keep_or_log(next, step).await {
                     reply.send(response);
                 }

@@ -361,7 +361,8 @@ impl State {
         let first: Vec<_> = [*node, self.me.id()].iter().filter_map(|node| circle.record_of(node)).collect();
         let rest = everything.records.into_iter().filter(|record| !first.contains(record));
         let records = first.iter().cloned().chain(rest).collect();
-        JoinReply::Admitted { settings: everything.settings, records }
+        // Where this node listens is the actor's to add.
+        JoinReply::Admitted { settings: everything.settings, records, addresses: Vec::new() }
     }
 
     /// This node's admin approves a proposal: by studio name, or by the beginning of a studio's id or a proposal's hash.

@@ -38,7 +38,7 @@ pub enum CannotJoin {
 
 /// An admission that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadAdmission {
+pub(super) enum BadAdmission {
     #[error("no join is pending")]
     NotAsked,
     #[error("the settings do not verify: {0}")]
@@ -165,7 +165,7 @@ impl State {
     ) -> (Step, Result<JoinOutcome, JoinRefused>) {
         let mut step = Step::default();
         let answer = match reply {
-            JoinReply::Admitted { settings, records } => Ok((settings, records)),
+            JoinReply::Admitted { settings, records, addresses: _ } => Ok((settings, records)),
             JoinReply::Pending { needs, words } => Err((needs, words)),
             JoinReply::Refused { reason, words } => {
                 if self.circle.is_none() && self.asked.as_ref() == Some(&asked) {

@@ -226,10 +226,6 @@ impl Circle {
         self.proposals.values()
     }
 
-    pub(super) fn agreed(&self, studio: &StudioId) -> bool {
-        self.agreements.contains_key(studio)
-    }
-
     /// The record of a node, whether it holds now or not.
     pub(super) fn record_of(&self, node: &NodeId) -> Option<SignedRecord> {
         let of = |record: &SignedRecord| match record {

@@ -555,7 +555,8 @@ fn an_answer_of_another_pool_is_not_taken() {
     let invite = village.invite(0, None).unwrap();
     let everything = other.nodes[0].state.card().unwrap();
     let asked = question(&village.nodes[1].state.me.clone(), &invite, "ws-01", None);
-    let reply = JoinReply::Admitted { settings: everything.settings, records: everything.records };
+    let (settings, records) = (everything.settings, everything.records);
+    let reply = JoinReply::Admitted { settings, records, addresses: Vec::new() };
     let (step, outcome) = village.nodes[1].state.on_join_reply(asked, None, reply, NOW);
     let refused = outcome.unwrap_err();
     assert!(refused.words.contains("the invite is for"), "{}", refused.words);

@@ -1,7 +1,7 @@
 //! What takes time and goes out of the house: pushes, questions, visits at porches. Each reports back once.
 
 use futures::future::join_all;
-use scenemesh_protocol::invite::{Invite, JoinRefusal, JoinReply};
+use scenemesh_protocol::invite::{Invite, JoinRefusal};
 use scenemesh_protocol::keys::SecretKey;
 
 use super::super::joining::{JoinRefused, question};
@@ -233,9 +233,17 @@ impl Actor {
         }
     }
 
+    /// Where the inviter is, so that its link comes up without being looked for.
+    async fn note_inviter(&self, inviter: NodeId, reply: &JoinReply) {
+        if let JoinReply::Admitted { addresses, .. } = reply {
+            self.network.add_addresses(inviter, addresses.iter().take(ADDRESSES).cloned().collect()).await;
+        }
+    }
+
     async fn on_questioned(&mut self, asked: Asked, reply: Result<JoinReply, String>, now_ms: u64) {
         match reply {
             Ok(reply) => {
+                self.note_inviter(asked.inviter, &reply).await;
                 let mut next = self.state.clone();
                 let (step, outcome) = next.on_join_reply(asked, None, reply, now_ms);
                 if !self.keep_or_log(next, step).await {
@@ -265,6 +273,7 @@ impl Actor {
 
     async fn on_knocked(&mut self, knocked: Knocked, now_ms: u64) -> Result<JoinOutcome, JoinError> {
         let Knocked { asked, admin, reply } = knocked;
+        self.note_inviter(asked.inviter, &reply).await;
         let mut next = self.state.clone();
         let founds = admin.is_some();
         let (step, outcome) = next.on_join_reply(asked, admin, reply, now_ms);
