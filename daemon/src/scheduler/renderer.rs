@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use scenemesh_protocol::advert::{Hygiene, Inventory};
-use scenemesh_protocol::ids::{BootId, ClaimId, ContentHash, MsgId, NodeId, PoolId, ReservationId, StudioId, TaskId};
+use scenemesh_protocol::ids::{
+    BootId, ClaimId, ContentHash, MsgId, NodeId, PoolId, ReservationId, StudioId, TaskId,
+};
 use scenemesh_protocol::lease::{
     AcceptedTerms, Ack, BlobRef, Cancel, Claim, ClaimReply, Finished, FinishedReply, Grant, Offer, Preview,
     Probe, Progress, Refusal, Verdict,
@@ -283,6 +285,10 @@ pub struct Renderer {
     facts: Arc<Facts>,
     up: BTreeMap<NodeId, BootId>,
     queue: Vec<Queued>,
+    /// The round of turns being served.
+    round: u64,
+    rounds: BTreeMap<NodeId, u64>,
+    arrivals: u64,
     claims: BTreeMap<ClaimId, HeldClaim>,
     work: BTreeMap<AttemptKey, Work>,
     /// Which slots are not free, whatever the executor says of them.
@@ -318,6 +324,9 @@ impl Renderer {
             facts: Arc::new(facts),
             up: BTreeMap::new(),
             queue: Vec::new(),
+            round: 0,
+            rounds: BTreeMap::new(),
+            arrivals: 0,
             claims: BTreeMap::new(),
             work: BTreeMap::new(),
             taken: BTreeMap::new(),
@@ -353,7 +362,7 @@ impl Renderer {
             Input::PeerDown { node } => {
                 self.up.remove(&node);
             }
-            Input::Offered { from, offer, ticket } => self.offered(now, from, offer, ticket),
+            Input::Offered { from, offer, ticket } => self.offered(from, offer, ticket),
             Input::Granted { from, grant, ticket } => self.granted(from, grant, ticket),
             Input::CancelAsked { from, cancel, ticket } => self.cancel_asked(now, from, cancel, ticket),
             Input::Probed { from, probe, ticket } => self.probed(now, from, probe, ticket),

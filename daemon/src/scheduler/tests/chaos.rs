@@ -39,9 +39,8 @@ fn event() -> impl Strategy<Value = Event> {
 fn apply(world: &mut World, event: Event) {
     let machines = world.machines.len();
     let machine = |n: u8| usize::from(n) % machines;
-    let pick = |world: &World, n: u8| {
-        (!world.packets.is_empty()).then(|| usize::from(n) % world.packets.len())
-    };
+    let pick =
+        |world: &World, n: u8| (!world.packets.is_empty()).then(|| usize::from(n) % world.packets.len());
     match event {
         Event::Deliver(n) => {
             if let Some(at) = pick(world, n) {

@@ -40,7 +40,7 @@ fn table(make: fn() -> World) -> usize {
 #[test]
 fn two_machines_survive_a_death_at_every_record() {
     let points = table(|| World::with_slots(&[0, 1]));
-    assert!(points > 30, "only {points} points were tried");
+    assert!(points >= 30, "only {points} points were tried");
 }
 
 #[test]

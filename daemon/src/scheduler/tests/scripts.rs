@@ -117,7 +117,8 @@ fn a_claim_too_many_finds_nothing() {
     let ran: usize = world.machines.iter().map(|machine| machine.executions.len()).sum();
     assert_eq!(ran, 1, "one task, one claim that got it");
     // A claim for a reservation that is over.
-    let claim = Claim { reservation: ReservationId::from_bytes([9; 16]), claim: ClaimId::from_bytes([8; 16]) };
+    let claim =
+        Claim { reservation: ReservationId::from_bytes([9; 16]), claim: ClaimId::from_bytes([8; 16]) };
     let request = Request::from(claim);
     world.deliver(Packet { from: 1, to: 0, cargo: Cargo::Question { id: 1_000_000, request } });
     let gone = |packet: &Packet| {
@@ -289,10 +290,7 @@ fn the_only_eligible_node_refuses_and_why_says_so() {
     world.submit(0, 7, 1);
     world.flow();
     let why = world.task(0, task_id(7, 0)).why;
-    assert!(
-        why.contains("birch refused: it takes no new work: it is being drained"),
-        "{why}"
-    );
+    assert!(why.contains("birch refused: it takes no new work: it is being drained"), "{why}");
     world.tell(1, crate::scheduler::link::Inbound::Renderer(crate::scheduler::renderer::Input::Drain(false)));
     world.finish_all();
 }

@@ -175,9 +175,8 @@ impl World {
         if !self.cut.insert((a.min(b), a.max(b))) {
             return;
         }
-        let between = |packet: &Packet| {
-            (packet.from, packet.to) == (a, b) || (packet.from, packet.to) == (b, a)
-        };
+        let between =
+            |packet: &Packet| (packet.from, packet.to) == (a, b) || (packet.from, packet.to) == (b, a);
         self.packets.retain(|packet| !between(packet));
         for (here, there) in [(a, b), (b, a)] {
             let peer = self.machines[there].id;
@@ -306,13 +305,8 @@ impl World {
         let me = self.machines[n].id;
         let nodes = Nodes { me, my_studio: Some(studio(n)), nodes };
         let slots = self.machines[n].slot_facts(n);
-        let facts =
-            Facts { me, pool: Some(POOL), my_studio: Some(studio(n)), renders: true, members, slots };
-        self.tell_both(
-            n,
-            requester::Input::Nodes(Arc::new(nodes)),
-            renderer::Input::Facts(Arc::new(facts)),
-        );
+        let facts = Facts { me, pool: Some(POOL), my_studio: Some(studio(n)), renders: true, members, slots };
+        self.tell_both(n, requester::Input::Nodes(Arc::new(nodes)), renderer::Input::Facts(Arc::new(facts)));
     }
 
     fn tell_both(&mut self, n: usize, ask: requester::Input, render: renderer::Input) {
@@ -624,7 +618,9 @@ impl World {
             if fact(self) {
                 return;
             }
-            if (0..self.machines.len()).any(|n| self.finish_runs(n)) {
+            let machines = 0..self.machines.len();
+            let finished = machines.filter(|n| self.finish_runs(*n)).count();
+            if finished > 0 {
                 continue;
             }
             assert!(self.elapsed < deadline, "never came true: {what}\n{}", self.story());
@@ -642,7 +638,9 @@ impl World {
                 [machine.requester.deadline(), machine.renderer.deadline()].into_iter().flatten()
             });
             let next = deadlines.min().map(|at| at.saturating_duration_since(self.origin + self.elapsed));
-            self.advance(next.unwrap_or(left).clamp(Duration::from_millis(1), left.max(Duration::from_millis(1))));
+            self.advance(
+                next.unwrap_or(left).clamp(Duration::from_millis(1), left.max(Duration::from_millis(1))),
+            );
             self.flow();
         }
     }
@@ -827,10 +825,8 @@ impl Machine {
     }
 
     pub(super) fn has_models(&mut self, names: &[&str]) {
-        let models = names
-            .iter()
-            .map(|name| scenemesh_protocol::task::ModelName::new("checkpoints", name))
-            .collect();
+        let models =
+            names.iter().map(|name| scenemesh_protocol::task::ModelName::new("checkpoints", name)).collect();
         self.inventory = Arc::new(Inventory { classes: vec!["SaveImage".into()], models });
     }
 
