@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod executor;
 pub mod gpu;
+pub mod platform;
 pub mod scheduler;
 pub mod store;
 pub mod supervisor;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 /// A task that ended when it should not have.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +60,16 @@ impl Tasks {
         F: FnOnce() -> T + Send + 'static,
     {
         self.tracker.spawn_blocking(work).await
+    }
+
+    /// Starts blocking work without waiting for it, for owners that keep a few pieces going at once. Dropping the
+    /// handle takes back what has not begun.
+    pub fn start_blocking<T, F>(&self, work: F) -> AbortOnDropHandle<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        AbortOnDropHandle::new(self.tracker.spawn_blocking(work))
     }
 }
 

@@ -216,6 +216,14 @@ impl KemPublic {
         &self.0
     }
 
+    /// Whether something can be sealed for this key: a point of small order gives everybody the same secret.
+    pub fn is_sound(&self) -> bool {
+        // A clamped scalar is a multiple of eight, so that any of them takes a small-order point to zero, which
+        // decapsulation refuses (RFC 7748 section 6.1, RFC 9180 section 7.1.4).
+        let Ok(point) = <HpkeKem as Kem>::EncappedKey::from_bytes(&self.0) else { return false };
+        HpkeKem::decap(KemSecret::from_bytes(&[0; 32]).hpke(), None, &point).is_ok()
+    }
+
     pub(crate) fn hpke(&self) -> Option<<HpkeKem as Kem>::PublicKey> {
         <HpkeKem as Kem>::PublicKey::from_bytes(&self.0).ok()
     }
@@ -253,6 +261,19 @@ mod tests {
         assert!(!weak.is_sound());
         let signature = Signature::from_bytes([0; 64]);
         assert_eq!(weak.verify(ONE, b"anything", &signature), Err(ForgedSignature::BadKey));
+    }
+
+    #[test]
+    fn weak_kem_keys_are_refused() {
+        assert!(KemSecret::generate().public().is_sound());
+        let mut one = [0; 32];
+        one[0] = 1;
+        // The points of order four, of order one, and of order two (as p - 1), in the field's own bytes.
+        let mut minus_one = [0xff; 32];
+        (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+        for weak in [[0; 32], one, minus_one] {
+            assert!(!KemPublic::from_bytes(weak).is_sound(), "{weak:?}");
+        }
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 pub mod advert;
 pub mod codec;
+pub mod envelope;
 pub mod ids;
 pub mod invite;
+pub mod keyfile;
 pub mod keys;
 pub mod lease;
 pub mod messages;
@@ -12,3 +14,5 @@ pub mod roster;
 pub mod sealed;
 pub mod signed;
 pub mod task;
+
+mod text_code;

@@ -510,7 +510,7 @@ pub enum RefusedRecord {
     UnknownStudio(StudioId),
     #[error("its signer is no admin of that studio")]
     NotItsAdmin,
-    #[error("the node key is weak")]
+    #[error("the node key or the KEM key is weak")]
     WeakKey,
     #[error("its name is empty, too long or has control characters")]
     BadName,
@@ -628,7 +628,7 @@ impl Roster {
         if record.pool != self.pool() {
             return Err(RefusedRecord::OtherPool);
         }
-        if !record.node.is_sound() {
+        if !record.node.is_sound() || !record.kem.is_sound() {
             return Err(RefusedRecord::WeakKey);
         }
         if !is_name(&record.name) {

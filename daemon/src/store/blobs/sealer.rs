@@ -1,0 +1,178 @@
+//! Sealing a file while it streams in: cut, seal, hash and write a few segments at once.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use scenemesh_protocol::ids::{ContentHash, JobId};
+use scenemesh_protocol::sealed::{
+    BlobKey, MAX_SEGMENTS, Manifest, Place, SEGMENT_LEN, TAG_LEN, seal_segment,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::spool::{Claim, Spool, failed};
+use super::{AHEAD, BlobError, Sealed};
+use crate::platform;
+
+const FULL: usize = SEGMENT_LEN as usize;
+/// Buffers up to here grow as they are filled; a longer one is allocated for a whole segment at once.
+const SMALL: usize = 64 << 10;
+
+/// A sealing under way. Dropping it without [`Sealer::finish`] removes what was written.
+pub struct Sealer {
+    sealing: Arc<Sealing>,
+    file: Option<Arc<File>>,
+    /// Plaintext of the next segment; sealed in place, so it does not linger.
+    buffer: Vec<u8>,
+    next: u32,
+    bytes: u64,
+    running: VecDeque<AbortOnDropHandle<Result<ContentHash, BlobError>>>,
+    hashes: Vec<ContentHash>,
+    failed: bool,
+}
+
+/// What the segments of one sealing share.
+struct Sealing {
+    spool: Arc<Spool>,
+    key: BlobKey,
+    path: PathBuf,
+    claim: Claim,
+}
+
+impl Drop for Sealing {
+    fn drop(&mut self) {
+        // After a finish it has another name; before the first segment there is none. Leftovers go at the next start.
+        drop(fs::remove_file(&self.path));
+    }
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealer").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+impl Sealer {
+    pub(super) fn new(spool: Arc<Spool>) -> Self {
+        let path = spool.dir.join(format!("{}.sealing", JobId::random()));
+        let claim = Claim::new(spool.clone());
+        let sealing = Arc::new(Sealing { spool, key: BlobKey::generate(), path, claim });
+        Self {
+            sealing,
+            file: None,
+            buffer: Vec::new(),
+            next: 0,
+            bytes: 0,
+            running: VecDeque::new(),
+            hashes: Vec::new(),
+            failed: false,
+        }
+    }
+
+    /// Takes the next plaintext. Waits while enough segments are being worked on.
+    ///
+    /// # Errors
+    /// When quota, reserve or disk refuse, or the blob gets too long. The sealing is then good for nothing but dropping.
+    pub async fn write(&mut self, mut plain: &[u8]) -> Result<(), BlobError> {
+        while !plain.is_empty() {
+            // A full buffer is sealed only when more follows: the last segment is sealed differently.
+            if self.buffer.len() == FULL {
+                self.start(Place::Inner).await?;
+            }
+            let (now, later) = plain.split_at(plain.len().min(FULL - self.buffer.len()));
+            if self.buffer.len() + now.len() > SMALL && self.buffer.capacity() < FULL + TAG_LEN {
+                self.buffer.reserve_exact(FULL + TAG_LEN - self.buffer.len());
+            }
+            self.buffer.extend_from_slice(now);
+            self.bytes += now.len() as u64;
+            plain = later;
+        }
+        Ok(())
+    }
+
+    /// Seals the rest and makes blob and manifest durable.
+    ///
+    /// # Errors
+    /// As [`Sealer::write`]; nothing is left behind then.
+    pub async fn finish(mut self) -> Result<Sealed, BlobError> {
+        self.start(Place::Last).await?;
+        while let Some(running) = self.running.pop_front() {
+            self.hashes.push(running.await.map_err(|_| BlobError::Stopping)??);
+        }
+        let sealed_bytes = self.bytes + self.hashes.len() as u64 * TAG_LEN as u64;
+        let manifest = Manifest::new(sealed_bytes, std::mem::take(&mut self.hashes))
+            .expect("a sealing cuts as manifests require");
+        let root = manifest.root();
+        let (sealing, file) = (self.sealing.clone(), self.file.take());
+        let finished = self.sealing.spool.tasks.blocking(move || {
+            let Sealing { spool, path, .. } = &*sealing;
+            if let Some(file) = file {
+                file.sync_data().map_err(failed("syncing", path))?;
+            }
+            spool.write_manifest(root, &manifest)?;
+            spool.install(root, sealed_bytes, path)
+        });
+        finished.await.map_err(|_| BlobError::Stopping)??;
+        Ok(Sealed { root, key: self.sealing.key.clone(), bytes: self.bytes, sealed_bytes })
+    }
+
+    async fn start(&mut self, place: Place) -> Result<(), BlobError> {
+        if self.failed {
+            return Err(BlobError::Abandoned);
+        }
+        // Whatever fails or is cancelled from here on leaves a hole.
+        self.failed = true;
+        if self.next as usize >= MAX_SEGMENTS {
+            return Err(BlobError::TooLong { max: MAX_SEGMENTS as u64 * u64::from(SEGMENT_LEN) });
+        }
+        let file = self.file().await?;
+        if self.running.len() >= AHEAD
+            && let Some(oldest) = self.running.pop_front()
+        {
+            self.hashes.push(oldest.await.map_err(|_| BlobError::Stopping)??);
+        }
+        let (sealing, index) = (self.sealing.clone(), self.next);
+        let plain = std::mem::take(&mut self.buffer);
+        let tasks = self.sealing.spool.tasks.clone();
+        self.running.push_back(tasks.start_blocking(move || sealing.segment(&file, index, place, plain)));
+        self.next += 1;
+        self.failed = false;
+        Ok(())
+    }
+
+    async fn file(&mut self) -> Result<Arc<File>, BlobError> {
+        if let Some(file) = &self.file {
+            return Ok(file.clone());
+        }
+        let path = self.sealing.path.clone();
+        let created = self.sealing.spool.tasks.blocking(move || {
+            platform::private_file()
+                .write(true)
+                .create_new(true)
+                .open(&path)
+                .map_err(failed("creating", &path))
+        });
+        let file = Arc::new(created.await.map_err(|_| BlobError::Stopping)??);
+        Ok(self.file.insert(file).clone())
+    }
+}
+
+impl Sealing {
+    fn segment(
+        &self,
+        file: &File,
+        index: u32,
+        place: Place,
+        plain: Vec<u8>,
+    ) -> Result<ContentHash, BlobError> {
+        let bytes = (plain.len() + TAG_LEN) as u64;
+        self.claim.grow(bytes)?;
+        let sealed = seal_segment(&self.key, index, place, plain);
+        let offset = u64::from(index) * (FULL + TAG_LEN) as u64;
+        platform::write_all_at(file, &sealed, offset)
+            .map_err(|error| self.spool.write_failed(&self.path, bytes, error))?;
+        Ok(ContentHash::of(&sealed))
+    }
+}
