@@ -111,7 +111,7 @@ impl fmt::Display for Finding {
 /// drops the replay.
 ///
 /// # Errors
-/// As [`OpenError`] says; nothing is changed when the lock is held or the journal is damaged.
+/// As [`OpenError`] says. While the lock is held nothing is touched; a damaged journal is left as it is.
 pub async fn open(config: &Config, tasks: &Tasks) -> Result<(Store, Replay), OpenError> {
     open_with(config, tasks, journal::writer::SEGMENT_BYTES).await
 }
@@ -119,13 +119,10 @@ pub async fn open(config: &Config, tasks: &Tasks) -> Result<(Store, Replay), Ope
 async fn open_with(config: &Config, tasks: &Tasks, segment_bytes: u64) -> Result<(Store, Replay), OpenError> {
     let (owned, blob_tasks) = (config.clone(), tasks.clone());
     let opened = tasks.blocking(move || open_blocking(&owned, segment_bytes, blob_tasks)).await;
-    let Opened { lock, writer, loaded, index, indexed, blobs, findings } =
-        opened.map_err(|_| OpenError::Stopping)??;
-    for finding in &findings {
+    let Opened { lock, writer, index, blobs, replay } = opened.map_err(|_| OpenError::Stopping)??;
+    for finding in replay.findings() {
         tracing::warn!("{finding}");
     }
-    let replay = Replay::new(loaded, index.clone(), indexed, findings, tasks.clone())
-        .map_err(|error| OpenError::Index(error.into()))?;
     let journal = journal::spawn(writer, index.clone(), lock, tasks);
     Ok((Store { journal, index, blobs }, replay))
 }
@@ -133,27 +130,39 @@ async fn open_with(config: &Config, tasks: &Tasks, segment_bytes: u64) -> Result
 struct Opened {
     lock: Arc<File>,
     writer: journal::writer::Writer,
-    loaded: journal::writer::Loaded,
     index: Index,
-    indexed: Option<index::Watermark>,
     blobs: Blobs,
-    findings: Vec<Finding>,
+    replay: Replay,
 }
 
 fn open_blocking(config: &Config, segment_bytes: u64, tasks: Tasks) -> Result<Opened, OpenError> {
     let mut findings = Vec::new();
-    let dir = &config.dir;
+    let Config { dir, quota, reserve } = config;
     let lock = Arc::new(lock(dir)?);
-    let (writer, loaded) = journal::writer::Writer::open(&dir.join("journal"), segment_bytes, &mut findings)?;
+    // The index goes first: it may know of records whose loss must not pass for an unfinished write.
     let (index, indexed) = Index::open(&dir.join("index"), lock.clone(), &mut findings)?;
-    let (quota, reserve) = (config.quota, config.reserve);
-    let blobs = Blobs::open_dir(&dir.join("blobs"), quota, reserve, tasks, lock.clone(), &mut findings)?;
-    Ok(Opened { lock, writer, loaded, index, indexed, blobs, findings })
+    let (writer, loaded) =
+        journal::writer::Writer::open(&dir.join("journal"), segment_bytes, indexed, &mut findings)?;
+    let blobs =
+        Blobs::open_dir(&dir.join("blobs"), *quota, *reserve, tasks.clone(), lock.clone(), &mut findings)?;
+    let replay = Replay::new(loaded, index.clone(), indexed, findings, tasks)
+        .map_err(|error| OpenError::Index(error.into()))?;
+    // Names of directories are not durable by themselves either.
+    platform::sync_dir(dir).map_err(|source| OpenError::Dir {
+        dir: dir.clone(),
+        tried: "syncing it",
+        source,
+    })?;
+    Ok(Opened { lock, writer, index, blobs, replay })
 }
 
 fn lock(dir: &Path) -> Result<File, OpenError> {
     let failed = |tried| move |source| OpenError::Dir { dir: dir.into(), tried, source };
+    let is_new = !dir.exists();
     platform::create_private_dir(dir).map_err(failed("creating it"))?;
+    if let Some(parent) = dir.parent().filter(|parent| is_new && !parent.as_os_str().is_empty()) {
+        platform::sync_dir(parent).map_err(failed("syncing its parent"))?;
+    }
     let path = dir.join("lock");
     let file = platform::private_file().write(true).create(true).truncate(false).open(path);
     let file = file.map_err(failed("opening its lock file"))?;

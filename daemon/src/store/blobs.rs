@@ -70,6 +70,8 @@ pub enum BlobError {
     Manifest { root: ContentHash, source: BadManifest },
     #[error("blob {} is not complete: {missing} segments are missing", root.short())]
     Incomplete { root: ContentHash, missing: u32 },
+    #[error("what arrived of blob {} may not be on disk after a failed sync; check the disk and receive it again", root.short())]
+    Unsafe { root: ContentHash },
     #[error("an earlier write of this sealing failed")]
     Abandoned,
     #[error("a blob of more than {max} bytes cannot be sealed; cut the file")]

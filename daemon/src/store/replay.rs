@@ -71,7 +71,7 @@ impl Replay {
             indexed.journal == journal
                 && entries.any(|entry| entry.end() == indexed.end && entry.crc == indexed.crc)
         });
-        if indexed.is_some() && known.is_none() {
+        if known.is_none() {
             index.clear()?;
         }
         if watermark != known {

@@ -35,6 +35,15 @@ struct Transfer {
     /// `None` when the blob was complete from the start.
     part: Option<File>,
     progress: Mutex<Progress>,
+    /// Held while syncing; `progress` is only ever held for a moment.
+    saving: Mutex<Saving>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Saving {
+    Good,
+    /// After a failed sync the system may have dropped what it took, and the next sync would not say so.
+    Failed,
 }
 
 #[derive(Debug)]
@@ -49,10 +58,13 @@ impl Incoming {
     pub(super) async fn begin(spool: Arc<Spool>, manifest: Manifest) -> Result<Self, BlobError> {
         let root = manifest.root();
         manifest.check_shape().map_err(|source| BlobError::Manifest { root, source })?;
-        let turn = spool.transfer(root).await;
+        let turn = spool.turn(root).lock_owned().await;
         let tasks = spool.tasks.clone();
-        let transfer = tasks.blocking(move || Transfer::begin(spool, root, manifest)).await;
-        Ok(Self { transfer: Arc::new(transfer.map_err(|_| BlobError::Stopping)??), turn: Some(turn) })
+        let beginning = tasks.blocking(move || {
+            let transfer = Transfer::begin(spool, root, manifest)?;
+            Ok(Self { transfer: Arc::new(transfer), turn: Some(turn) })
+        });
+        beginning.await.map_err(|_| BlobError::Stopping)?
     }
 
     pub fn root(&self) -> ContentHash {
@@ -120,7 +132,15 @@ impl Transfer {
         let path = spool.path(root, "part");
         if spool.holds(root) {
             let progress = Mutex::new(Progress { have: Have::all(count), unsafe_bytes: 0, finished: true });
-            return Ok(Self { spool, root, manifest, path, part: None, progress });
+            return Ok(Self {
+                spool,
+                root,
+                manifest,
+                path,
+                part: None,
+                progress,
+                saving: Mutex::new(Saving::Good),
+            });
         }
         let have_path = spool.path(root, "have");
         let have = fs::read(&have_path).ok().and_then(|bytes| Have::decode(&bytes, count));
@@ -139,7 +159,15 @@ impl Transfer {
         match prepared {
             Ok(part) => {
                 let progress = Mutex::new(Progress { have, unsafe_bytes: 0, finished: false });
-                Ok(Self { spool, root, manifest, path, part: Some(part), progress })
+                Ok(Self {
+                    spool,
+                    root,
+                    manifest,
+                    path,
+                    part: Some(part),
+                    progress,
+                    saving: Mutex::new(Saving::Good),
+                })
             }
             Err(error) => {
                 spool.release_promise(missing);
@@ -182,34 +210,47 @@ impl Transfer {
     /// Syncs what arrived, then writes down that it did: a restart believes only what is safe.
     fn checkpoint(&self) -> Result<(), BlobError> {
         let Some(part) = &self.part else { return Ok(()) };
-        let (have, covered) = {
+        let mut saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let have = {
             let mut progress = self.progress();
-            if progress.finished {
+            if progress.finished || progress.unsafe_bytes == 0 {
                 return Ok(());
             }
-            (progress.have.encode(), std::mem::take(&mut progress.unsafe_bytes))
+            progress.unsafe_bytes = 0;
+            progress.have.encode()
         };
+        self.sync(part, &mut saving)?;
         let path = self.spool.path(self.root, "have");
-        let saved = part.sync_data().map_err(failed("syncing", &self.path)).and_then(|()| {
-            platform::replace_file(&path, &have)
-                .map_err(|error| self.spool.write_failed(&path, have.len() as u64, error))
-        });
-        if saved.is_err() {
-            self.progress().unsafe_bytes += covered;
+        platform::replace_file(&path, &have)
+            .map_err(|error| self.spool.write_failed(&path, have.len() as u64, error))
+    }
+
+    fn sync(&self, part: &File, saving: &mut Saving) -> Result<(), BlobError> {
+        if *saving == Saving::Failed {
+            return Err(BlobError::Unsafe { root: self.root });
         }
-        saved
+        part.sync_data().map_err(|error| {
+            *saving = Saving::Failed;
+            failed("syncing", &self.path)(error)
+        })
     }
 
     fn finish(&self) -> Result<(), BlobError> {
-        let mut progress = self.progress();
-        let Some(part) = self.part.as_ref().filter(|_| !progress.finished) else { return Ok(()) };
-        let missing = progress.have.missing().iter().map(|range| range.end - range.start).sum();
-        if missing > 0 {
+        let mut saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = {
+            let progress = self.progress();
+            if progress.finished {
+                return Ok(());
+            }
+            progress.have.missing()
+        };
+        let missing = missing.iter().map(|range| range.end - range.start).sum();
+        let Some(part) = self.part.as_ref().filter(|_| missing == 0) else {
             return Err(BlobError::Incomplete { root: self.root, missing });
-        }
-        part.sync_data().map_err(failed("syncing", &self.path))?;
+        };
+        self.sync(part, &mut saving)?;
         self.spool.install(self.root, self.manifest.sealed_bytes(), &self.path)?;
-        progress.finished = true;
+        self.progress().finished = true;
         // A leftover is removed at the next start.
         drop(fs::remove_file(self.spool.path(self.root, "have")));
         Ok(())

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use scenemesh_protocol::ids::{ContentHash, JobId};
 use scenemesh_protocol::sealed::{
@@ -39,12 +40,21 @@ struct Sealing {
     key: BlobKey,
     path: PathBuf,
     claim: Claim,
+    installed: AtomicBool,
 }
 
 impl Drop for Sealing {
     fn drop(&mut self) {
-        // After a finish it has another name; before the first segment there is none. Leftovers go at the next start.
-        drop(fs::remove_file(&self.path));
+        if self.installed.load(Ordering::Acquire) {
+            return;
+        }
+        // Removing a long file takes its time. What stays behind goes at the next start.
+        let path = std::mem::take(&mut self.path);
+        let remove = move || drop(fs::remove_file(path));
+        match tokio::runtime::Handle::try_current() {
+            Ok(_) => drop(self.spool.tasks.start_blocking(remove).detach()),
+            Err(_) => remove(),
+        }
     }
 }
 
@@ -58,7 +68,13 @@ impl Sealer {
     pub(super) fn new(spool: Arc<Spool>) -> Self {
         let path = spool.dir.join(format!("{}.sealing", JobId::random()));
         let claim = Claim::new(spool.clone());
-        let sealing = Arc::new(Sealing { spool, key: BlobKey::generate(), path, claim });
+        let sealing = Arc::new(Sealing {
+            spool,
+            key: BlobKey::generate(),
+            path,
+            claim,
+            installed: AtomicBool::new(false),
+        });
         Self {
             sealing,
             file: None,
@@ -107,12 +123,14 @@ impl Sealer {
         let root = manifest.root();
         let (sealing, file) = (self.sealing.clone(), self.file.take());
         let finished = self.sealing.spool.tasks.blocking(move || {
-            let Sealing { spool, path, .. } = &*sealing;
+            let Sealing { spool, path, installed, .. } = &*sealing;
             if let Some(file) = file {
                 file.sync_data().map_err(failed("syncing", path))?;
             }
             spool.write_manifest(root, &manifest)?;
-            spool.install(root, sealed_bytes, path)
+            spool.install(root, sealed_bytes, path)?;
+            installed.store(true, Ordering::Release);
+            Ok(())
         });
         finished.await.map_err(|_| BlobError::Stopping)??;
         Ok(Sealed { root, key: self.sealing.key.clone(), bytes: self.bytes, sealed_bytes })

@@ -11,7 +11,6 @@ use std::time::Duration;
 use scenemesh_protocol::codec;
 use scenemesh_protocol::ids::ContentHash;
 use scenemesh_protocol::sealed::Manifest;
-use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
 use super::access::Access;
@@ -21,7 +20,7 @@ use crate::store::Finding;
 use crate::supervisor::Tasks;
 
 /// How long a sweep leaves a finished blob to whoever is about to journal it.
-const SWEEP_GRACE: Duration = Duration::from_mins(10);
+const SWEEP_GRACE: Duration = Duration::from_secs(600);
 /// Manifests kept at hand: one is read per segment that is served, and takes up to 2 MiB.
 const MANIFESTS: usize = 8;
 
@@ -238,16 +237,13 @@ impl Spool {
         Ok(())
     }
 
-    /// Waits for the right to transfer this root.
-    pub(super) async fn transfer(&self, root: ContentHash) -> OwnedMutexGuard<()> {
-        let turn = {
-            let mut state = self.state();
-            state.transfers.retain(|_, turn| turn.strong_count() > 0);
-            let turn = state.transfers.get(&root).and_then(Weak::upgrade).unwrap_or_default();
-            state.transfers.insert(root, Arc::downgrade(&turn));
-            turn
-        };
-        turn.lock_owned().await
+    /// Whoever locks this may change the files of an unfinished transfer of this root.
+    pub(super) fn turn(&self, root: ContentHash) -> Arc<tokio::sync::Mutex<()>> {
+        let mut state = self.state();
+        state.transfers.retain(|_, turn| turn.strong_count() > 0);
+        let turn = state.transfers.get(&root).and_then(Weak::upgrade).unwrap_or_default();
+        state.transfers.insert(root, Arc::downgrade(&turn));
+        turn
     }
 
     /// Makes room for a transfer: charges the quota unless an earlier try did, and promises the disk's bytes.
@@ -269,13 +265,13 @@ impl Spool {
 
     /// Removes all files of a root; gives what the quota gets back.
     pub(super) fn remove(&self, root: ContentHash) -> Result<u64, BlobError> {
-        let under_way =
-            |state: &State| state.transfers.get(&root).is_some_and(|turn| turn.strong_count() > 0);
+        // Held to the end, so that no new transfer begins among files that are going away.
+        let turn = self.turn(root).try_lock_owned();
         let (complete, part) = {
             let mut state = self.state();
             state.manifests.retain(|(of, _)| *of != root);
             let complete = state.complete.remove(&root);
-            let part = if under_way(&state) { None } else { state.parts.remove(&root) };
+            let part = if turn.is_ok() { state.parts.remove(&root) } else { None };
             let freed = complete.unwrap_or(0) + part.unwrap_or(0);
             state.used -= freed;
             (complete, part)

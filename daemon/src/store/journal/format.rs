@@ -178,6 +178,11 @@ fn entry_at(file: &[u8], offset: usize, start: u64) -> Option<RawEntry> {
     Some(RawEntry { kind: u16::from_le_bytes([content[0], content[1]]), at, body, crc })
 }
 
+/// The CRC of the encoded entry that these bytes begin with.
+pub(super) fn entry_crc(entry: &[u8]) -> u32 {
+    read_u32(&entry[4..])
+}
+
 /// The first mark of this journal behind `from` that stands where it says it stands.
 fn find_mark(file: &[u8], from: usize, header: &Header) -> Option<usize> {
     let bodies = file.get(from..)?.windows(MARK_BODY_LEN).enumerate();

@@ -16,6 +16,9 @@ use crate::store::index::Watermark;
 /// A segment that has grown to this many bytes is followed by a new one.
 pub(in crate::store) const SEGMENT_BYTES: u64 = 64 << 20;
 
+/// Bytes of the write buffer that are kept between batches.
+const KEEP_BUFFER: usize = 1 << 20;
+
 /// Why the journal cannot be opened. Nothing was changed by trying.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalOpenError {
@@ -26,6 +29,11 @@ pub enum JournalOpenError {
          restore this file from a backup or check the disk"
     )]
     Damaged { path: PathBuf, offset: usize },
+    #[error(
+        "the journal ends in {path} at position {end}, but records up to {acknowledged} were acknowledged; restore this \
+         file from a backup, or move the index directory away to go on without them"
+    )]
+    LostEnd { path: PathBuf, end: u64, acknowledged: u64 },
     #[error("the journal's segment {path} cannot be read: {why}")]
     Segment { path: PathBuf, why: String },
     #[error(
@@ -87,9 +95,12 @@ impl Current {
 
 impl Writer {
     /// Reads the whole journal, repairs a torn tail, and stands behind the last good commit.
+    ///
+    /// A tail that `indexed` knows of was acknowledged: its loss is damage, not an unfinished write.
     pub(in crate::store) fn open(
         dir: &Path,
         segment_bytes: u64,
+        indexed: Option<Watermark>,
         findings: &mut Vec<Finding>,
     ) -> Result<(Self, Loaded), JournalOpenError> {
         let io = |tried, path: &Path| {
@@ -136,7 +147,14 @@ impl Writer {
             let scan = format::scan(&file, &header);
             match scan.ending {
                 Ending::Clean => {}
-                Ending::Torn if newest => cut = Some((scan.good_len, file.len() - scan.good_len)),
+                Ending::Torn if newest => {
+                    let end = header.start + (scan.good_len - HEADER_LEN) as u64;
+                    if let Some(indexed) = indexed.filter(|it| it.journal == header.journal && it.end > end) {
+                        let acknowledged = indexed.end;
+                        return Err(JournalOpenError::LostEnd { path: path.clone(), end, acknowledged });
+                    }
+                    cut = Some((scan.good_len, file.len() - scan.good_len));
+                }
                 Ending::Torn => {
                     return Err(JournalOpenError::Damaged { path: path.clone(), offset: scan.good_len });
                 }
@@ -195,11 +213,21 @@ impl Writer {
             }
         }
         let Some(last) = written.entries.last() else { return Ok(written) };
-        let crc_at = (last.0 - base) as usize + 4;
-        let crc = self.buffer[crc_at..].first_chunk::<4>().map_or(0, |crc| u32::from_le_bytes(*crc));
+        let crc = format::entry_crc(&self.buffer[(last.0 - base) as usize..]);
         self.write_buffer()?;
+        self.buffer.shrink_to(KEEP_BUFFER);
         written.watermark = Some(Watermark { journal: self.journal, end: self.current.end(), crc });
         Ok(written)
+    }
+
+    /// Says, at an orderly end, that all of this was safe: what is missing at the next start is then damage.
+    pub(super) fn close(&mut self) -> Result<(), JournalError> {
+        if self.refusing.is_some() || self.current.len == HEADER_LEN as u64 {
+            return Ok(());
+        }
+        self.buffer.clear();
+        format::push_mark(&mut self.buffer, &self.journal, self.current.end());
+        self.write_buffer()
     }
 
     fn write_buffer(&mut self) -> Result<(), JournalError> {
@@ -251,6 +279,11 @@ impl Writer {
                 }
             }
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn break_file(&mut self, file: File) {
+        self.current.file = file;
     }
 
     fn refuse(&mut self, tried: &'static str, error: &io::Error) -> JournalError {
