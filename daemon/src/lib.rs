@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod executor;
 pub mod gpu;
+pub mod network;
 pub mod platform;
 pub mod scheduler;
 pub mod store;

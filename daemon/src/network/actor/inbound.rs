@@ -1,0 +1,199 @@
+//! What peers ask: Hello before everything else, then answered here or passed on.
+
+use libp2p::PeerId;
+use libp2p::request_response::{Event, InboundFailure, Message};
+use scenemesh_protocol::advert::{Advert, Inventory};
+use scenemesh_protocol::codec::{DecodeError, Message as _};
+use scenemesh_protocol::ids::BootId;
+use scenemesh_protocol::messages::{AdvertBatch, Decline, Done, Hello, Request, Response};
+use scenemesh_protocol::signed::Signed;
+
+use super::{Actor, Channel, Instant, NodeId, RosterEvent, TaskEvent, declined, swarm, wall_ms};
+use crate::network::adverts::{BATCH, Heard, fitting};
+use crate::network::peers::{Greeting, HELD, REQUESTS};
+use crate::network::{Reply, hello};
+
+impl Actor {
+    pub(super) fn on_control(
+        &mut self,
+        now: Instant,
+        event: Event<Result<Request, DecodeError>, Result<Response, DecodeError>>,
+    ) {
+        match event {
+            Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
+                self.on_request(now, &peer, request, channel);
+            }
+            Event::Message { message: Message::Response { request_id, response }, .. } => {
+                self.on_response(now, request_id, response);
+            }
+            Event::OutboundFailure { request_id, error, .. } => self.on_failure(now, request_id, &error),
+            Event::InboundFailure { peer, error, .. } => {
+                if !matches!(error, InboundFailure::ResponseOmission | InboundFailure::ConnectionClosed) {
+                    tracing::debug!(%peer, %error, "a request was not answered");
+                }
+            }
+            Event::ResponseSent { .. } => {}
+        }
+    }
+
+    fn on_request(
+        &mut self,
+        now: Instant,
+        peer_id: &PeerId,
+        request: Result<Request, DecodeError>,
+        channel: Channel,
+    ) {
+        let Some(node) = swarm::node_id(peer_id) else { return };
+        let Some(peer) = self.peers.get_mut(&node) else {
+            let refusal =
+                declined(Decline::NotAllowed, "not a member of this pool, as far as this node knows");
+            return self.answer(channel, refusal);
+        };
+        peer.last_seen_ms = Some(wall_ms());
+        if !peer.bucket.take(REQUESTS, now) {
+            return self.answer(channel, declined(Decline::Busy, "too many requests, slow down"));
+        }
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => return self.on_unreadable(now, node, &error, channel),
+        };
+        if let Request::Hello(hello) = request {
+            return self.on_hello(now, node, &hello, channel);
+        }
+        if peer.heard_boot.is_none() {
+            return self.answer(channel, declined(Decline::NoHello, "say hello first"));
+        }
+        if !peer.is_up() {
+            // Whoever hears the request must have heard before that the peer is up.
+            if peer.held.len() < HELD {
+                peer.held.push((request, channel));
+            } else {
+                self.answer(channel, declined(Decline::Busy, "the link is not ready yet, try again"));
+            }
+            return;
+        }
+        self.pass_on(now, node, request, channel);
+    }
+
+    /// Answers or hands up a request of a peer that is up.
+    pub(super) fn pass_on(&mut self, now: Instant, node: NodeId, request: Request, channel: Channel) {
+        match request {
+            Request::Hello(hello) => self.on_hello(now, node, &hello, channel),
+            Request::Adverts(batch) => {
+                self.absorb(now, node, &batch);
+                self.answer(channel, Done);
+            }
+            Request::AdvertSync(sync) => {
+                let mut adverts = self.adverts.lacking(&sync.have);
+                adverts.truncate(BATCH - 1);
+                adverts.extend(self.own.current().cloned());
+                self.answer(channel, AdvertBatch { adverts });
+            }
+            Request::Inventory(_) => {
+                let own_studio = self.peers.get(&node).map(|peer| peer.studio) == self.my_studio();
+                let inventory = self.own.inventory(own_studio);
+                self.answer(channel, fitting(&inventory, Inventory::LIMIT));
+            }
+            Request::Goodbye(_) => {
+                tracing::info!(peer = %node.short(), "a member leaves");
+                self.redial.goodbye(node);
+                self.adverts.left(&node);
+                self.table.stale = true;
+                self.answer(channel, Done);
+            }
+            request @ (Request::RosterSync(_) | Request::Roster(_)) => {
+                let reply = self.reply_through(channel);
+                self.outlets.roster.ask(RosterEvent::Request { from: node, request, reply });
+            }
+            request @ (Request::Offer(_)
+            | Request::Claim(_)
+            | Request::Grant(_)
+            | Request::Progress(_)
+            | Request::Finished(_)
+            | Request::Ack(_)
+            | Request::Cancel(_)
+            | Request::Probe(_)) => {
+                let reply = self.reply_through(channel);
+                self.outlets.tasks.ask(TaskEvent::Request { from: node, request, reply });
+            }
+        }
+    }
+
+    fn on_hello(&mut self, now: Instant, node: NodeId, hello: &Hello, channel: Channel) {
+        match self.hear_hello(now, node, hello) {
+            Ok(()) => match self.hello() {
+                Some(mine) => self.answer(channel, mine),
+                None => self.answer(channel, declined(Decline::Stopping, "this node is leaving")),
+            },
+            Err(words) => {
+                let detail = format!("this node says of the other: {words}");
+                self.answer(channel, declined(Decline::NotAllowed, detail));
+            }
+        }
+    }
+
+    fn on_unreadable(&mut self, now: Instant, node: NodeId, error: &DecodeError, channel: Channel) {
+        if let DecodeError::Version { theirs } = error {
+            let (lowest, highest) = hello::VERSIONS;
+            let words = format!("it speaks wire version {theirs}, this node {lowest} to {highest}");
+            self.end_session(node);
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.refuse(now, words);
+            }
+            self.table.stale = true;
+        }
+        self.answer(channel, declined(Decline::Unsupported, error.to_string()));
+    }
+
+    /// Takes adverts in, whoever brings them.
+    pub(super) fn absorb(&mut self, now: Instant, from: NodeId, batch: &AdvertBatch) {
+        for signed in batch.adverts.iter().take(BATCH) {
+            self.absorb_one(now, from, signed);
+        }
+    }
+
+    fn absorb_one(&mut self, now: Instant, from: NodeId, signed: &Signed<Advert>) {
+        let Some(main) = &self.main else { return };
+        let (me, peers) = (self.me, &self.peers);
+        let heard = |node: NodeId| {
+            let peer = peers.get(&node).filter(|_| node != me)?;
+            let linked: Option<BootId> = peer.heard_boot.filter(|_| peer.link().is_some());
+            Some(if node == from { Heard::Directly } else { Heard::FromOthers { linked } })
+        };
+        let Some(advert) = self.adverts.absorb(now, wall_ms(), &main.pool, signed, heard) else { return };
+        let node = advert.node;
+        for text in &advert.external {
+            if let Ok(address) = text.parse() {
+                self.redial.learn(now, node, swarm::split_node(&address).0, super::Source::Advert);
+            }
+        }
+        self.table.stale = true;
+        self.ask_for_inventory(now, node);
+    }
+
+    pub(super) fn answer(&mut self, channel: Channel, response: impl Into<Response>) {
+        if let Some(main) = &mut self.main {
+            // The asker may be gone; it will ask again.
+            drop(main.swarm.behaviour_mut().control.send_response(channel, Ok(response.into())));
+        }
+    }
+
+    /// A reply that answers through `channel` once somebody has sent or dropped it.
+    fn reply_through(&self, channel: Channel) -> Reply {
+        let (reply, answer) = Reply::channel();
+        self.replies.push(Box::pin(async move {
+            let busy = || declined(Decline::Busy, "too much to do, try again").into();
+            (channel, answer.await.unwrap_or_else(|_| busy()))
+        }));
+        reply
+    }
+
+    /// Whether our Hello to a peer failed on a link that seems to live.
+    pub(super) fn hello_again(&mut self, now: Instant, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node)
+            && matches!(peer.greeting, Greeting::Sent)
+        {
+            peer.hello_failed(now);
+        }
+    }
+}
