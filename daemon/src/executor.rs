@@ -1,1 +1,331 @@
+//! Runs tasks on the ComfyUIs beside this node: one slot per endpoint, one run per slot.
+//!
+//! Inputs and outputs cross this door only as sealed blobs; plaintext is streamed between the store and
+//! ComfyUI and never spooled here. When [`Event::Ended`] is out, the outputs are on disk and ComfyUI is clean.
 
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use scenemesh_protocol::advert::Hygiene;
+use scenemesh_protocol::ids::TaskId;
+use scenemesh_protocol::task::{Failure, FailureClass, InputFile, ModelName, OutputFile};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::store::Blobs;
+use crate::supervisor::Tasks;
+
+mod actor;
+mod comfyui;
+#[cfg(any(test, feature = "test-util"))]
+pub mod fake;
+pub mod graph;
+
+pub use comfyui::BadEndpoint;
+pub use comfyui::inventory::Inventory;
+
+use graph::Graph;
+
+/// Which ComfyUIs there are.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    pub endpoints: Vec<EndpointConfig>,
+    /// Tells this node's leftovers from those of other nodes that share a ComfyUI: letters and digits, stable
+    /// over restarts. The short node id will do.
+    pub owner: String,
+}
+
+/// One ComfyUI. The folders need to be given only where it runs in a container or on another host whose disks
+/// are mounted here; otherwise it is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointConfig {
+    /// `http://HOST:PORT`, optionally with a path in front of ComfyUI's own.
+    pub url: String,
+    pub input_dir: Option<PathBuf>,
+    pub output_dir: Option<PathBuf>,
+    pub temp_dir: Option<PathBuf>,
+}
+
+/// A slot: the position of its endpoint in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotId(pub u16);
+
+impl fmt::Display for SlotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "slot {}", self.0)
+    }
+}
+
+/// What a slot is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SlotState {
+    /// Not yet asked.
+    Starting,
+    /// `/system_stats` and `/object_info` answered, leftovers are swept.
+    Ready,
+    Busy {
+        task: TaskId,
+        attempt: u32,
+    },
+    NotReady {
+        why: String,
+    },
+}
+
+/// A device as ComfyUI sees it: the fallback where no driver tells more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceReading {
+    pub name: String,
+    /// `cuda`, `cpu`, `mps` …
+    pub kind: String,
+    pub vram_mib: Option<u32>,
+    pub vram_free_mib: Option<u32>,
+}
+
+/// A slot as everybody else sees it.
+#[derive(Clone, Debug)]
+pub struct SlotView {
+    pub slot: SlotId,
+    pub url: String,
+    pub state: SlotState,
+    /// As of the last time it answered; empty before that.
+    pub inventory: Arc<Inventory>,
+    /// Models of the latest runs, most recent first.
+    pub warm: Vec<ModelName>,
+    pub devices: Vec<DeviceReading>,
+    pub comfyui_version: String,
+    /// Whether a run's files can be removed afterwards.
+    pub hygiene: Hygiene,
+    /// Prompts in ComfyUI's queue that are not ours: its owner is at work.
+    pub others_queued: u32,
+}
+
+/// One attempt to run.
+#[derive(Clone)]
+pub struct Run {
+    pub slot: SlotId,
+    pub task: TaskId,
+    pub attempt: u32,
+    /// The graph in API format.
+    pub graph: Vec<u8>,
+    /// ComfyUI's `extra_data` as JSON, or nothing.
+    pub extra_data: Vec<u8>,
+    pub inputs: Vec<InputFile>,
+    pub previews: bool,
+    pub full_hygiene: bool,
+    /// Measured from the start of execution.
+    pub time_limit: Duration,
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run")
+            .field("slot", &self.slot)
+            .field("task", &self.task)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What happened to a run. After [`Event::Ended`] nothing more comes for its attempt.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// ComfyUI began to execute.
+    Started {
+        task: TaskId,
+        attempt: u32,
+    },
+    /// May be skipped when nobody keeps up.
+    Progress {
+        task: TaskId,
+        attempt: u32,
+        /// The node at work.
+        node: String,
+        step: u32,
+        max: u32,
+        nodes_done: u32,
+        nodes_total: u32,
+    },
+    /// A small picture of the work so far; may be skipped when nobody keeps up.
+    Preview {
+        task: TaskId,
+        attempt: u32,
+        /// Media type, `image/jpeg` for instance.
+        format: &'static str,
+        bytes: bytes::Bytes,
+    },
+    Ended {
+        task: TaskId,
+        attempt: u32,
+        outcome: Outcome,
+    },
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    Done {
+        /// Sealed and fsynced.
+        outputs: Vec<OutputFile>,
+        /// From ComfyUI's own start to its own end, without queue and transfers, in milliseconds.
+        exec_ms: u64,
+        /// What could not be removed from ComfyUI, in words; empty when it is clean.
+        left_behind: Vec<String>,
+    },
+    Failed(Failure),
+}
+
+/// Why a run was not accepted. Nothing happened yet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    #[error("there is no {0}; the configuration has fewer [[comfyui]] blocks")]
+    NoSuchSlot(SlotId),
+    #[error("{0} is busy with another task")]
+    Busy(SlotId),
+    #[error("the ComfyUI of {slot} is not ready: {why}")]
+    NotReady { slot: SlotId, why: String },
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// Handle to the executor; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Executor {
+    slots: watch::Receiver<Arc<Vec<SlotView>>>,
+    inboxes: Arc<Vec<mpsc::Sender<Command>>>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Run { run: Box<Run>, reply: oneshot::Sender<Result<(), RunError>> },
+    Cancel { task: TaskId, attempt: u32 },
+}
+
+/// Starts one actor per endpoint. Slots begin as [`SlotState::Starting`] and are probed at once.
+///
+/// # Errors
+/// When an endpoint's URL cannot be one of a ComfyUI.
+pub fn spawn(
+    config: Config,
+    store: Blobs,
+    tasks: &Tasks,
+) -> Result<(Executor, mpsc::Receiver<Event>), BadEndpoint> {
+    let mut backends: Vec<Box<dyn Backend>> = Vec::new();
+    for endpoint in config.endpoints {
+        backends.push(Box::new(comfyui::Comfyui::new(endpoint, &config.owner, store.clone())?));
+    }
+    Ok(spawn_with(backends, tasks))
+}
+
+/// Starts one actor per backend.
+pub fn spawn_with(backends: Vec<Box<dyn Backend>>, tasks: &Tasks) -> (Executor, mpsc::Receiver<Event>) {
+    actor::spawn(backends, tasks)
+}
+
+impl Executor {
+    /// All slots, kept up to date.
+    pub fn slots(&self) -> watch::Receiver<Arc<Vec<SlotView>>> {
+        self.slots.clone()
+    }
+
+    /// Checks a graph against what a slot's ComfyUI has, before a byte is moved. `inputs` are the names of the
+    /// files that come with the task. No I/O.
+    ///
+    /// # Errors
+    /// The failure the attempt would end with.
+    pub fn preflight(&self, slot: SlotId, graph: &[u8], inputs: &[String]) -> Result<(), Failure> {
+        let slots = self.slots.borrow().clone();
+        let Some(view) = slots.get(usize::from(slot.0)) else {
+            return Err(Failure::new(FailureClass::ComfyuiDied, RunError::NoSuchSlot(slot).to_string()));
+        };
+        let graph = Graph::parse(graph)
+            .map_err(|error| Failure::new(FailureClass::InvalidGraph, error.to_string()))?;
+        view.inventory.check(&graph, inputs)
+    }
+
+    /// Hands a run to its slot. Resolves when it is accepted, not when it has run; accepting the same attempt
+    /// twice is one run.
+    ///
+    /// # Errors
+    /// When the slot does not exist, is busy or not ready, or the node stops.
+    pub async fn run(&self, run: Run) -> Result<(), RunError> {
+        let inbox = self.inboxes.get(usize::from(run.slot.0)).ok_or(RunError::NoSuchSlot(run.slot))?;
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Run { run: Box::new(run), reply };
+        inbox.send(command).await.map_err(|_| RunError::Stopping)?;
+        answer.await.map_err(|_| RunError::Stopping)?
+    }
+
+    /// Cancels an attempt wherever it runs; [`Event::Ended`] follows if it did.
+    pub async fn cancel(&self, task: TaskId, attempt: u32) {
+        for inbox in self.inboxes.iter() {
+            // A closed inbox means the node is stopping, which cancels everything.
+            drop(inbox.send(Command::Cancel { task, attempt }).await);
+        }
+    }
+}
+
+/// What renders: ComfyUI, or a script in tests. Owned by one slot's actor, which calls one method at a time.
+pub trait Backend: Send + 'static {
+    fn url(&self) -> String;
+
+    /// Proves that work could start now, and tells what there is. The error is a sentence for people.
+    fn probe(&mut self) -> futures::future::BoxFuture<'_, Result<Probe, String>>;
+
+    /// Runs one attempt to its end, cleaning up behind it. When `stop` is cancelled it ends soon, as cancelled.
+    fn run<'a>(
+        &'a mut self,
+        run: &'a Run,
+        report: &'a Reporter,
+        stop: tokio_util::sync::CancellationToken,
+    ) -> futures::future::BoxFuture<'a, Outcome>;
+}
+
+/// What a ready backend tells.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    pub inventory: Arc<Inventory>,
+    pub warm: Vec<ModelName>,
+    pub devices: Vec<DeviceReading>,
+    pub comfyui_version: String,
+    pub hygiene: Hygiene,
+    pub others_queued: u32,
+}
+
+/// Where a backend says how its run is going.
+#[derive(Clone, Debug)]
+pub struct Reporter {
+    task: TaskId,
+    attempt: u32,
+    events: mpsc::Sender<Event>,
+}
+
+impl Reporter {
+    /// Execution began.
+    pub async fn started(&self) {
+        let event = Event::Started { task: self.task, attempt: self.attempt };
+        // Nobody listens only while the node stops.
+        drop(self.events.send(event).await);
+    }
+
+    /// Progress is dropped rather than waited with: the next one says more.
+    pub fn progress(&self, node: String, (step, max): (u32, u32), (nodes_done, nodes_total): (u32, u32)) {
+        let (task, attempt) = (self.task, self.attempt);
+        self.offer(Event::Progress { task, attempt, node, step, max, nodes_done, nodes_total });
+    }
+
+    pub fn preview(&self, format: &'static str, bytes: bytes::Bytes) {
+        let (task, attempt) = (self.task, self.attempt);
+        self.offer(Event::Preview { task, attempt, format, bytes });
+    }
+
+    fn offer(&self, event: Event) {
+        if self.events.capacity() > actor::KEPT_FOR_ENDINGS {
+            drop(self.events.try_send(event));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
