@@ -91,12 +91,8 @@ impl Node {
     }
 
     async fn init(&self, protection: Protection) -> Result<Founded, InitError> {
-        let founding = Founding {
-            pool: "aurora".into(),
-            studio: "amber".into(),
-            name: "ws-00".into(),
-            protection,
-        };
+        let founding =
+            Founding { pool: "aurora".into(), studio: "amber".into(), name: "ws-00".into(), protection };
         self.membership.init(founding).await
     }
 
@@ -104,7 +100,11 @@ impl Node {
         self.invite_with(new_studio, None).await
     }
 
-    async fn invite_with(&self, new_studio: Option<&str>, passphrase: Option<&str>) -> Result<Issued, InviteError> {
+    async fn invite_with(
+        &self,
+        new_studio: Option<&str>,
+        passphrase: Option<&str>,
+    ) -> Result<Issued, InviteError> {
         self.porch().await;
         let terms = InviteTerms {
             roles: Roles::ALL,
@@ -114,7 +114,12 @@ impl Node {
         self.membership.invite(terms, passphrase.map(|text| Zeroizing::new(text.to_owned()))).await
     }
 
-    async fn join(&self, code: &str, name: &str, protection: Option<Protection>) -> Result<JoinOutcome, JoinError> {
+    async fn join(
+        &self,
+        code: &str,
+        name: &str,
+        protection: Option<Protection>,
+    ) -> Result<JoinOutcome, JoinError> {
         let joining = Joining { code: Zeroizing::new(code.to_owned()), name: name.into(), protection };
         self.membership.join(joining).await
     }
@@ -365,10 +370,7 @@ async fn a_sealed_admin_key_locks_invites_over_a_restart() {
     let sealed = || Protection::Passphrase(Zeroizing::new("correct horse".to_owned()));
     let founded = amber.init(sealed()).await.unwrap();
     assert!(founded.recovery_code.starts_with("smeshkey1"));
-    assert!(matches!(
-        amber.invite(None).await,
-        Err(InviteError::Keys(KeysError::NeedsPassphrase { .. }))
-    ));
+    assert!(matches!(amber.invite(None).await, Err(InviteError::Keys(KeysError::NeedsPassphrase { .. }))));
     let issued = amber.invite_with(None, Some("correct horse")).await.unwrap();
     let amber = amber.restart().await;
     let view = amber.membership.pool().await.unwrap();
