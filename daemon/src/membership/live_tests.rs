@@ -344,8 +344,8 @@ async fn bad_invites_are_told_apart() {
     assert!(matches!(second.join(cut, "x", None).await, Err(JoinError::Code(BadInvite::Damaged))));
     let own = amber.join(&issued.code, "x", None).await;
     assert!(matches!(own, Err(JoinError::Cannot(CannotJoin::OwnInvite))), "{own:?}");
-    let pool = amber.membership.pool().await.unwrap().pool;
-    let foreign = Invite::new(pool, amber.id(), InviteSecret::generate(), amber.porch().await);
+    let PoolView { pool, studio, .. } = amber.membership.pool().await.unwrap();
+    let foreign = Invite::new(pool, amber.id(), studio, InviteSecret::generate(), amber.porch().await);
     let refused = refusal(second.join(&foreign.to_code(), "ws-01", None).await);
     assert_eq!(refused.reason, Some(JoinRefusal::UnknownInvite));
     let taken = refusal(second.join(&issued.code, "ws-00", None).await);

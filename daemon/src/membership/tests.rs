@@ -422,6 +422,7 @@ fn used_expired_foreign_and_guessed_invites_have_their_own_words() {
     let foreign = Invite::new(
         village.roster(0).pool(),
         village.id(0),
+        village.roster(0).settings().studios[0].id,
         InviteSecret::generate(),
         ["/ip4/1.2.3.4/tcp/1"],
     );
