@@ -256,7 +256,8 @@ impl Actor {
                 let waited = self.state.circle.is_none();
                 let (step, mut response) = next.on_porch(from, &address, request, Instant::now(), now_ms);
                 if let PorchResponse::Join(JoinReply::Admitted { addresses, .. }) = &mut response {
-                    addresses.extend(self.network.listening().borrow().main.iter().take(ADDRESSES).cloned());
+                    addresses
+                        .extend(self.network.listening().borrow().told_main.iter().take(ADDRESSES).cloned());
                 }
                 if self.keep_or_log(next, step).await {
                     reply.send(response);
