@@ -50,8 +50,6 @@ const COMMANDS_WAITING: usize = 16;
 pub struct Config {
     /// The data directory.
     pub dir: PathBuf,
-    /// Addresses under which others reach the main swarm from outside, as the network has them; best first.
-    pub external: Vec<String>,
     /// How often a pending join asks again.
     pub ask_every: Duration,
     /// How often one connected member is asked for what is missing here, in case a push was lost.
@@ -62,7 +60,6 @@ impl Config {
     pub fn at(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
-            external: Vec::new(),
             ask_every: Duration::from_secs(3),
             sync_every: Duration::from_secs(30),
         }

@@ -7,3 +7,6 @@ pub mod record;
 pub mod renderer;
 pub mod requester;
 pub mod view;
+
+#[cfg(test)]
+mod tests;

@@ -259,9 +259,9 @@ impl Actor {
                 let mut next = self.state.clone();
                 let waited = self.state.circle.is_none();
                 let (step, mut response) = next.on_porch(from, &address, request, Instant::now(), now_ms);
-                if let PorchResponse::Join(JoinReply::Admitted { addresses: told, .. }) = &mut response {
-                    let main = addresses::mains(&self.config.external, &self.network.listening().borrow().main);
-                    told.extend(main.into_iter().take(ADDRESSES));
+                if let PorchResponse::Join(JoinReply::Admitted { addresses, .. }) = &mut response {
+                    addresses
+                        .extend(self.network.listening().borrow().told_main.iter().take(ADDRESSES).cloned());
                 }
                 if self.keep_or_log(next, step).await {
                     reply.send(response);

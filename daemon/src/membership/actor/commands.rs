@@ -10,7 +10,6 @@ use super::super::keys::KeysError;
 use super::super::{
     ApproveError, Founded, Founding, InitError, InviteError, Issued, Joining, LeaveError, LeftPool,
 };
-use super::super::addresses;
 use super::*;
 
 impl Actor {
@@ -111,7 +110,7 @@ impl Actor {
             return Err(CannotInvite::NoAdminKey { studio: self.state.own_studio() }.into());
         }
         let now_ms = wall_ms();
-        let porch = addresses::porches(&self.config.external, &self.network.listening().borrow().porch);
+        let porch = self.network.listening().borrow().told_porch.clone();
         let mut next = self.state.clone();
         let (step, invite, expires_ms) = next.invite(terms, InviteSecret::generate(), &porch, now_ms)?;
         self.keep(next, step).await?;
