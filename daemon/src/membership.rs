@@ -58,11 +58,7 @@ pub struct Config {
 
 impl Config {
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self {
-            dir: dir.into(),
-            ask_every: Duration::from_secs(3),
-            sync_every: Duration::from_secs(30),
-        }
+        Self { dir: dir.into(), ask_every: Duration::from_secs(3), sync_every: Duration::from_secs(30) }
     }
 }
 
@@ -253,7 +249,8 @@ pub async fn spawn(
     let (standing_sender, standing) = watch::channel(Arc::new(Standing::Alone));
     let (roster_sender, roster) = watch::channel(None);
     let outlets = actor::Outlets { standing: standing_sender, roster: roster_sender };
-    let actor = actor::Actor::restore(config, &keys, store.journal, network, outlets, replay, tasks.clone()).await?;
+    let actor =
+        actor::Actor::restore(config, &keys, store.journal, network, outlets, replay, tasks.clone()).await?;
     tasks.spawn("membership", actor.run(inbox, events));
     Ok(Membership { commands, standing, roster })
 }

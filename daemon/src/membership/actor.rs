@@ -316,5 +316,4 @@ impl Actor {
             self.ask(peer);
         }
     }
-
 }

@@ -62,10 +62,7 @@ impl Node {
             sync_every: Duration::from_secs(1),
             ..Config::at(dir.path())
         };
-        let membership =
-            spawn(config, keys, store, network.clone(), roster, &replay, &tasks)
-                .await
-                .unwrap();
+        let membership = spawn(config, keys, store, network.clone(), roster, &replay, &tasks).await.unwrap();
         Self { dir, membership, network, supervisor, _tasks: task_events }
     }
 

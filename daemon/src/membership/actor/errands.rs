@@ -223,7 +223,9 @@ impl Actor {
             }
             Returned::Knocked { knocked, leaves, answer } => {
                 let outcome = match *knocked {
-                    Ok(_) if leaves != self.leaves => Err(JoinError::Declined("the join was given up".into())),
+                    Ok(_) if leaves != self.leaves => {
+                        Err(JoinError::Declined("the join was given up".into()))
+                    }
                     Ok(knocked) => self.on_knocked(knocked, now_ms).await,
                     Err(error) => Err(error),
                 };
