@@ -13,6 +13,7 @@ use scenemesh_protocol::roster::Roster;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::addresses;
 use super::joining::JoinOutcome;
 use super::keys::{AdminFile, NodeKeys};
 use super::state::{Asked, Fact, Me, State, Step};
@@ -66,6 +67,8 @@ pub(super) struct Actor {
     returned: mpsc::Sender<Returned>,
     returns: Option<mpsc::Receiver<Returned>>,
     errands: usize,
+    /// How often this node left a pool or gave up joining one.
+    leaves: u64,
     /// Members being asked what is missing here; true: ask once more afterwards.
     asking: BTreeMap<NodeId, bool>,
     visited: BTreeMap<NodeId, Instant>,
@@ -115,6 +118,7 @@ impl Actor {
             returned,
             returns: Some(returns),
             errands: 0,
+            leaves: 0,
             asking: BTreeMap::new(),
             visited: BTreeMap::new(),
             questioned: None,
@@ -240,9 +244,9 @@ impl Actor {
         let now_ms = wall_ms();
         match event {
             RosterEvent::Hello { peer, digest } => {
-                let step = self.state.on_hello(peer, digest);
-                let next = self.state.clone();
-                self.keep_or_log(next, step).await;
+                if self.state.differs(&digest) {
+                    self.ask(peer);
+                }
             }
             RosterEvent::Request { from, request, reply } => {
                 let mut next = self.state.clone();
@@ -268,7 +272,7 @@ impl Actor {
             }
             RosterEvent::ShutOut { peer, address } => {
                 if self.state.is_member(now_ms) {
-                    self.visit(peer, errands::porches_near(&address), false);
+                    self.visit(peer, addresses::porches_near(&address), false);
                 }
             }
         }
@@ -313,9 +317,4 @@ impl Actor {
         }
     }
 
-    /// A copy to decide on, unless the node is stopping.
-    fn asked_now(&self) -> Option<(Asked, Arc<Me>)> {
-        let asked = self.state.pending_question(wall_ms())?.clone();
-        Some((asked, self.state.me.clone()))
-    }
 }

@@ -82,7 +82,7 @@ impl State {
     /// Name of this node's own studio.
     pub(super) fn own_studio(&self) -> String {
         match (self.roster(), &self.place) {
-            (Some(roster), Some(place)) => super::roster::studio_name(roster, &place.studio),
+            (Some(roster), Some(place)) => super::rights::studio_name(roster, &place.studio),
             _ => "its studio".into(),
         }
     }
@@ -234,7 +234,7 @@ impl State {
             SignedRecord::Revoked(_) => None,
         });
         if let Some(other) = before.as_ref().filter(|member| member.studio != studio) {
-            let name = super::roster::studio_name(circle.roster(), &other.studio);
+            let name = super::rights::studio_name(circle.roster(), &other.studio);
             let words = format!("this node's key belongs to {name} already; join with a new data directory");
             return Err(Refusal::new(JoinRefusal::RevokedKey, words));
         }
@@ -391,7 +391,7 @@ impl State {
         let decided = circle.roster().settings().epoch > settings.epoch;
         if !proposal.mine {
             proposal.mine = true;
-            proposal.signed_by.push(super::roster::studio_name(circle.roster(), &own));
+            proposal.signed_by.push(super::rights::studio_name(circle.roster(), &own));
         }
         Ok((step, Approved { proposal, decided }))
     }
@@ -461,7 +461,7 @@ fn check_name(
         return Ok(());
     }
     let free = (2..).map(|n: u32| format!("{name}-{n}")).find(|name| !taken(name)).unwrap_or_default();
-    let studio = super::roster::studio_name(roster, studio);
+    let studio = super::rights::studio_name(roster, studio);
     let words = format!("{studio} has a node named {name} already; join with --name {free}");
     Err(Refusal::new(JoinRefusal::NameTaken, words))
 }

@@ -175,6 +175,11 @@ impl State {
                 return (step, Err(JoinRefused { reason: Some(reason), words }));
             }
         };
+        if let Some(roster) = self.roster().filter(|roster| roster.pool() != asked.pool) {
+            // Another command was faster; the invite stays redeemed for this node's key.
+            let words = format!("this node is in {} by now; run leave first", roster.settings().pool_name);
+            return (step, Err(JoinRefused { reason: None, words }));
+        }
         let before = self.clone();
         if self.asked.as_ref() != Some(&asked) {
             self.asked = Some(asked.clone());

@@ -63,7 +63,7 @@ impl Node {
             ..Config::at(dir.path())
         };
         let membership =
-            spawn(config, &keys, store.journal.clone(), network.clone(), roster, &replay, &tasks)
+            spawn(config, keys, store, network.clone(), roster, &replay, &tasks)
                 .await
                 .unwrap();
         Self { dir, membership, network, supervisor, _tasks: task_events }

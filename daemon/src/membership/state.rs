@@ -312,10 +312,9 @@ impl State {
         step.show.extend(self.asked.as_ref().map(|asked| asked.inviter));
     }
 
-    /// A peer said Hello with its roster's digest.
-    pub(super) fn on_hello(&self, peer: NodeId, digest: RosterDigest) -> Step {
-        let differs = self.roster().is_some_and(|roster| roster.digest() != digest);
-        Step { ask: if differs { vec![peer] } else { Vec::new() }, ..Step::default() }
+    /// Whether a peer that said Hello with this digest knows another roster.
+    pub(super) fn differs(&self, digest: &RosterDigest) -> bool {
+        self.roster().is_some_and(|roster| roster.digest() != *digest)
     }
 
     /// A member asks or tells something about the roster.

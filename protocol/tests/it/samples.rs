@@ -466,7 +466,11 @@ fn porch(all: &mut Vec<Sample>) {
     add("PorchRequest::Standing", StandingGet { key: key(3).public() }.into());
 
     let mut add = |name, response: PorchResponse| all.push(Sample { name, frame: response.encode() });
-    let admitted = JoinReply::Admitted { settings: vec![signed_settings()], records: records() };
+    let admitted = JoinReply::Admitted {
+        settings: vec![signed_settings()],
+        records: records(),
+        addresses: vec!["/ip4/192.168.1.5/tcp/7872".into()],
+    };
     add("PorchResponse::Join, admitted", admitted.into());
     add(
         "PorchResponse::Join, locked",

@@ -173,6 +173,7 @@ impl Actor {
         let peers = self.network.peers().borrow().clone();
         let told = peers.peers.values().filter(|peer| peer.link == Link::Up).count();
         self.keep(next, step).await?;
+        self.leaves += 1;
         // The network says goodbye before it closes.
         self.network.stop().await;
         self.open = None;
