@@ -104,6 +104,7 @@ pub struct Events {
 
 /// Links that come and go, and what peers ask about tasks.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "requests are the common case, links the rare one")]
 pub enum TaskEvent {
     /// Hello was answered; requests may be sent. A peer that restarted is down first.
     PeerUp {
@@ -292,6 +293,7 @@ pub enum RequestError {
     Stopping,
 }
 
+#[expect(clippy::large_enum_variant, reason = "requests are the common case, the others are rare")]
 enum Command {
     Start { pool: PoolId, done: oneshot::Sender<Result<(), StartError>> },
     OpenPorch { done: oneshot::Sender<Result<(), StartError>> },

@@ -11,7 +11,7 @@ use futures::stream::FuturesUnordered;
 use libp2p::identity::Keypair;
 use libp2p::request_response::OutboundRequestId;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, StreamProtocol, Swarm};
+use libp2p::{Multiaddr, StreamProtocol, Swarm, TransportError};
 use scenemesh_protocol::ids::{BootId, NodeId, PoolId, StudioId, random_bytes};
 use scenemesh_protocol::keys::SecretKey;
 use scenemesh_protocol::messages::{self, Decline, Goodbye, PorchResponse, Request, Response};
@@ -26,8 +26,8 @@ use super::exchange::{Pending, Purpose};
 use super::peers::{Channel, Peer};
 use super::redial::{Redial, Source};
 use super::{
-    Command, Config, Identity, Listening, NetworkError, PeerTable, PeerView, Publication, RequestError, RosterEvent,
-    RosterView, StartError, TaskEvent, addresses, declined, porch, swarm, transfer,
+    Command, Config, Identity, Listening, NetworkError, PeerTable, PeerView, Publication, RequestError,
+    RosterEvent, RosterView, StartError, TaskEvent, addresses, declined, porch, swarm, transfer,
 };
 use crate::clock::wall_ms;
 use crate::supervisor::Tasks;
@@ -44,7 +44,7 @@ const TABLE_PAUSE: Duration = Duration::from_millis(50);
 /// A stop waits this long for goodbyes to be answered.
 const GOODBYE: Duration = Duration::from_millis(500);
 /// A link of members stays open without any traffic.
-const IDLE: Duration = Duration::from_hours(1);
+const IDLE: Duration = Duration::from_secs(60 * 60);
 /// Learnt addresses are written at most this often.
 const ADDRESSES_PAUSE: Duration = Duration::from_secs(10);
 /// Release, for people.
@@ -408,14 +408,19 @@ impl Actor {
             if *node == self.me {
                 continue;
             }
-            self.peers.entry(*node).or_insert_with(|| Peer::new(*studio, now)).studio = *studio;
+            let peer = self.peers.entry(*node).or_insert_with(|| Peer::new(*studio, now));
+            if peer.studio != *studio {
+                // It may show more now, or less.
+                peer.inventory = None;
+                peer.studio = *studio;
+            }
             if let Some(main) = &mut self.main {
                 main.swarm.behaviour_mut().allowed.allow_peer(swarm::peer_id(*node));
             }
         }
         self.adverts.retain(|node| members.contains_key(node));
         self.redial.set_members(now, &members.keys().copied().collect());
-        self.table.stale = true;
+        self.build_table(now);
         self.dial_due(now);
     }
 
@@ -426,7 +431,7 @@ impl Actor {
             Some(porch::HostEvent::Listening) => self.tell_listening(),
             Some(porch::HostEvent::Asked { event, answer, channel }) => {
                 // A full inbox drops the event and its reply with it; the answer below then says that we are busy.
-                self.outlets.roster.ask(event);
+                self.outlets.roster.ask(*event);
                 self.porch_replies.push(Box::pin(async move {
                     let busy = || declined(Decline::Busy, "too much to do, try again").into();
                     (channel, answer.await.unwrap_or_else(|_| busy()))
@@ -441,6 +446,7 @@ impl Actor {
             self.save_addresses_soon();
         }
         if let Some(stopping) = &self.stopping {
+            self.ticked_at = now;
             if stopping.goodbyes == 0 || stopping.deadline <= now {
                 self.close(now);
             }
@@ -538,14 +544,13 @@ fn protocol(name: String) -> StreamProtocol {
 
 fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, addresses: &[Multiaddr]) -> Result<(), StartError> {
     for address in addresses {
-        swarm.listen_on(address.clone()).map_err(|error| StartError::Listen {
-            address: address.to_string(),
-            cause: match error {
-                libp2p::TransportError::MultiaddrNotSupported(_) => {
-                    "not a kind of address to listen on".into()
-                }
-                libp2p::TransportError::Other(error) => error.to_string(),
-            },
+        let failed = |cause: String| StartError::Listen { address: address.to_string(), cause };
+        swarm::probe_free(address).map_err(|error| failed(error.to_string()))?;
+        swarm.listen_on(address.clone()).map_err(|error| {
+            failed(match error {
+                TransportError::MultiaddrNotSupported(_) => "not a kind of address to listen on".into(),
+                TransportError::Other(error) => error.to_string(),
+            })
         })?;
     }
     Ok(())

@@ -74,7 +74,7 @@ impl Main {
 
 fn neighbours(keypair: &Keypair) -> Option<mdns::tokio::Behaviour> {
     let config = mdns::Config {
-        ttl: Duration::from_mins(2),
+        ttl: Duration::from_secs(2 * 60),
         query_interval: Duration::from_secs(30),
         enable_ipv6: false,
     };
