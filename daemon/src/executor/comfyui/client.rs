@@ -406,6 +406,22 @@ pub(super) async fn next_message(socket: &mut Socket) -> Option<Message> {
     socket.next().await?.ok()
 }
 
+/// Closes a socket and waits until the server has done so too: when ComfyUI's handler of a socket ends, it removes
+/// whatever is registered under the client id, also a newer socket. Gives what was still on its way.
+pub(super) async fn hang_up(mut socket: Socket) -> Vec<Message> {
+    let mut late = Vec::new();
+    let closing = async {
+        socket.close(None).await?;
+        while let Some(Ok(message)) = socket.next().await {
+            late.push(message);
+        }
+        Ok::<_, tungstenite::Error>(())
+    };
+    // A server that does not answer has its reasons; silence then leads here again.
+    drop(tokio::time::timeout(CONNECT, closing).await);
+    late
+}
+
 /// `[number, prompt_id, prompt, extra_data, outputs, …]`
 fn read_queued(row: &Value) -> Option<Queued> {
     let row = row.as_array()?;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{CallError, Client, Socket, next_message};
+use super::client::{CallError, Client, Socket, hang_up, next_message};
 use super::deliver::Sink;
 use super::frames;
 use super::rewrite::Streamed;
@@ -30,6 +30,8 @@ const RETRY: Duration = if cfg!(test) { Duration::from_millis(50) } else { Durat
 const REFUSALS: u32 = 4;
 /// Longest time without any sensible answer: loading a large model from a slow disk blocks the interpreter.
 const MUTE: Duration = Duration::from_secs(120);
+/// Reconciliations in silence after which the socket is opened anew. Silence is normal while a model loads.
+const SILENCES: u32 = if cfg!(test) { 3 } else { 8 };
 /// Times in a row that a prompt must be found nowhere.
 const MISSES: u32 = 3;
 /// How long an interrupt may take: it is looked at between steps, and one step can be long.
@@ -56,6 +58,8 @@ pub(super) struct Following<'a> {
     started: Option<Instant>,
     ended: Option<Instant>,
     previewed: Option<Instant>,
+    /// Reconciliations since the socket last said something of ours.
+    silent: u32,
     doubts: Doubts,
 }
 
@@ -86,6 +90,7 @@ impl<'a> Following<'a> {
             started: None,
             ended: None,
             previewed: None,
+            silent: 0,
             doubts: Doubts::default(),
         }
     }
@@ -121,8 +126,12 @@ impl<'a> Following<'a> {
                         Some(message) => match self.hear(message, sink).await? {
                             Heard::Nothing => {}
                             Heard::Ended => ask_at = now,
-                            _ if self.ended.is_none() => ask_at = now + RECONCILE,
-                            _ => {}
+                            _ => {
+                                self.silent = 0;
+                                if self.ended.is_none() {
+                                    ask_at = now + RECONCILE;
+                                }
+                            }
                         },
                     }
                 }
@@ -139,7 +148,15 @@ impl<'a> Following<'a> {
                         None => ask_at = now + RECONCILE,
                     }
                     self.note_start(now).await;
-                    if socket.is_none() && self.doubts.mute_since.is_none() && self.ended.is_none() {
+                    self.silent += 1;
+                    let deaf = socket.is_none() || (self.started.is_some() && self.silent > SILENCES);
+                    if deaf && self.doubts.mute_since.is_none() && self.ended.is_none() {
+                        self.silent = 0;
+                        if let Some(old) = socket.take() {
+                            for message in hang_up(old).await {
+                                self.hear(message, sink).await?;
+                            }
+                        }
                         socket = self.client.socket(self.client_id).await.ok();
                     }
                 }

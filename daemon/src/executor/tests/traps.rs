@@ -89,6 +89,25 @@ async fn a_silent_socket_is_made_up_for_by_history_and_queue() {
 }
 
 #[tokio::test]
+async fn a_socket_that_stays_silent_is_opened_anew() {
+    let (mut bench, _stub) = against(|stub, id| {
+        async move {
+            stub.until(|state| state.sockets == 1).await;
+            stub.run(&id);
+            stub.until(|state| state.sockets == 2).await;
+            stub.frame("progress", json!({"value": 3, "max": 8, "node": "2", "prompt_id": id}));
+            stub.finish(&id);
+        }
+        .boxed()
+    })
+    .await;
+    bench.ready().await;
+    let story = bench.perform(run_of(&video())).await;
+    assert!(story.progress.iter().any(|(node, step, ..)| (node.as_str(), *step) == ("2", 3)));
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn a_crash_in_the_middle_is_noticed_and_parks_the_slot() {
     let (mut bench, _stub) = against(|stub, id| {
         async move {
