@@ -131,7 +131,9 @@ pub struct Needs {
 pub enum SubmitError {
     #[error(transparent)]
     Graph(#[from] GraphError),
-    #[error("the workflow takes {bytes} bytes, at most {GRAPH_LIMIT} are allowed: give large files with --input")]
+    #[error(
+        "the workflow takes {bytes} bytes, at most {GRAPH_LIMIT} are allowed: give large files with --input"
+    )]
     TooLarge { bytes: usize },
     #[error("a job of {count} tasks: between 1 and {COUNT_LIMIT} are allowed")]
     Count { count: u32 },

@@ -258,7 +258,7 @@ impl Actor {
         }
         for (reply, count) in self.confirm.drain(..) {
             // A caller that went away does not mind.
-            drop(reply.send(count));
+            let _ = reply.send(count);
         }
         self.tell_news();
         self.tell_load();

@@ -135,13 +135,28 @@ impl fmt::Display for JobState {
 #[derive(Clone, Debug)]
 pub enum JobEvent {
     /// A job came, or ended, or goes on again.
-    Job { job: JobId },
+    Job {
+        job: JobId,
+    },
     /// A task changed in more than its progress.
-    Task { job: JobId, task: Arc<TaskView> },
-    Progress { job: JobId, task: TaskId, progress: Progress },
+    Task {
+        job: JobId,
+        task: Arc<TaskView>,
+    },
+    Progress {
+        job: JobId,
+        task: TaskId,
+        progress: Progress,
+    },
     /// A newer preview picture can be had.
-    Preview { job: JobId, task: TaskId },
-    Log { job: JobId, line: LogLine },
+    Preview {
+        job: JobId,
+        task: TaskId,
+    },
+    Log {
+        job: JobId,
+        line: LogLine,
+    },
 }
 
 /// One line of a task's story.

@@ -4,8 +4,8 @@ use scenemesh_protocol::ids::TaskId;
 
 use super::{Actor, Inbound};
 use crate::scheduler::record::RequesterRecord;
-use crate::scheduler::requester::{Action, Input};
 use crate::scheduler::renderer;
+use crate::scheduler::requester::{Action, Input};
 use crate::scheduler::view::{JobEvent, LogLine};
 use crate::scheduler::{Command, Id, ResolveError};
 use crate::store::Entry;
@@ -70,7 +70,7 @@ impl Actor {
             Command::Drain { draining, reply } => {
                 self.draining = draining;
                 self.feed(Inbound::Renderer(renderer::Input::Drain(draining)));
-                drop(reply.send(()));
+                let _ = reply.send(());
             }
         }
         Ok(())
@@ -86,9 +86,7 @@ impl Actor {
             Id::Task(task) => vec![task],
             Id::Job(job) => {
                 let known = self.requester.jobs().job(&job);
-                known.map_or_else(Vec::new, |job| {
-                    job.submission.tasks.iter().map(|plan| plan.task).collect()
-                })
+                known.map_or_else(Vec::new, |job| job.submission.tasks.iter().map(|plan| plan.task).collect())
             }
         }
     }
@@ -103,7 +101,9 @@ impl Actor {
                 let done = |state: crate::scheduler::TaskPhase| state == crate::scheduler::TaskPhase::Done;
                 let open = view.tasks.iter().find(|task| !task.state.is_over());
                 let stuck = open.or_else(|| view.tasks.iter().find(|task| !done(task.state)));
-                let Some(task) = stuck else { return Some(format!("all {} tasks are done", view.tasks.len())) };
+                let Some(task) = stuck else {
+                    return Some(format!("all {} tasks are done", view.tasks.len()));
+                };
                 if view.tasks.len() == 1 {
                     return Some(task.why.clone());
                 }

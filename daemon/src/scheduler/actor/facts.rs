@@ -54,10 +54,11 @@ struct Lists {
 
 impl Lists {
     fn update(&mut self, slots: &[SlotView]) {
-        let same = self.made_of.len() == slots.len()
-            && self.made_of.iter().zip(slots).all(|((list, ready), view)| {
-                Arc::ptr_eq(list, &view.inventory) && *ready == is_ready(view)
-            });
+        let same =
+            self.made_of.len() == slots.len()
+                && self.made_of.iter().zip(slots).all(|((list, ready), view)| {
+                    Arc::ptr_eq(list, &view.inventory) && *ready == is_ready(view)
+                });
         if same {
             return;
         }
@@ -153,7 +154,12 @@ impl Picture {
             my_studio: me.map(|member| member.studio),
             renders: me.is_some_and(|member| member.roles.render),
             members: members.collect(),
-            slots: self.slots.iter().zip(&self.lists.per_slot).map(|(view, list)| self.slot(view, list)).collect(),
+            slots: self
+                .slots
+                .iter()
+                .zip(&self.lists.per_slot)
+                .map(|(view, list)| self.slot(view, list))
+                .collect(),
         }
     }
 
@@ -168,8 +174,7 @@ impl Picture {
         let renders = self.roster.as_ref().and_then(|roster| roster.member(&self.me, now_ms));
         let renders = renders.is_some_and(|member| member.roles.render);
         let card = self.card(slots_free);
-        let availability =
-            if renders && !draining { Availability::Available } else { Availability::NotNow };
+        let availability = if renders && !draining { Availability::Available } else { Availability::NotNow };
         Publication {
             availability,
             hygiene: card.hygiene,

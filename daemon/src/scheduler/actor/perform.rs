@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use scenemesh_protocol::envelope::{
     Desk, GrantPayload, Recipient, Refused, Standing, judge_header, open_header,
 };
@@ -32,11 +31,7 @@ const FETCHED_AT_ONCE: usize = 4;
 
 impl Actor {
     /// Starts work that ends with an input for one of the machines, unless the node stops first.
-    fn errand(
-        &self,
-        name: &'static str,
-        work: impl Future<Output = Option<Inbound>> + Send + 'static,
-    ) {
+    fn errand(&self, name: &'static str, work: impl Future<Output = Option<Inbound>> + Send + 'static) {
         let (reports, stopping) = (self.reports.clone(), self.tasks.stopping());
         self.tasks.spawn(name, async move {
             let report = async {
@@ -147,7 +142,11 @@ impl Actor {
         self.errand("sweep blobs", async move {
             match blobs.sweep(keep).await {
                 Ok(swept) if swept.blobs > 0 => {
-                    tracing::info!(blobs = swept.blobs, bytes = swept.bytes, "removed blobs that nobody names");
+                    tracing::info!(
+                        blobs = swept.blobs,
+                        bytes = swept.bytes,
+                        "removed blobs that nobody names"
+                    );
                 }
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "sweeping the blobs"),
@@ -175,9 +174,8 @@ impl Actor {
     }
 
     fn seal_grant(&mut self, node: NodeId, task: TaskId, attempt: u32, claim: ClaimId, class: Class) {
-        let answer = move |sealed| {
-            Inbound::Requester(requester::Input::GrantSealed { task, node, claim, sealed })
-        };
+        let answer =
+            move |sealed| Inbound::Requester(requester::Input::GrantSealed { task, node, claim, sealed });
         let plan = self.requester.jobs().plan(&task).map(|(_, plan, recipe)| (plan, recipe.clone()));
         let parts = self.recipient(node).and_then(|to| {
             let (plan, recipe) = plan.ok_or("its job is not known any more")?;
@@ -204,8 +202,8 @@ impl Actor {
         let (network, blobs) = (self.ports.network.clone(), self.ports.store.blobs.clone());
         self.errand("fetch a result", async move {
             let fetch = async {
-                let (outputs, refs) = seal::open_keys(&finished, grant, node, me, &kem)
-                    .map_err(FetchTrouble::DoesNotVerify)?;
+                let (outputs, refs) =
+                    seal::open_keys(&finished, grant, node, me, &kem).map_err(FetchTrouble::DoesNotVerify)?;
                 if node != me {
                     fetch_all(&network, node, task, attempt, refs).await.map_err(result_trouble)?;
                     prove(&outputs, &blobs).await?;
@@ -258,8 +256,7 @@ impl Actor {
 
     /// The checks of the envelope that need this node's memory happen here; opening and preflight in a task.
     fn examine(&mut self, claim: ClaimId, from: NodeId, slot: &str, grant: Grant) {
-        let answer =
-            move |result| Inbound::Renderer(renderer::Input::Examined { claim, result });
+        let answer = move |result| Inbound::Renderer(renderer::Input::Examined { claim, result });
         let judged = match self.judge(from, &grant) {
             Ok(judged) => judged,
             Err(rejection) => return self.inside.push_back(answer(Err(rejection))),
@@ -300,12 +297,8 @@ impl Actor {
         let terms = grant.terms.verify().map_err(|error| bad(error.to_string()))?;
         let accepted = seal::accept(terms.hash(), terms.task, terms.attempt, &self.me.node);
         let now_ms = clock::wall_ms();
-        let mut examination = Examination {
-            msg_id: terms.msg_id,
-            expires_ms: now_ms,
-            roots: terms.roots.clone(),
-            accepted,
-        };
+        let mut examination =
+            Examination { msg_id: terms.msg_id, expires_ms: now_ms, roots: terms.roots.clone(), accepted };
         if from != self.id {
             let header =
                 open_header::<GrantPayload>(&grant.envelope).map_err(|error| bad(error.to_string()))?;
@@ -435,9 +428,7 @@ impl Actor {
             }
             E::Ended { task, attempt, outcome } => {
                 let outcome = match outcome {
-                    executor::Outcome::Done { outputs, exec_ms, .. } => {
-                        RunOutcome::Done { outputs, exec_ms }
-                    }
+                    executor::Outcome::Done { outputs, exec_ms, .. } => RunOutcome::Done { outputs, exec_ms },
                     executor::Outcome::Failed(failure) => RunOutcome::Failed(failure),
                 };
                 (task, attempt, RunEvent::Ended(outcome))
@@ -486,10 +477,9 @@ async fn fetch_all(
     attempt: u32,
     blobs: Vec<BlobRef>,
 ) -> Result<(), FetchError> {
-    // Boxed: the compiler cannot see that these futures may move between threads.
-    let fetch = |blob| -> BoxFuture<'static, Result<(), FetchError>> {
+    let fetch = |blob| {
         let network = network.clone();
-        async move { network.fetch(from, task, attempt, blob).await }.boxed()
+        async move { network.fetch(from, task, attempt, blob).await }
     };
     let fetches: Vec<_> = blobs.into_iter().map(fetch).collect();
     let mut fetches = futures::stream::iter(fetches).buffer_unordered(FETCHED_AT_ONCE);

@@ -188,7 +188,12 @@ pub(super) async fn payload_spec(
 }
 
 /// Signs that this node runs what the terms say.
-pub(super) fn accept(grant: ContentHash, task: TaskId, attempt: u32, key: &SecretKey) -> Signed<AcceptedTerms> {
+pub(super) fn accept(
+    grant: ContentHash,
+    task: TaskId,
+    attempt: u32,
+    key: &SecretKey,
+) -> Signed<AcceptedTerms> {
     Signed::new(&AcceptedTerms { grant, task, attempt, sigma_milli: None }, key)
 }
 
@@ -300,7 +305,8 @@ pub(super) fn open_keys(
     if (keys.task, keys.attempt, keys.grant) != (terms.task, terms.attempt, grant) {
         return Err("its keys are of another attempt".into());
     }
-    let named: std::collections::BTreeSet<ContentHash> = keys.outputs.iter().map(|output| output.root).collect();
+    let named: std::collections::BTreeSet<ContentHash> =
+        keys.outputs.iter().map(|output| output.root).collect();
     let signed: std::collections::BTreeSet<ContentHash> = roots.iter().map(|blob| blob.root).collect();
     if named != signed {
         return Err("its keys name other files than were signed".into());
