@@ -200,7 +200,9 @@ pub enum LeaveError {
 pub enum SpawnError {
     #[error(transparent)]
     Replay(#[from] ReplayError),
-    #[error("the pool's settings in the journal do not verify: {0}; restore the data directory from a backup")]
+    #[error(
+        "the pool's settings in the journal do not verify: {0}; restore the data directory from a backup"
+    )]
     Settings(#[from] BadSettings),
     #[error(transparent)]
     Keys(#[from] KeysError),

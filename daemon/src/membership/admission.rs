@@ -44,7 +44,9 @@ pub enum CannotInvite {
     StudioExists(String),
     #[error("a member needs at least one role; give --role with submit, render or keep")]
     NoRole,
-    #[error("the porch is closed, so that nobody could knock; check `porch` in the configuration and the log")]
+    #[error(
+        "the porch is closed, so that nobody could knock; check `porch` in the configuration and the log"
+    )]
     NoPorch,
     #[error(transparent)]
     Refused(#[from] NoInvite),
@@ -187,10 +189,7 @@ impl State {
         if joining.node.node() != from {
             return Err(Refusal::new(JoinRefusal::BadRequest, "the request is another node's"));
         }
-        if std::iter::once(&joining.node)
-            .chain(&joining.admin)
-            .any(|key| roster.revocation(key).is_some())
-        {
+        if std::iter::once(&joining.node).chain(&joining.admin).any(|key| roster.revocation(key).is_some()) {
             let words = "this key was revoked in the pool; join with a new one from an empty data directory";
             return Err(Refusal::new(JoinRefusal::RevokedKey, words));
         }
@@ -353,19 +352,21 @@ impl State {
     fn admitted(&self, node: &NodeId) -> JoinReply {
         let Some(circle) = &self.circle else { return refused(Refusal::unknown()) };
         let everything = circle.everything();
-        let first: Vec<_> =
-            [*node, self.me.id()].iter().filter_map(|node| circle.record_of(node)).collect();
+        let first: Vec<_> = [*node, self.me.id()].iter().filter_map(|node| circle.record_of(node)).collect();
         let rest = everything.records.into_iter().filter(|record| !first.contains(record));
         let records = first.iter().cloned().chain(rest).collect();
         JoinReply::Admitted { settings: everything.settings, records }
     }
 
     /// This node's admin approves a proposal: by studio name, or by the beginning of a studio's id or a proposal's hash.
-    pub(super) fn approve(&mut self, which: Option<&str>, now_ms: u64) -> Result<(Step, Approved), CannotApprove> {
+    pub(super) fn approve(
+        &mut self,
+        which: Option<&str>,
+        now_ms: u64,
+    ) -> Result<(Step, Approved), CannotApprove> {
         let circle = self.circle.as_ref().ok_or(CannotApprove::NoPool)?;
         let chosen = choose(circle, which)?.clone();
-        let (key, own) =
-            self.admin_of().map(|(key, own)| (key.clone(), own)).ok_or(CannotApprove::Locked)?;
+        let (key, own) = self.admin_of().map(|(key, own)| (key.clone(), own)).ok_or(CannotApprove::Locked)?;
         let Some(circle) = &mut self.circle else { return Err(CannotApprove::NoPool) };
         let mut proposal = proposal_view(circle, &chosen, &own);
         let settings = circle.roster().settings().clone();

@@ -132,11 +132,8 @@ impl Invites {
             )),
             None if now_ms >= invited.expires_ms => {
                 let minutes = (now_ms - invited.expires_ms) / 60_000;
-                let ago = if minutes < 120 {
-                    format!("{minutes} min")
-                } else {
-                    format!("{} h", minutes / 60)
-                };
+                let ago =
+                    if minutes < 120 { format!("{minutes} min") } else { format!("{} h", minutes / 60) };
                 Err(Refusal::new(
                     JoinRefusal::Expired,
                     format!("this invite expired {ago} ago; ask for a new one"),
@@ -238,7 +235,10 @@ mod tests {
         fresh.redeemed = Some(Redeemed { node: first, founds: None, at_ms: 1 });
         invites.put(fresh);
         assert!(!invites.any_open(1));
-        assert!(matches!(invites.claim(&key, &first, 5000), Ok(Claimable::Again(..))), "even after its expiry");
+        assert!(
+            matches!(invites.claim(&key, &first, 5000), Ok(Claimable::Again(..))),
+            "even after its expiry"
+        );
         assert_eq!(invites.claim(&key, &second, 2).unwrap_err().reason, JoinRefusal::Used);
     }
 

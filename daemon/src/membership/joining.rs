@@ -56,7 +56,10 @@ pub enum BadAdmission {
 pub enum JoinOutcome {
     Joined(Joined),
     /// The node keeps asking by itself.
-    Pending { needs: JoinNeeds, words: String },
+    Pending {
+        needs: JoinNeeds,
+        words: String,
+    },
 }
 
 /// This node is a member.
@@ -83,7 +86,10 @@ impl State {
     /// Checks what a pool would be founded with.
     pub(super) fn check_found(&self, pool: &str, studio: &str, name: &str) -> Result<(), CannotFound> {
         self.no_pool()?;
-        match [("pool", pool), ("studio", studio), ("node", name)].into_iter().find(|(_, name)| !is_name(name)) {
+        match [("pool", pool), ("studio", studio), ("node", name)]
+            .into_iter()
+            .find(|(_, name)| !is_name(name))
+        {
             Some((of, name)) => Err(CannotFound::BadName { of, name: name.to_owned() }),
             None => Ok(()),
         }
@@ -227,8 +233,11 @@ impl State {
                 (mine.filter(|mine| mine.kem == self.me.kem).map(|mine| mine.studio), BadAdmission::NoRecord)
             }
         };
-        let place =
-            Place { studio: studio.ok_or(missing)?, name: asked.name.clone(), founder: asked.admin.is_some() };
+        let place = Place {
+            studio: studio.ok_or(missing)?,
+            name: asked.name.clone(),
+            founder: asked.admin.is_some(),
+        };
         self.enter(chain, place, step);
         if let Some(circle) = &mut self.circle {
             let mut known = Step::default();

@@ -172,8 +172,11 @@ impl AdminFile {
 
 fn keys_dir(dir: &Path) -> Result<PathBuf, KeysError> {
     let dir = dir.join("keys");
-    platform::create_private_dir(&dir)
-        .map_err(|source| KeysError::Io { path: dir.clone(), tried: "create the directory", source })?;
+    platform::create_private_dir(&dir).map_err(|source| KeysError::Io {
+        path: dir.clone(),
+        tried: "create the directory",
+        source,
+    })?;
     Ok(dir)
 }
 

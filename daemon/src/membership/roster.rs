@@ -13,7 +13,8 @@ use scenemesh_protocol::ids::{ContentHash, NodeId, StudioId};
 use scenemesh_protocol::keys::{PublicKey, SecretKey};
 use scenemesh_protocol::messages::{RosterDiff, RosterSync};
 use scenemesh_protocol::roster::{
-    Added, BadSettings, ChainMerge, Roster, RosterDigest, Settings, SettingsChain, SignedRecord, SignedSettings, Studio,
+    Added, BadSettings, ChainMerge, Roster, RosterDigest, Settings, SettingsChain, SignedRecord,
+    SignedSettings, Studio,
 };
 use scenemesh_protocol::task::Reach;
 
@@ -190,8 +191,7 @@ impl Proposal {
         let next = &self.settings;
         let (old, new) = next.studios.split_at_checked(before.studios.len())?;
         let same = Settings { studios: old.to_vec(), ..next.clone() } == before.next(next.created_ms);
-        let founded =
-            new.iter().all(|studio| Studio::found(&studio.name, studio.admins[0]).id == studio.id);
+        let founded = new.iter().all(|studio| Studio::found(&studio.name, studio.admins[0]).id == studio.id);
         (same && founded && !new.is_empty()).then_some(new)
     }
 }
@@ -604,4 +604,3 @@ pub(super) fn conflict(settings: &Settings, studio: &Studio) -> Option<String> {
     let taken = studio.admins.iter().find_map(|admin| settings.studio_of_admin(admin));
     taken.filter(|have| have.id != studio.id).map(|have| format!("its admin key is {}'s already", have.name))
 }
-

@@ -140,10 +140,21 @@ pub enum Standing {
     /// In no pool.
     Alone,
     /// Waits to be let in. `needs` is none until the inviter has answered.
-    Joining { pool: PoolId, needs: Option<JoinNeeds>, words: String },
-    Member { roster: Arc<Roster>, name: String, studio: StudioId },
+    Joining {
+        pool: PoolId,
+        needs: Option<JoinNeeds>,
+        words: String,
+    },
+    Member {
+        roster: Arc<Roster>,
+        name: String,
+        studio: StudioId,
+    },
     /// In a pool that does not count this node among its members now: revoked or expired.
-    Outside { roster: Arc<Roster>, why: String },
+    Outside {
+        roster: Arc<Roster>,
+        why: String,
+    },
 }
 
 impl State {
@@ -185,7 +196,8 @@ impl State {
             }
             Fact::AskedInVain => (self.asked, self.wait) = (None, None),
             Fact::Left => {
-                *self = Self { me: self.me.clone(), admin: self.admin.take(), ..Self::new((*self.me).clone()) };
+                *self =
+                    Self { me: self.me.clone(), admin: self.admin.take(), ..Self::new((*self.me).clone()) };
             }
         }
         Ok(())
@@ -239,8 +251,10 @@ impl State {
 
     /// Whether the admin key has work to do, so that it stays in memory.
     pub(super) fn needs_admin(&self, now_ms: u64) -> bool {
-        let agreed = self.circle.as_ref().is_some_and(|circle| circle.open_agreements(now_ms).next().is_some());
-        let awaits = self.asked.as_ref().is_some_and(|asked| asked.admin.is_some()) && !self.is_member(now_ms);
+        let agreed =
+            self.circle.as_ref().is_some_and(|circle| circle.open_agreements(now_ms).next().is_some());
+        let awaits =
+            self.asked.as_ref().is_some_and(|asked| asked.admin.is_some()) && !self.is_member(now_ms);
         agreed || awaits || self.invites.any_open(now_ms)
     }
 

@@ -91,14 +91,14 @@ impl Village {
             for peer in step.show {
                 let Some(to) = self.at(&peer).filter(|to| self.nodes[*to].awake) else { continue };
                 let card = PorchRequest::Roster(self.nodes[at].state.card().unwrap());
-                let (next, _) = self.nodes[to].state.on_porch(me, "/ip4/10.9.9.9/tcp/1", card, self.now, now_ms);
+                let (next, _) =
+                    self.nodes[to].state.on_porch(me, "/ip4/10.9.9.9/tcp/1", card, self.now, now_ms);
                 work.push_back((to, next));
             }
             for peer in step.ask {
                 let Some(to) = self.at(&peer).filter(|to| self.are_linked(at, *to)) else { continue };
                 let sync = self.nodes[at].state.circle.as_ref().unwrap().sync();
-                let (next, answer) =
-                    self.nodes[to].state.on_request(me, Request::RosterSync(sync), now_ms);
+                let (next, answer) = self.nodes[to].state.on_request(me, Request::RosterSync(sync), now_ms);
                 work.push_back((to, next));
                 let Response::Roster(diff) = answer else { panic!("{answer:?}") };
                 let next = self.nodes[at].state.on_synced(peer, diff, self.now_ms);
@@ -137,8 +137,7 @@ impl Village {
         let request = PorchRequest::Join(asked.request.clone());
         let from = self.id(at);
         let address = format!("/ip4/10.0.0.{at}/tcp/5");
-        let (step, answer) =
-            self.nodes[to].state.on_porch(from, &address, request, self.now, self.now_ms);
+        let (step, answer) = self.nodes[to].state.on_porch(from, &address, request, self.now, self.now_ms);
         self.perform(to, step);
         match answer {
             PorchResponse::Join(reply) => reply,
@@ -272,15 +271,9 @@ fn a_pool_of_one_admits_a_studio_alone_which_then_admits_its_own() {
     assert_eq!(may_render(roster, &Reach::Machine, &amber, &birch, NOW), Err(NotAllowed::OtherMachine));
     assert!(may_render(roster, &Reach::Machine, &amber, &amber, NOW).is_ok());
     let ours = Reach::Studios(vec![may(roster, &amber, Role::Render, NOW).unwrap()]);
-    assert!(matches!(
-        may_render(roster, &ours, &amber, &birch, NOW),
-        Err(NotAllowed::NotChosen { .. })
-    ));
+    assert!(matches!(may_render(roster, &ours, &amber, &birch, NOW), Err(NotAllowed::NotChosen { .. })));
     let stranger = SecretKey::generate().public().node();
-    assert_eq!(
-        may_render(roster, &Reach::Pool, &stranger, &birch, NOW),
-        Err(NotAllowed::NoMember(stranger))
-    );
+    assert_eq!(may_render(roster, &Reach::Pool, &stranger, &birch, NOW), Err(NotAllowed::NoMember(stranger)));
 }
 
 /// amber on node 0, birch on node 1.
@@ -426,8 +419,12 @@ fn used_expired_foreign_and_guessed_invites_have_their_own_words() {
     let expired = village.join(2, &late, "ws-02").unwrap_err();
     assert_eq!(expired.reason, Some(JoinRefusal::Expired));
     assert!(expired.words.contains("60 min ago"), "{}", expired.words);
-    let foreign =
-        Invite::new(village.roster(0).pool(), village.id(0), InviteSecret::generate(), ["/ip4/1.2.3.4/tcp/1"]);
+    let foreign = Invite::new(
+        village.roster(0).pool(),
+        village.id(0),
+        InviteSecret::generate(),
+        ["/ip4/1.2.3.4/tcp/1"],
+    );
     for _ in 0..3 {
         let refused = village.join(2, &foreign, "ws-02").unwrap_err();
         assert_eq!(refused.reason, Some(JoinRefusal::UnknownInvite));

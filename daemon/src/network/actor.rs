@@ -26,8 +26,8 @@ use super::exchange::{Pending, Purpose};
 use super::peers::{Channel, Peer};
 use super::redial::{Redial, Source};
 use super::{
-    Command, Config, Identity, Listening, NetworkError, PeerTable, PeerView, Publication, RequestError, RosterEvent,
-    RosterView, StartError, TaskEvent, addresses, declined, porch, swarm, transfer,
+    Command, Config, Identity, Listening, NetworkError, PeerTable, PeerView, Publication, RequestError,
+    RosterEvent, RosterView, StartError, TaskEvent, addresses, declined, porch, swarm, transfer,
 };
 use crate::clock::wall_ms;
 use crate::supervisor::Tasks;

@@ -145,9 +145,7 @@ pub fn understand(about: About, answer: Answer<Response>) -> Option<Inbound> {
             Inbound::Requester(Ask::ProbeAnswered { task, attempt, answer: expect!(Attempt) })
         }
         About::Ack => return None,
-        About::Claim { claim } => {
-            Inbound::Renderer(Render::ClaimAnswered { claim, answer: expect!(Claim) })
-        }
+        About::Claim { claim } => Inbound::Renderer(Render::ClaimAnswered { claim, answer: expect!(Claim) }),
         About::Progress { key } => {
             let answer = match answer {
                 // A requester that never heard of the attempt takes our question for a requester's.

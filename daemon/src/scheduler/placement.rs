@@ -78,17 +78,35 @@ pub enum WhyNot {
     NoSlot,
     NotNow,
     NoInventory,
-    LacksClasses { first: String, more: usize },
-    LacksModels { first: ModelName, more: usize },
-    VramUnknown { need_mib: u32 },
-    TooLittleVram { need_mib: u32, has_mib: u32 },
-    CcUnknown { need: u16 },
-    CcTooLow { need: u16, has: u16 },
+    LacksClasses {
+        first: String,
+        more: usize,
+    },
+    LacksModels {
+        first: ModelName,
+        more: usize,
+    },
+    VramUnknown {
+        need_mib: u32,
+    },
+    TooLittleVram {
+        need_mib: u32,
+        has_mib: u32,
+    },
+    CcUnknown {
+        need: u16,
+    },
+    CcTooLow {
+        need: u16,
+        has: u16,
+    },
     PartialHygiene,
     /// Every waiting task of the job failed there in a way that does not pass.
     FailedThere(String),
     /// It said no itself, and is asked again later.
-    SaidNo { why: String },
+    SaidNo {
+        why: String,
+    },
 }
 
 impl fmt::Display for WhyNot {
@@ -320,7 +338,10 @@ mod tests {
     fn reach_is_a_wall() {
         let (nodes, shape) = (pool(), shape(&[]));
         let table = [
-            (Reach::Machine, ["may", "is outside the job's reach (machine)", "is outside the job's reach (machine)"]),
+            (
+                Reach::Machine,
+                ["may", "is outside the job's reach (machine)", "is outside the job's reach (machine)"],
+            ),
             (Reach::Studio, ["may", "may", "is outside the job's reach (studio)"]),
             (Reach::Pool, ["may", "may", "may"]),
             (
@@ -364,7 +385,10 @@ mod tests {
             (|_, s| s.classes = vec!["A".into(), "B".into()], "lacks node class A and 1 more"),
             (|_, s| s.models = vec![checkpoint("x")], "lacks model checkpoints/x"),
             (|_, s| s.vram_mib = Some(24 << 10), "has 12.0 GB of video memory, 24.0 GB needed"),
-            (|n, s| (card(n).vram_mib, s.vram_mib) = (None, Some(1024)), "does not tell its video memory, 1.0 GB needed"),
+            (
+                |n, s| (card(n).vram_mib, s.vram_mib) = (None, Some(1024)),
+                "does not tell its video memory, 1.0 GB needed",
+            ),
             (|_, s| s.min_cc = Some(89), "has compute capability 8.6, 8.9 needed"),
             (|_, s| s.full_hygiene = true, "cannot clean its ComfyUI completely (hygiene = partial)"),
         ];

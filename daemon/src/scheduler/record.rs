@@ -159,17 +159,10 @@ pub enum RendererRecord {
         at_ms: u64,
     },
     /// Acknowledged, discarded, cancelled or never held: from now on a grant for it is refused.
-    Dropped {
-        from: NodeId,
-        task: TaskId,
-        attempt: u32,
-        at_ms: u64,
-    },
+    Dropped { from: NodeId, task: TaskId, attempt: u32, at_ms: u64 },
     /// Replay ids of envelopes that expired up to here are forgotten; such envelopes are refused whatever the
     /// clock says.
-    Purged {
-        expires_ms: u64,
-    },
+    Purged { expires_ms: u64 },
 }
 
 /// A grant that was accepted.

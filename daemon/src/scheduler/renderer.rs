@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use scenemesh_protocol::advert::{Hygiene, Inventory};
-use scenemesh_protocol::ids::{BootId, ClaimId, ContentHash, MsgId, NodeId, PoolId, ReservationId, StudioId, TaskId};
+use scenemesh_protocol::ids::{
+    BootId, ClaimId, ContentHash, MsgId, NodeId, PoolId, ReservationId, StudioId, TaskId,
+};
 use scenemesh_protocol::lease::{
     AcceptedTerms, Ack, BlobRef, Cancel, Claim, ClaimReply, Finished, FinishedReply, Grant, Offer, Preview,
     Probe, Progress, Refusal, Verdict,

@@ -321,8 +321,12 @@ impl Requester {
     }
 
     fn tick(&mut self, now: Now) {
-        let passed: Vec<_> =
-            self.refusals.iter().filter(|(_, refusal)| refusal.until <= now.at).map(|(key, _)| *key).collect();
+        let passed: Vec<_> = self
+            .refusals
+            .iter()
+            .filter(|(_, refusal)| refusal.until <= now.at)
+            .map(|(key, _)| *key)
+            .collect();
         for key in passed {
             self.refusals.remove(&key);
             self.dirty.insert(key.0);

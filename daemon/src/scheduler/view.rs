@@ -1,6 +1,7 @@
 //! What people are shown of jobs and tasks.
 
 use std::fmt;
+use std::sync::Arc;
 
 use scenemesh_protocol::ids::{JobId, NodeId, TaskId};
 use scenemesh_protocol::lease::Progress;
@@ -128,4 +129,43 @@ impl fmt::Display for JobState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
     }
+}
+
+/// News of a job. Whoever misses some asks for the whole job again.
+#[derive(Clone, Debug)]
+pub enum JobEvent {
+    /// A job came, or ended, or goes on again.
+    Job {
+        job: JobId,
+    },
+    /// A task changed in more than its progress.
+    Task {
+        job: JobId,
+        task: Arc<TaskView>,
+    },
+    Progress {
+        job: JobId,
+        task: TaskId,
+        progress: Progress,
+    },
+    /// A newer preview picture can be had.
+    Preview {
+        job: JobId,
+        task: TaskId,
+    },
+    Log {
+        job: JobId,
+        line: LogLine,
+    },
+}
+
+/// One line of a task's story.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    pub task: TaskId,
+    /// Index of that task within its job.
+    pub index: u32,
+    pub text: String,
 }

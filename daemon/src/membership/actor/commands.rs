@@ -39,8 +39,7 @@ impl Actor {
         self.sealed = self.is_sealed().await;
         let recovery = SecretKey::generate();
         let now_ms = wall_ms();
-        let settings =
-            State::genesis(&pool, &studio, admin.public(), Some(recovery.public()), now_ms);
+        let settings = State::genesis(&pool, &studio, admin.public(), Some(recovery.public()), now_ms);
         let mut next = self.state.clone();
         let step = next.found(&settings, &name, &admin, now_ms)?;
         let pool = next.roster().map(|roster| roster.pool()).ok_or(InitError::Stopping)?;

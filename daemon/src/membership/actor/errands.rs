@@ -15,11 +15,23 @@ const PORCH_PORT: u16 = 7873;
 pub(super) enum Returned {
     /// A push went out, or a visit had nothing to tell.
     Nothing,
-    Synced { peer: NodeId, diff: Option<RosterDiff> },
-    Visited { peer: NodeId, regard: Option<Regard> },
+    Synced {
+        peer: NodeId,
+        diff: Option<RosterDiff>,
+    },
+    Visited {
+        peer: NodeId,
+        regard: Option<Regard>,
+    },
     /// The answer to a pending join.
-    Questioned { asked: Asked, reply: Result<JoinReply, String> },
-    Knocked { knocked: Result<Knocked, JoinError>, answer: Answer<JoinOutcome, JoinError> },
+    Questioned {
+        asked: Asked,
+        reply: Result<JoinReply, String>,
+    },
+    Knocked {
+        knocked: Result<Knocked, JoinError>,
+        answer: Answer<JoinOutcome, JoinError>,
+    },
 }
 
 /// A first answer to a join.
@@ -31,7 +43,11 @@ pub(super) struct Knocked {
 
 impl Actor {
     /// Sends an errand out; false when too many are out.
-    fn send_out(&mut self, name: &'static str, errand: impl Future<Output = Returned> + Send + 'static) -> bool {
+    fn send_out(
+        &mut self,
+        name: &'static str,
+        errand: impl Future<Output = Returned> + Send + 'static,
+    ) -> bool {
         if self.errands >= ERRANDS {
             tracing::warn!(errand = name, "too many errands are out; this one is left to the next occasion");
             return false;

@@ -62,7 +62,8 @@ impl Server {
         protocol: StreamProtocol,
     ) -> Streams {
         self.close();
-        let incoming = control.accept(protocol.clone()).expect("the swarm is fresh: nothing is registered on it");
+        let incoming =
+            control.accept(protocol.clone()).expect("the swarm is fresh: nothing is registered on it");
         let closed = self.tasks.stopping().child_token();
         self.open = Some(closed.clone());
         let (desk, streams, tasks) = (self.desk.clone(), self.streams.clone(), self.tasks.clone());
@@ -129,7 +130,8 @@ impl Desk {
             match get.want {
                 BlobWant::Manifest => {
                     let frame = codec::encode(&*manifest);
-                    wire::write_message(&mut stream, &BlobHead::Sending { bytes: frame.len() as u64 }).await?;
+                    wire::write_message(&mut stream, &BlobHead::Sending { bytes: frame.len() as u64 })
+                        .await?;
                     wire::write(&mut stream, &frame).await?;
                     wire::flush(&mut stream).await?;
                 }
@@ -170,7 +172,8 @@ impl Desk {
             if !self.blobs.is_allowed(root, peer, Instant::now()) {
                 return Err(io::Error::other("the right to this blob has ended"));
             }
-            let (next, ()) = tokio::try_join!(self.segment(root, *index), self.send_one(ready.take(), stream))?;
+            let (next, ()) =
+                tokio::try_join!(self.segment(root, *index), self.send_one(ready.take(), stream))?;
             ready = Some(next);
         }
         self.send_one(ready, stream).await?;
@@ -181,7 +184,11 @@ impl Desk {
         self.blobs.segment(root, index).await.map_err(io::Error::other)
     }
 
-    async fn send_one<S: AsyncWrite + Unpin>(&self, segment: Option<Bytes>, stream: &mut S) -> io::Result<()> {
+    async fn send_one<S: AsyncWrite + Unpin>(
+        &self,
+        segment: Option<Bytes>,
+        stream: &mut S,
+    ) -> io::Result<()> {
         if let Some(segment) = segment {
             wire::write(stream, &segment).await?;
             self.meter.sent(segment.len() as u64);

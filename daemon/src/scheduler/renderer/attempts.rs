@@ -87,7 +87,9 @@ impl Work {
 
     pub(super) fn deadline(&self, up: bool) -> Option<Instant> {
         let (stage, needs_peer) = match &self.stage {
-            Stage::Fetching { again: Some(again), give_up } => (Some(give_up.map_or(*again, |at| at.min(*again))), false),
+            Stage::Fetching { again: Some(again), give_up } => {
+                (Some(give_up.map_or(*again, |at| at.min(*again))), false)
+            }
             Stage::Waiting { again, give_up } => (Some(again.map_or(*give_up, |at| at.min(*give_up))), false),
             Stage::Sealed { again, .. } => (*again, true),
             Stage::Fetching { again: None, .. } | Stage::Running | Stage::Sealing => (None, false),
@@ -287,9 +289,9 @@ impl Renderer {
     }
 
     fn let_go(&mut self, key: AttemptKey) {
-        self.taken.retain(|_, occupant| {
-            !matches!(occupant, Occupant::Attempt(at) | Occupant::Leaving(at) if *at == key)
-        });
+        self.taken.retain(
+            |_, occupant| !matches!(occupant, Occupant::Attempt(at) | Occupant::Leaving(at) if *at == key),
+        );
     }
 
     pub(super) fn sealed(
@@ -308,8 +310,14 @@ impl Renderer {
         }
         work.stage = Stage::Sealed { again: Some(now.at), tries: 0 };
         let AttemptKey { from, task, attempt } = key;
-        let record =
-            RendererRecord::Sealed { from, task, attempt, finished, roots: roots.clone(), at_ms: now.wall_ms };
+        let record = RendererRecord::Sealed {
+            from,
+            task,
+            attempt,
+            finished,
+            roots: roots.clone(),
+            at_ms: now.wall_ms,
+        };
         self.commit(record);
         self.let_go(key);
         self.out.push(Action::Serve { key, roots });
@@ -321,14 +329,18 @@ impl Renderer {
     fn announce(&mut self, key: AttemptKey) {
         let Some(sealed) = self.holdings.held(&key).and_then(|held| held.sealed.as_ref()) else { return };
         let finished = sealed.finished.clone();
-        let Some(Work { stage: Stage::Sealed { again, tries }, .. }) = self.work.get_mut(&key) else { return };
+        let Some(Work { stage: Stage::Sealed { again, tries }, .. }) = self.work.get_mut(&key) else {
+            return;
+        };
         *again = None;
         *tries += 1;
         self.out.push(Action::Finished { key, finished });
     }
 
     pub(super) fn finished_answered(&mut self, now: Now, key: AttemptKey, answer: Answer<FinishedReply>) {
-        let Some(Work { stage: Stage::Sealed { again, tries }, .. }) = self.work.get_mut(&key) else { return };
+        let Some(Work { stage: Stage::Sealed { again, tries }, .. }) = self.work.get_mut(&key) else {
+            return;
+        };
         match answer {
             Ok(FinishedReply::Discard) => self.give_up(now, key),
             Ok(FinishedReply::Noted) => *again = Some(now.at + ANNOUNCE_AGAIN),

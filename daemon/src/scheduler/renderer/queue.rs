@@ -90,7 +90,8 @@ impl Renderer {
             self.reply(ticket, OfferReply::Refused(refusal));
             return;
         }
-        let known = self.queue.iter_mut().find(|queued| (queued.from, queued.id) == (from, offer.reservation));
+        let known =
+            self.queue.iter_mut().find(|queued| (queued.from, queued.id) == (from, offer.reservation));
         if let Some(known) = known {
             (known.left, known.class, known.shape) = (offer.ready, offer.class, offer.shape);
             known.not_before = None;
@@ -191,7 +192,8 @@ impl Renderer {
         let held =
             HeldClaim { from, reservation, slot: slot.to_owned(), until: now.at + CLAIM_HOLD, exam: None };
         self.claims.insert(claim, held);
-        if let Some((.., ticket)) = self.asking.take_if(|asking| (asking.0, asking.1) == (from, reservation)) {
+        if let Some((.., ticket)) = self.asking.take_if(|asking| (asking.0, asking.1) == (from, reservation))
+        {
             self.reply(ticket, OfferReply::Claim(claim));
         } else {
             self.out.push(Action::Claim { node: from, claim: Claim { reservation, claim } });
@@ -253,9 +255,8 @@ impl Renderer {
 
 /// Whether this node's tasks may run here at all.
 pub(super) fn may_submit(facts: &Facts, from: NodeId) -> Result<(), Refusal> {
-    let not_allowed = |detail: &str| {
-        Err(Refusal { reason: RefusalReason::NotAllowed, detail: detail.to_owned() })
-    };
+    let not_allowed =
+        |detail: &str| Err(Refusal { reason: RefusalReason::NotAllowed, detail: detail.to_owned() });
     if from == facts.me {
         return Ok(());
     }

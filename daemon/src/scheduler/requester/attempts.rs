@@ -248,7 +248,8 @@ impl Requester {
             return;
         }
         let mut progress = progress;
-        if let Some(preview) = progress.preview.take().filter(|preview| preview.bytes.len() <= PREVIEW_LIMIT) {
+        if let Some(preview) = progress.preview.take().filter(|preview| preview.bytes.len() <= PREVIEW_LIMIT)
+        {
             self.out.push(Action::Preview { task, preview });
         }
         let quarter = (progress.step * 4).checked_div(progress.max).unwrap_or(0);
@@ -278,7 +279,8 @@ impl Requester {
                 self.take_up_again(now, task, attempt);
                 match self.jobs.task(&task).map(|task| task.state) {
                     // Two at work: the one that holds the lease goes on, unless it may yet refuse.
-                    Some(TaskState::Held(other)) if other != attempt => match self.jobs.attempt(&task, other) {
+                    Some(TaskState::Held(other)) if other != attempt => match self.jobs.attempt(&task, other)
+                    {
                         Some(other) if other.state == AttemptState::Running => Verdict::Cancel,
                         _ => Verdict::Continue,
                     },
@@ -308,6 +310,8 @@ pub(super) fn words(progress: &Progress) -> String {
             let node = super::offers::cut(progress.node.clone());
             format!("rendering, node {node}, step {} of {}", progress.step, progress.max)
         }
-        Phase::Running => format!("rendering, {} of {} nodes done", progress.nodes_done, progress.nodes_total),
+        Phase::Running => {
+            format!("rendering, {} of {} nodes done", progress.nodes_done, progress.nodes_total)
+        }
     }
 }

@@ -157,7 +157,8 @@ impl Jobs {
         let inputs = recipes.flat_map(|recipe| recipe.inputs.iter().map(|input| input.root));
         let results = self.tasks.values().filter_map(|task| task.result.as_ref());
         let outputs = results.flat_map(|result| result.outputs.iter().map(|output| output.root));
-        let live = self.live_attempts().flat_map(|(_, _, attempt)| attempt.roots.iter().map(|blob| blob.root));
+        let live =
+            self.live_attempts().flat_map(|(_, _, attempt)| attempt.roots.iter().map(|blob| blob.root));
         inputs.chain(outputs).chain(live).collect()
     }
 
@@ -168,8 +169,7 @@ impl Jobs {
             RequesterRecord::Granted { task, attempt, node, claim, grant, roots, .. } => {
                 let state = AttemptState::Granted(Arc::new((**grant).clone()));
                 let grant_hash = grant.terms.hash();
-                let new =
-                    Attempt { node: *node, claim: *claim, grant_hash, roots: roots.clone(), state };
+                let new = Attempt { node: *node, claim: *claim, grant_hash, roots: roots.clone(), state };
                 if let Some(known) = self.tasks.get_mut(task) {
                     known.attempts.insert(*attempt, new);
                     self.set_state(task, TaskState::Held(*attempt), None);
@@ -204,8 +204,7 @@ impl Jobs {
                 if let Some(known) = self.tasks.get_mut(task)
                     && let Some(first) = known.attempts.get(attempt)
                 {
-                    let result =
-                        TaskResult { node: first.node, outputs: outputs.clone(), exec_ms: *exec_ms };
+                    let result = TaskResult { node: first.node, outputs: outputs.clone(), exec_ms: *exec_ms };
                     known.result = Some(result);
                     self.close(task, TaskState::Done, Over::Superseded, *at_ms);
                 }

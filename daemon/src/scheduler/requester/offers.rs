@@ -228,8 +228,11 @@ impl Requester {
         let told = u32::try_from(ready).unwrap_or(u32::MAX);
         let reservations = self.reservations.entry(job).or_default();
         let first = !reservations.contains_key(&node);
-        let reservation = reservations.entry(node).or_insert_with(|| {
-            Reservation { id: self.ids.reservation(), state: Place::Asked, asked: now.at, told }
+        let reservation = reservations.entry(node).or_insert_with(|| Reservation {
+            id: self.ids.reservation(),
+            state: Place::Asked,
+            asked: now.at,
+            told,
         });
         (reservation.told, reservation.asked) = (told, now.at);
         let id = reservation.id;
@@ -253,8 +256,7 @@ impl Requester {
         // A node that is away hears of it when it claims.
         if self.up.contains_key(&node) {
             let class = known.submission.class;
-            let offer =
-                Offer { reservation: reservation.id, job, shape: Shape::default(), class, ready: 0 };
+            let offer = Offer { reservation: reservation.id, job, shape: Shape::default(), class, ready: 0 };
             self.out.push(Action::Offer { node, offer });
         }
     }
@@ -270,7 +272,8 @@ impl Requester {
 
     fn reserved(&self, node: NodeId, id: ReservationId) -> Option<JobId> {
         let mut jobs = self.reservations.iter();
-        jobs.find(|(_, at)| at.get(&node).is_some_and(|reservation| reservation.id == id)).map(|(job, _)| *job)
+        jobs.find(|(_, at)| at.get(&node).is_some_and(|reservation| reservation.id == id))
+            .map(|(job, _)| *job)
     }
 
     pub(super) fn offer_answered(
