@@ -310,6 +310,13 @@ fn open_watched(dir: &Path, limit: Duration) -> Result<(sled::Db, Option<Waterma
 }
 
 fn open_and_read(dir: &Path) -> sled::Result<(sled::Db, Option<Watermark>)> {
+    // sled finishes in threads of its own after it was dropped, and lets go of its file last. Within one process that
+    // may be a moment too late for the next open, which would not wait. Across processes our own lock comes first.
+    match File::open(dir.join("db")) {
+        Ok(file) => file.lock()?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
     let database = sled::Config::new()
         .path(dir)
         .cache_capacity(CACHE_BYTES)
@@ -360,3 +367,6 @@ fn move_aside(dir: &Path) -> std::io::Result<PathBuf> {
     platform::sync_dir(parent)?;
     Ok(numbered(next))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use super::super::tests::Run;
+use super::super::tests::{Run, on_a_small_disk};
 use super::*;
 use crate::store::Config;
 
@@ -195,4 +195,78 @@ async fn what_a_kill_leaves_behind_is_cleared() {
     assert_eq!(run.replay.findings(), [Finding::BlobLeftovers { files: 4, bytes: 20 }]);
     assert_eq!(run.store.blobs.used_bytes(), sealed.sealed_bytes);
     run.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_read_and_write_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = Run::open(dir.path()).await.unwrap();
+    let blobs = &run.store.blobs;
+    let plain = noise(2 * MIB + 3);
+    let sealed = futures::future::join_all((0..4).map(|_| seal(blobs, &plain))).await;
+    let roots: HashSet<_> = sealed.iter().map(|sealed| sealed.root).collect();
+    assert_eq!(roots.len(), 4, "every sealing has a key of its own");
+    let reads = sealed.iter().chain(&sealed).map(|sealed| read(blobs, sealed));
+    for read in futures::future::join_all(reads).await {
+        assert!(read.unwrap() == plain);
+    }
+    assert_eq!(blobs.used_bytes(), sealed.iter().map(|sealed| sealed.sealed_bytes).sum::<u64>());
+    run.stop().await;
+}
+
+#[tokio::test]
+async fn two_transfers_of_one_blob_take_turns() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (sender, receiver) = (Run::open(from.path()).await.unwrap(), Run::open(to.path()).await.unwrap());
+    let sealed = seal(&sender.store.blobs, b"wanted twice").await;
+    let manifest = (*sender.store.blobs.manifest(sealed.root).await.unwrap()).clone();
+    let first = receiver.store.blobs.receive(manifest.clone()).await.unwrap();
+    let mut second = Box::pin(receiver.store.blobs.receive(manifest));
+    assert!(futures::poll!(&mut second).is_pending());
+    receiver.store.blobs.remove(sealed.root).await.unwrap();
+    assert_eq!(receiver.store.blobs.sweep(HashSet::new()).await.unwrap(), Swept::default());
+    first.write_segment(0, sender.store.blobs.segment(sealed.root, 0).await.unwrap()).await.unwrap();
+    first.finish().await.unwrap();
+    drop(first);
+    let second = second.await.unwrap();
+    assert!(second.missing().is_empty());
+    drop(second);
+    receiver.stop().await;
+    sender.stop().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_full_disk_refuses_blobs_and_keeps_room_for_the_journal() {
+    let test = "store::blobs::tests::a_full_disk_refuses_blobs_and_keeps_room_for_the_journal";
+    let Some(dir) = on_a_small_disk(test, "16m") else { return };
+    for reserve in [2 * MIB as u64, 0] {
+        let config = Config { dir: dir.join("data"), quota: u64::MAX, reserve };
+        let run = Run::open_with(&config, 1 << 20).await.unwrap();
+        let blobs = &run.store.blobs;
+        let mut sealer = blobs.seal();
+        let mut written = Ok(());
+        for piece in noise(32 * MIB).chunks(MIB) {
+            written = sealer.write(piece).await;
+            if written.is_err() {
+                break;
+            }
+        }
+        let refused = written.unwrap_err();
+        assert!(matches!(refused, BlobError::NoSpace { .. }), "{refused}");
+        let big = Manifest::new(20 * (MIB as u64 + 16), vec![ContentHash::of(b"x"); 20]).unwrap();
+        let refused = blobs.receive(big).await.err().unwrap();
+        assert!(matches!(refused, BlobError::NoSpace { .. }), "{refused}");
+        if reserve > 0 {
+            run.commit_note("still recorded").await;
+        }
+        drop(sealer);
+        run.stop().await;
+        assert!(names(&config.dir).is_empty(), "{:?}", names(&config.dir));
+        let run = Run::open_with(&config, 1 << 20).await.unwrap();
+        assert_eq!(run.store.blobs.used_bytes(), 0);
+        let small = seal(&run.store.blobs, b"fits again").await;
+        run.store.blobs.remove(small.root).await.unwrap();
+        run.stop().await;
+    }
 }
