@@ -16,7 +16,7 @@ use super::{
 use crate::supervisor::Tasks;
 
 /// Time between probes of an idle slot. Two cheap requests; shorter would wake laptops for nothing.
-const PROBE_EVERY: Duration = Duration::from_secs(3);
+const PROBE_EVERY: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(3) };
 
 /// How long a stopping node waits for its run to be interrupted and cleaned up. Below the supervisor's grace.
 const STOP_WITHIN: Duration = Duration::from_secs(8);

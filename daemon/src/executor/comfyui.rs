@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use scenemesh_protocol::advert::Hygiene;
-use scenemesh_protocol::task::{FailureClass, ModelName};
+use scenemesh_protocol::task::{Failure, FailureClass, ModelName};
 use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,19 +27,23 @@ mod preflight;
 mod rewrite;
 mod run;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 mod tracker;
 
 pub use client::BadEndpoint;
 use client::{CallError, Client};
 use hygiene::{Folders, Orphan};
 use inventory::Inventory;
+#[cfg(test)]
+pub(super) use rewrite::prompt_id;
 use rewrite::{Names, Saving};
 
 /// Age at which classes and models are asked for again: `/object_info` keeps ComfyUI busy for seconds.
-const INVENTORY_STALE: Duration = Duration::from_mins(5);
+const INVENTORY_STALE: Duration = Duration::from_secs(300);
 /// How long a prompt of ours that was running when this node started may wait to be asked for again.
-const ORPHAN_GRACE: Duration = Duration::from_secs(60);
+const ORPHAN_GRACE: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(60) };
+/// How long a probe waits for a prompt nobody wants to react to its interrupt.
+const ORPHAN_INTERRUPT: Duration = Duration::from_secs(2);
 /// Models called warm at most. More than a few do not fit a card anyway.
 const MOST_WARM: usize = 8;
 
@@ -51,7 +55,19 @@ pub(super) struct Comfyui {
     store: Blobs,
     known: Option<Known>,
     warm: Vec<ModelName>,
+    /// Prompts of ours that nobody waits for, and when they are to be removed.
     orphans: BTreeMap<Orphan, Instant>,
+}
+
+/// Why work cannot start now.
+#[derive(Debug, thiserror::Error)]
+enum NotReady {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(
+        "a stopped task still runs in ComfyUI at {0} and does not react to an interrupt; restart it if that lasts"
+    )]
+    Stuck(String),
 }
 
 /// What was learnt since it last came up.
@@ -86,11 +102,13 @@ impl Comfyui {
         Ok(Self { client, endpoint, owner, store, known: None, warm: Vec::new(), orphans: BTreeMap::new() })
     }
 
-    async fn ask(&mut self) -> Result<Probe, CallError> {
+    async fn ask(&mut self) -> Result<Probe, NotReady> {
         let stats = self.client.system_stats().await?;
         if stats.get("system").is_none() && stats.get("devices").is_none() {
             let why = "it has neither system nor devices".to_owned();
-            return Err(CallError::Garbage { call: "GET /system_stats", base: self.client.base(), why });
+            return Err(
+                CallError::Garbage { call: "GET /system_stats", base: self.client.base(), why }.into()
+            );
         }
         let others_queued = self.client.queue_remaining().await?;
         let now = Instant::now();
@@ -100,7 +118,7 @@ impl Comfyui {
         self.tend_orphans(now).await?;
         let Some(known) = &self.known else {
             let why = "it did not tell its classes".to_owned();
-            return Err(CallError::Garbage { call: "GET /object_info", base: self.client.base(), why });
+            return Err(CallError::Garbage { call: "GET /object_info", base: self.client.base(), why }.into());
         };
         let version = stats.pointer("/system/comfyui_version").and_then(Value::as_str).unwrap_or("unknown");
         Ok(Probe {
@@ -116,28 +134,27 @@ impl Comfyui {
     async fn learn(&mut self, now: Instant, stats: &Value) -> Result<(), CallError> {
         let first = self.known.is_none();
         let inventory = Arc::new(inventory::ask(&self.client).await?);
-        let folders = match self.known.take().and_then(|known| known.folders) {
-            Some(folders) => Some(folders),
+        // Asked once per coming-up: where the guess is wrong, each try leaves a marker in somebody's temp folder.
+        let folders = match self.known.take() {
+            Some(known) => known.folders,
             None => hygiene::find(&self.client, &self.endpoint, stats, &self.owner).await,
         };
         if first {
             let found = hygiene::sweep(&self.client, folders.as_ref(), &self.owner).await?;
-            self.orphans = found.into_iter().map(|orphan| (orphan, now)).collect();
+            self.orphans = found.into_iter().map(|orphan| (orphan, now + ORPHAN_GRACE)).collect();
         }
         self.known = Some(Known { inventory, asked: now, folders });
         Ok(())
     }
 
-    /// Stops and removes prompts of an earlier run of this node that nobody has asked for again.
-    async fn tend_orphans(&mut self, now: Instant) -> Result<(), CallError> {
-        let due = |since: &Instant| now - *since >= ORPHAN_GRACE;
-        let Some(orphan) =
-            self.orphans.iter().find(|(_, since)| due(since)).map(|(orphan, _)| orphan.clone())
-        else {
-            return Ok(());
-        };
-        tracing::info!(tag = %orphan.tag, "nobody asked for this prompt of an earlier run again; removing it");
-        follow::stop_prompt(&self.client, &orphan.prompt_id).await;
+    /// Stops and removes one prompt of ours that nobody waits for.
+    async fn tend_orphans(&mut self, now: Instant) -> Result<(), NotReady> {
+        let due = self.orphans.iter().find(|(_, due)| **due <= now).map(|(orphan, _)| orphan.clone());
+        let Some(orphan) = due else { return Ok(()) };
+        if !follow::stop_prompt(&self.client, &orphan.prompt_id, ORPHAN_INTERRUPT).await {
+            return Err(NotReady::Stuck(self.client.base()));
+        }
+        tracing::info!(tag = %orphan.tag, "removed a prompt of ours that nobody waits for");
         let names =
             Names { prompt_id: orphan.prompt_id.clone(), client_id: String::new(), tag: orphan.tag.clone() };
         let folders = self.known.as_ref().and_then(|known| known.folders.as_ref());
@@ -151,6 +168,9 @@ impl Comfyui {
     async fn render(&mut self, run: &Run, report: &Reporter, stop: CancellationToken) -> Outcome {
         let names = Names::new(&self.owner, run.task, run.attempt);
         self.orphans.retain(|orphan, _| orphan.prompt_id != names.prompt_id);
+        if let Err(error) = self.tend_orphans(Instant::now()).await {
+            return Outcome::Failed(Failure::new(FailureClass::ComfyuiDied, error.to_string()));
+        }
         let empty = Inventory::default();
         let known = self.known.as_ref();
         let folders = known.and_then(|known| known.folders.as_ref());
@@ -167,6 +187,7 @@ impl Comfyui {
         };
         let run::Finished { outcome, models, left_behind } = attempt.perform().await;
         report_left(&names, &left_behind);
+        self.note_if_stuck(&names, &outcome).await;
         match &outcome {
             Outcome::Done { .. } if run.full_hygiene => self.warm.clear(),
             Outcome::Done { .. } => self.warm_up(models),
@@ -178,6 +199,19 @@ impl Comfyui {
             },
         }
         outcome
+    }
+
+    /// A prompt that outlived its interrupt occupies ComfyUI and will still write files.
+    async fn note_if_stuck(&mut self, names: &Names, outcome: &Outcome) {
+        let Outcome::Failed(failure) = outcome else { return };
+        if !matches!(failure.class, FailureClass::Cancelled | FailureClass::Timeout) {
+            return;
+        }
+        let queue = self.client.queue().await.unwrap_or_default();
+        if queue.running.iter().any(|row| row.prompt_id == names.prompt_id) {
+            let orphan = Orphan { prompt_id: names.prompt_id.clone(), tag: names.tag.clone() };
+            self.orphans.insert(orphan, Instant::now());
+        }
     }
 
     fn age_inventory(&mut self) {
@@ -205,7 +239,9 @@ impl Backend for Comfyui {
             let asked = self.ask().await;
             asked.map_err(|error| {
                 // When it comes back it may be another version with other models and folders.
-                (self.known, self.warm) = (None, Vec::new());
+                if matches!(error, NotReady::Call(_)) {
+                    (self.known, self.warm) = (None, Vec::new());
+                }
                 error.to_string()
             })
         }

@@ -39,9 +39,15 @@ struct Story {
 
 impl Bench {
     async fn attached(endpoint: EndpointConfig) -> Self {
-        let supervisor = Supervisor::new(Duration::from_secs(20));
+        Self::on(Supervisor::new(Duration::from_secs(20)), endpoint).await
+    }
+
+    async fn on(supervisor: Supervisor, endpoint: EndpointConfig) -> Self {
+        Self::owned_by(format!("tester{}", TaskId::random().short()), supervisor, endpoint).await
+    }
+
+    async fn owned_by(owner: String, supervisor: Supervisor, endpoint: EndpointConfig) -> Self {
         let (blobs, dir) = blobs(&supervisor).await;
-        let owner = format!("tester{}", TaskId::random().short());
         let config = Config { endpoints: vec![endpoint], owner: owner.clone() };
         let (executor, events) = spawn(config, blobs.clone(), &supervisor.tasks()).unwrap();
         Self { supervisor, executor, events, blobs, owner, _dir: dir }
@@ -59,6 +65,15 @@ impl Bench {
         let views =
             tokio::time::timeout(Duration::from_mins(2), slots.wait_for(|views| fact(&views[0]))).await;
         views.expect("the slot gets there").unwrap()[0].clone()
+    }
+
+    /// Waits until something is so after a probe.
+    async fn until_probed(&self, fact: impl Fn() -> bool) {
+        let mut slots = self.executor.slots();
+        while !fact() {
+            let probed = tokio::time::timeout(Duration::from_mins(2), slots.changed()).await;
+            probed.expect("the slot is probed").unwrap();
+        }
     }
 
     async fn ready(&self) -> SlotView {

@@ -17,7 +17,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 /// For calls that ComfyUI answers from memory. It shares one interpreter with the sampler, so seconds are normal.
 const QUICK: Duration = Duration::from_secs(15);
 /// For `/object_info`: custom nodes scan their folders while it is built.
-const SLOW: Duration = Duration::from_mins(2);
+const SLOW: Duration = Duration::from_secs(120);
 /// Longest silence within a transfer.
 const STALL: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(5);
@@ -255,7 +255,10 @@ impl Client {
             .text("type", kind)
             .text("subfolder", subfolder.to_owned())
             .part("image", file);
-        let response = self.send(call, self.request(Method::POST, "upload/image").multipart(form)).await?;
+        // Ten megabytes a second at least, or something is stuck.
+        let within = STALL + Duration::from_secs(bytes / 10_000_000);
+        let request = self.request(Method::POST, "upload/image").timeout(within).multipart(form);
+        let response = self.send(call, request).await?;
         let bytes = self.body(call, response, SMALL).await?;
         let value = self.parse(call, &bytes)?;
         let text = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
@@ -401,6 +404,22 @@ impl CallError {
 /// The next message of a socket, decoded no further; `None` when it is closed or broken.
 pub(super) async fn next_message(socket: &mut Socket) -> Option<Message> {
     socket.next().await?.ok()
+}
+
+/// Closes a socket and waits until the server has done so too: when ComfyUI's handler of a socket ends, it removes
+/// whatever is registered under the client id, also a newer socket. Gives what was still on its way.
+pub(super) async fn hang_up(mut socket: Socket) -> Vec<Message> {
+    let mut late = Vec::new();
+    let closing = async {
+        socket.close(None).await?;
+        while let Some(Ok(message)) = socket.next().await {
+            late.push(message);
+        }
+        Ok::<_, tungstenite::Error>(())
+    };
+    // A server that does not answer has its reasons; silence then leads here again.
+    drop(tokio::time::timeout(CONNECT, closing).await);
+    late
 }
 
 /// `[number, prompt_id, prompt, extra_data, outputs, …]`

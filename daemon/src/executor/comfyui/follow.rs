@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
-use super::client::{CallError, Client, Socket, next_message};
+use super::client::{CallError, Client, Socket, hang_up, next_message};
 use super::deliver::Sink;
 use super::frames;
 use super::rewrite::Streamed;
@@ -21,19 +21,21 @@ use super::tracker::{Heard, Tracker};
 use crate::executor::{Reporter, Run};
 
 /// How often history and queue are asked while the socket says nothing of ours.
-const RECONCILE: Duration = Duration::from_secs(2);
+const RECONCILE: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(2) };
 /// How soon after the end history is asked first; doubled until it answers.
 const EAGER: Duration = Duration::from_millis(10);
 /// How soon an unanswered question is repeated.
-const RETRY: Duration = Duration::from_millis(500);
+const RETRY: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_millis(500) };
 /// Answers "connection refused" in a row that mean the process is gone.
 const REFUSALS: u32 = 4;
 /// Longest time without any sensible answer: loading a large model from a slow disk blocks the interpreter.
-const MUTE: Duration = Duration::from_mins(2);
+const MUTE: Duration = Duration::from_secs(120);
+/// Reconciliations in silence after which the socket is opened anew. Silence is normal while a model loads.
+const SILENCES: u32 = if cfg!(test) { 3 } else { 8 };
 /// Times in a row that a prompt must be found nowhere.
 const MISSES: u32 = 3;
 /// How long an interrupt may take: it is looked at between steps, and one step can be long.
-const INTERRUPT: Duration = Duration::from_mins(2);
+pub(super) const INTERRUPT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 120 });
 /// Previews passed on per second at most.
 const PREVIEW_EVERY: Duration = Duration::from_millis(250);
 
@@ -56,6 +58,8 @@ pub(super) struct Following<'a> {
     started: Option<Instant>,
     ended: Option<Instant>,
     previewed: Option<Instant>,
+    /// Reconciliations since the socket last said something of ours.
+    silent: u32,
     doubts: Doubts,
 }
 
@@ -86,11 +90,13 @@ impl<'a> Following<'a> {
             started: None,
             ended: None,
             previewed: None,
+            silent: 0,
             doubts: Doubts::default(),
         }
     }
 
-    pub(super) async fn to_the_end(
+    /// Follows until history has the end, or until there is reason to stop it.
+    pub(super) async fn until_over(
         mut self,
         mut socket: Option<Socket>,
         sink: &mut Sink<'_>,
@@ -102,11 +108,11 @@ impl<'a> Following<'a> {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
-                    stop_prompt(self.client, self.prompt_id).await;
+                    stop_prompt(self.client, self.prompt_id, INTERRUPT).await;
                     return Err(cancelled());
                 }
                 () = until(deadline) => {
-                    stop_prompt(self.client, self.prompt_id).await;
+                    stop_prompt(self.client, self.prompt_id, INTERRUPT).await;
                     let detail = format!("not done after {} s of execution", self.run.time_limit.as_secs());
                     return Err(Failure::new(FailureClass::Timeout, detail));
                 }
@@ -120,8 +126,12 @@ impl<'a> Following<'a> {
                         Some(message) => match self.hear(message, sink).await? {
                             Heard::Nothing => {}
                             Heard::Ended => ask_at = now,
-                            _ if self.ended.is_none() => ask_at = now + RECONCILE,
-                            _ => {}
+                            _ => {
+                                self.silent = 0;
+                                if self.ended.is_none() {
+                                    ask_at = now + RECONCILE;
+                                }
+                            }
                         },
                     }
                 }
@@ -138,7 +148,15 @@ impl<'a> Following<'a> {
                         None => ask_at = now + RECONCILE,
                     }
                     self.note_start(now).await;
-                    if socket.is_none() && self.doubts.mute_since.is_none() && self.ended.is_none() {
+                    self.silent += 1;
+                    let deaf = socket.is_none() || (self.started.is_some() && self.silent > SILENCES);
+                    if deaf && self.doubts.mute_since.is_none() && self.ended.is_none() {
+                        self.silent = 0;
+                        if let Some(old) = socket.take() {
+                            for message in hang_up(old).await {
+                                self.hear(message, sink).await?;
+                            }
+                        }
                         socket = self.client.socket(self.client_id).await.ok();
                     }
                 }
@@ -276,20 +294,19 @@ async fn next_of(socket: &mut Option<Socket>) -> Option<Message> {
 }
 
 /// Takes a prompt out of the queue, or interrupts it if it is the one running, and waits until it is gone. Never
-/// touches another's prompt. Gives up when ComfyUI does, or when the prompt does not react.
-pub(super) async fn stop_prompt(client: &Client, prompt_id: &str) {
-    let give_up = Instant::now() + INTERRUPT;
+/// touches another's prompt. Whether it is gone: a prompt may not react, and goes on there.
+pub(super) async fn stop_prompt(client: &Client, prompt_id: &str, within: Duration) -> bool {
+    let give_up = Instant::now() + within;
     let mut pause = Duration::from_millis(50);
     loop {
         match stop_once(client, prompt_id).await {
-            Ok(true) => return,
+            Ok(true) => return true,
             Ok(false) => {}
-            Err(error) if error.is_refused() => return,
+            Err(error) if error.is_refused() => return true,
             Err(error) => tracing::debug!(%error, "stopping a prompt"),
         }
         if Instant::now() > give_up {
-            tracing::warn!("ComfyUI does not react to an interrupt; the prompt goes on there");
-            return;
+            return false;
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));

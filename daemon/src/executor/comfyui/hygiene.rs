@@ -159,7 +159,7 @@ pub(super) async fn clean(
         }
         None => {
             let out_of_reach = |count: usize, what: &str| {
-                (count > 0).then(|| format!("{count} {what} (ComfyUI's folders are out of reach)"))
+                (count > 0).then(|| format!("{what}: {count} (ComfyUI's folders are out of reach)"))
             };
             left.extend(out_of_reach(traces.uploads, "uploaded inputs"));
             left.extend(out_of_reach(traces.files.len(), "output files"));
@@ -252,7 +252,7 @@ pub(super) async fn sweep(
             match remove_ours(folder, &tag).await {
                 Ok(()) => tracing::info!(%tag, "removed what an earlier run left in ComfyUI's folders"),
                 Err(error) => {
-                    tracing::warn!(%tag, %error, "leftovers in ComfyUI's folders cannot be removed")
+                    tracing::warn!(%tag, %error, "leftovers in ComfyUI's folders cannot be removed");
                 }
             }
         }

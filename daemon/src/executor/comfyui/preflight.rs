@@ -15,6 +15,8 @@ use crate::executor::graph::{Graph, Node, as_link, input_folder, is_file_input, 
 
 /// Problems told at once; the rest is counted.
 const TOLD: usize = 5;
+/// Most characters of them: names of nodes and values are the submitter's and may be long.
+const LONGEST: usize = 2000;
 
 pub(super) fn check(inventory: &Inventory, graph: &Graph, attached: &[String]) -> Result<(), Failure> {
     if inventory.classes.is_empty() {
@@ -237,7 +239,8 @@ impl<'a> Check<'a> {
         let more = self.problems.len().saturating_sub(TOLD);
         let told: Vec<String> = self.problems.into_iter().take(TOLD).map(|(_, what)| what).collect();
         let tail = if more > 0 { format!("; and {more} more") } else { String::new() };
-        Err(Failure::new(class, told.join("; ") + &tail))
+        let told: String = told.join("; ").chars().take(LONGEST).collect();
+        Err(Failure::new(class, told + &tail))
     }
 }
 

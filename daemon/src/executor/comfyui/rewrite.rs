@@ -45,7 +45,7 @@ impl Names {
 
 /// The idempotent prompt id of an attempt: a UUID (RFC 9562, version 8) from the first 16 bytes of
 /// BLAKE3(`"scenemesh/v1/prompt\0"` ‖ task ‖ attempt as u32 little-endian).
-pub(super) fn prompt_id(task: TaskId, attempt: u32) -> String {
+pub(in crate::executor) fn prompt_id(task: TaskId, attempt: u32) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"scenemesh/v1/prompt\0").update(task.as_bytes()).update(&attempt.to_le_bytes());
     let hash = hasher.finalize();

@@ -88,10 +88,13 @@ impl Attempt<'_> {
         };
         let streamed = rewrite::rewrite(&mut graph, self.inventory, self.names, &uploads, self.saving);
         let followed = match already {
-            Already::Ended(entry) => Followed { entry, measured_ms: 0 },
+            Already::Ended(entry) => {
+                self.report.started().await;
+                Followed { entry, measured_ms: 0 }
+            }
             Already::Queued => {
                 follow::Following::new(self, &self.names.prompt_id, graph.len(), &streamed)
-                    .to_the_end(None, sink)
+                    .until_over(None, sink)
                     .await?
             }
             Already::Nothing => {
@@ -100,7 +103,7 @@ impl Attempt<'_> {
                 let body = rewrite::prompt_body(&graph, &self.run.extra_data, self.names, self.run.previews)?;
                 let prompt_id = self.post(&body).await?;
                 follow::Following::new(self, &prompt_id, graph.len(), &streamed)
-                    .to_the_end(socket, sink)
+                    .until_over(socket, sink)
                     .await?
             }
         };
@@ -109,8 +112,9 @@ impl Attempt<'_> {
         let exec_ms = match collect::ending(&followed.entry) {
             Some(collect::Ending::Success { exec_ms }) => exec_ms.unwrap_or(followed.measured_ms),
             Some(collect::Ending::Interrupted) => {
+                // Not by us: whoever sits at the machine wants it back.
                 return Err(Failure::new(
-                    FailureClass::Execution,
+                    FailureClass::OwnerReturned,
                     "somebody interrupted the task in ComfyUI",
                 ));
             }
@@ -208,7 +212,7 @@ impl Attempt<'_> {
             Ok(Posted::Accepted { prompt_id, node_errors }) => {
                 // Before 0.3.45 ComfyUI chose the id itself.
                 if node_errors.as_object().is_some_and(|errors| !errors.is_empty()) {
-                    follow::stop_prompt(self.client, &prompt_id).await;
+                    follow::stop_prompt(self.client, &prompt_id, follow::INTERRUPT).await;
                     return Err(classify::refused(&json!({ "node_errors": node_errors })));
                 }
                 Ok(prompt_id)

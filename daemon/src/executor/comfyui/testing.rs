@@ -4,13 +4,13 @@ use serde_json::{Value, json};
 
 use super::inventory::Inventory;
 
-pub(super) const OBJECT_INFO: &str = include_str!("testing/object_info.json");
+pub(crate) const OBJECT_INFO: &str = include_str!("testing/object_info.json");
 
 pub(super) fn inventory() -> Inventory {
     Inventory::read(OBJECT_INFO.as_bytes(), Vec::new()).unwrap()
 }
 
-pub(super) fn ksampler() -> Value {
+pub(crate) fn ksampler() -> Value {
     json!({
         "3": {"class_type": "KSampler", "inputs": {"cfg": 7.5, "denoise": 1, "latent_image": ["5", 0],
             "model": ["4", 0], "negative": ["7", 0], "positive": ["6", 0], "sampler_name": "euler",
