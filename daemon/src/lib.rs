@@ -1,6 +1,5 @@
 //! The SceneMesh node.
 
-pub mod api;
 pub mod clock;
 pub mod executor;
 pub mod gpu;

@@ -15,14 +15,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use zeroize::Zeroizing;
 
 use crate::network::{Network, PorchError, RosterEvent, StartError};
-use crate::store::{Journal, JournalError, Replay, ReplayError};
+use crate::store::{JournalError, Replay, ReplayError, Store};
 use crate::supervisor::Tasks;
 
 mod actor;
+mod addresses;
 mod admission;
 mod invites;
 mod joining;
 pub mod keys;
+mod rights;
 mod roster;
 mod state;
 mod view;
@@ -36,7 +38,7 @@ pub use admission::{Approved, CannotApprove, CannotInvite, InviteTerms};
 pub use invites::{DEFAULT_EXPIRY, LONGEST_EXPIRY, NoInvite};
 pub use joining::{CannotFound, CannotJoin, JoinOutcome, JoinRefused, Joined};
 pub use keys::{KeysError, NodeKeys, Protection};
-pub use roster::{NotAllowed, Role, may, may_render, studio_name};
+pub use rights::{NotAllowed, Role, may, may_render, studio_name};
 pub use state::Standing;
 pub use view::{InviteState, InviteView, MemberView, PoolView, ProposalView, StudioView};
 
@@ -236,8 +238,8 @@ pub struct Membership {
 /// When the journal or a key file cannot be used, or the pool's addresses cannot be listened on.
 pub async fn spawn(
     config: Config,
-    keys: &NodeKeys,
-    journal: Journal,
+    keys: NodeKeys,
+    store: Store,
     network: Network,
     events: mpsc::Receiver<RosterEvent>,
     replay: &Replay,
@@ -247,7 +249,8 @@ pub async fn spawn(
     let (standing_sender, standing) = watch::channel(Arc::new(Standing::Alone));
     let (roster_sender, roster) = watch::channel(None);
     let outlets = actor::Outlets { standing: standing_sender, roster: roster_sender };
-    let actor = actor::Actor::restore(config, keys, journal, network, outlets, replay, tasks.clone()).await?;
+    let actor =
+        actor::Actor::restore(config, &keys, store.journal, network, outlets, replay, tasks.clone()).await?;
     tasks.spawn("membership", actor.run(inbox, events));
     Ok(Membership { commands, standing, roster })
 }

@@ -8,6 +8,8 @@ pub mod renderer;
 pub mod requester;
 pub mod view;
 
+#[cfg(test)]
+mod tests;
 // Stand-in until the actor is here.
 use scenemesh_protocol::ids::{JobId, TaskId};
 use std::sync::Arc;

@@ -57,7 +57,8 @@ pub struct Advert {
     pub gpus: Vec<GpuAdvert>,
     /// Shared models that are loaded now, most recent first.
     pub warm: Vec<ModelName>,
-    /// BLAKE3 of the [`Inventory`] body shown to other studios; changes when it is worth asking again.
+    /// Changes when it is worth asking for the [`Inventory`] again. Only its sender can compute it: a keyed hash of all that
+    /// it shows to anybody, so that nobody can test guesses about what is shown to others.
     pub inventory_root: ContentHash,
     /// Addresses from the configuration that reach this node from outside, as multiaddr text.
     pub external: Vec<String>,

@@ -65,20 +65,28 @@ pub fn decode_body<T: Decode<()>>(body: &[u8], limit: usize) -> Result<T, Decode
     if body.len() > limit {
         return Err(DecodeError::TooLong { len: body.len(), limit });
     }
-    // bincode counts the memory that collections claim before it allocates them; it wants the bound as a constant.
-    const SMALL: usize = 64 << 10;
-    const LARGE: usize = 16 << 20;
-    let config = bincode::config::standard().with_fixed_int_encoding();
-    let decoded = if limit <= 8 << 10 {
-        bincode::decode_from_slice(body, config.with_limit::<SMALL>())
-    } else {
-        bincode::decode_from_slice(body, config.with_limit::<LARGE>())
+    // What collections claim is counted before it is allocated, so a short body cannot ask for much memory. The
+    // bound is a constant: the least of these that leaves any of our types room, whose values take at most five
+    // times the bytes of their encoding.
+    let decoded = match body.len() {
+        0..=0x200 => decode_within::<T, { 4 << 10 }>(body),
+        0x201..=0x2000 => decode_within::<T, { 64 << 10 }>(body),
+        0x2001..=0x2_0000 => decode_within::<T, { 1 << 20 }>(body),
+        0x2_0001..=0x10_0000 => decode_within::<T, { 8 << 20 }>(body),
+        _ => decode_within::<T, { 32 << 20 }>(body),
     };
     let (value, consumed) = decoded.map_err(|error| DecodeError::Malformed(error.to_string()))?;
     if consumed != body.len() {
         return Err(DecodeError::Trailing(body.len() - consumed));
     }
     Ok(value)
+}
+
+fn decode_within<T: Decode<()>, const MEMORY: usize>(
+    body: &[u8],
+) -> Result<(T, usize), bincode::error::DecodeError> {
+    let config = bincode::config::standard().with_fixed_int_encoding();
+    bincode::decode_from_slice(body, config.with_limit::<MEMORY>())
 }
 
 /// Encodes a whole frame.

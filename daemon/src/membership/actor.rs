@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scenemesh_protocol::ids::{NodeId, PoolId};
+use scenemesh_protocol::invite::JoinReply;
 use scenemesh_protocol::messages::{
     PorchRequest, PorchResponse, Request, Response, RosterDiff, RosterSync, Standing as Regard, StandingGet,
 };
@@ -12,6 +13,7 @@ use scenemesh_protocol::roster::Roster;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::addresses;
 use super::joining::JoinOutcome;
 use super::keys::{AdminFile, NodeKeys};
 use super::state::{Asked, Fact, Me, State, Step};
@@ -24,7 +26,7 @@ use crate::supervisor::Tasks;
 mod commands;
 mod errands;
 
-use errands::{Knocked, Returned};
+use errands::Returned;
 
 /// How often time-driven work is looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -34,6 +36,9 @@ const ERRANDS: usize = 64;
 const VISIT_PAUSE: Duration = Duration::from_secs(5);
 /// Least time between two attempts to open the network, after the first failed.
 const START_PAUSE: Duration = Duration::from_secs(10);
+
+/// Addresses of an inviter that a joiner is told, and takes.
+const ADDRESSES: usize = 8;
 
 impl Record for Fact {
     const KIND: u16 = 0x0101;
@@ -62,6 +67,8 @@ pub(super) struct Actor {
     returned: mpsc::Sender<Returned>,
     returns: Option<mpsc::Receiver<Returned>>,
     errands: usize,
+    /// How often this node left a pool or gave up joining one.
+    leaves: u64,
     /// Members being asked what is missing here; true: ask once more afterwards.
     asking: BTreeMap<NodeId, bool>,
     visited: BTreeMap<NodeId, Instant>,
@@ -111,6 +118,7 @@ impl Actor {
             returned,
             returns: Some(returns),
             errands: 0,
+            leaves: 0,
             asking: BTreeMap::new(),
             visited: BTreeMap::new(),
             questioned: None,
@@ -236,9 +244,9 @@ impl Actor {
         let now_ms = wall_ms();
         match event {
             RosterEvent::Hello { peer, digest } => {
-                let step = self.state.on_hello(peer, digest);
-                let next = self.state.clone();
-                self.keep_or_log(next, step).await;
+                if self.state.differs(&digest) {
+                    self.ask(peer);
+                }
             }
             RosterEvent::Request { from, request, reply } => {
                 let mut next = self.state.clone();
@@ -250,7 +258,11 @@ impl Actor {
             RosterEvent::Porch { from, address, request, reply } => {
                 let mut next = self.state.clone();
                 let waited = self.state.circle.is_none();
-                let (step, response) = next.on_porch(from, &address, request, Instant::now(), now_ms);
+                let (step, mut response) = next.on_porch(from, &address, request, Instant::now(), now_ms);
+                if let PorchResponse::Join(JoinReply::Admitted { addresses, .. }) = &mut response {
+                    addresses
+                        .extend(self.network.listening().borrow().told_main.iter().take(ADDRESSES).cloned());
+                }
                 if self.keep_or_log(next, step).await {
                     reply.send(response);
                 }
@@ -260,7 +272,7 @@ impl Actor {
             }
             RosterEvent::ShutOut { peer, address } => {
                 if self.state.is_member(now_ms) {
-                    self.visit(peer, errands::porches_near(&address), false);
+                    self.visit(peer, addresses::porches_near(&address), false);
                 }
             }
         }
@@ -303,11 +315,5 @@ impl Actor {
         if let Some(peer) = self.turn {
             self.ask(peer);
         }
-    }
-
-    /// A copy to decide on, unless the node is stopping.
-    fn asked_now(&self) -> Option<(Asked, Arc<Me>)> {
-        let asked = self.state.pending_question(wall_ms())?.clone();
-        Some((asked, self.state.me.clone()))
     }
 }

@@ -8,7 +8,7 @@ use scenemesh_protocol::invite::{
 };
 use scenemesh_protocol::keys::PublicKey;
 use scenemesh_protocol::messages::{Decline, PorchResponse};
-use scenemesh_protocol::roster::{Member, Roles, Roster, SignedRecord, Studio, is_name};
+use scenemesh_protocol::roster::{Consent, Member, Roles, Roster, SignedRecord, Studio, is_name};
 use scenemesh_protocol::signed::Signed;
 use tokio::time::Instant;
 
@@ -82,7 +82,7 @@ impl State {
     /// Name of this node's own studio.
     pub(super) fn own_studio(&self) -> String {
         match (self.roster(), &self.place) {
-            (Some(roster), Some(place)) => super::roster::studio_name(roster, &place.studio),
+            (Some(roster), Some(place)) => super::rights::studio_name(roster, &place.studio),
             _ => "its studio".into(),
         }
     }
@@ -107,9 +107,7 @@ impl State {
         if !self.is_member(now_ms) {
             return Err(CannotInvite::NotMember);
         }
-        if self.admin_of().is_none() {
-            return Err(CannotInvite::Locked);
-        }
+        let Some((_, studio)) = self.admin_of() else { return Err(CannotInvite::Locked) };
         if terms.roles == (Roles { submit: false, render: false, keep: false }) {
             return Err(CannotInvite::NoRole);
         }
@@ -122,7 +120,7 @@ impl State {
             }
         }
         self.invites.check_new(terms.expires, now_ms)?;
-        let invite = Invite::new(roster.pool(), self.me.id(), secret, porch);
+        let invite = Invite::new(roster.pool(), self.me.id(), studio, secret, porch);
         if invite.addresses().is_empty() {
             return Err(CannotInvite::NoPorch);
         }
@@ -236,13 +234,21 @@ impl State {
             SignedRecord::Revoked(_) => None,
         });
         if let Some(other) = before.as_ref().filter(|member| member.studio != studio) {
-            let name = super::roster::studio_name(circle.roster(), &other.studio);
+            let name = super::rights::studio_name(circle.roster(), &other.studio);
             let words = format!("this node's key belongs to {name} already; join with a new data directory");
             return Err(Refusal::new(JoinRefusal::RevokedKey, words));
         }
+        let pool = circle.roster().pool();
+        let chosen = Consent { pool, studio, kem: joining.kem };
+        let consent = joining.consent.filter(|consent| chosen.verify(&joining.node, consent).is_ok());
+        let Some(consent) = consent else {
+            let words = "the node does not say that it chose this studio; make a new invite";
+            return Err(Refusal::new(JoinRefusal::BadRequest, words));
+        };
         let member = Member {
-            pool: circle.roster().pool(),
+            pool,
             studio,
+            consent,
             node: joining.node,
             kem: joining.kem,
             name: joining.name.clone(),
@@ -355,7 +361,8 @@ impl State {
         let first: Vec<_> = [*node, self.me.id()].iter().filter_map(|node| circle.record_of(node)).collect();
         let rest = everything.records.into_iter().filter(|record| !first.contains(record));
         let records = first.iter().cloned().chain(rest).collect();
-        JoinReply::Admitted { settings: everything.settings, records }
+        // Where this node listens is the actor's to add.
+        JoinReply::Admitted { settings: everything.settings, records, addresses: Vec::new() }
     }
 
     /// This node's admin approves a proposal: by studio name, or by the beginning of a studio's id or a proposal's hash.
@@ -384,7 +391,7 @@ impl State {
         let decided = circle.roster().settings().epoch > settings.epoch;
         if !proposal.mine {
             proposal.mine = true;
-            proposal.signed_by.push(super::roster::studio_name(circle.roster(), &own));
+            proposal.signed_by.push(super::rights::studio_name(circle.roster(), &own));
         }
         Ok((step, Approved { proposal, decided }))
     }
@@ -454,7 +461,7 @@ fn check_name(
         return Ok(());
     }
     let free = (2..).map(|n: u32| format!("{name}-{n}")).find(|name| !taken(name)).unwrap_or_default();
-    let studio = super::roster::studio_name(roster, studio);
+    let studio = super::rights::studio_name(roster, studio);
     let words = format!("{studio} has a node named {name} already; join with --name {free}");
     Err(Refusal::new(JoinRefusal::NameTaken, words))
 }

@@ -38,7 +38,7 @@ pub enum CannotJoin {
 
 /// An admission that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadAdmission {
+pub(super) enum BadAdmission {
     #[error("no join is pending")]
     NotAsked,
     #[error("the settings do not verify: {0}")]
@@ -165,7 +165,7 @@ impl State {
     ) -> (Step, Result<JoinOutcome, JoinRefused>) {
         let mut step = Step::default();
         let answer = match reply {
-            JoinReply::Admitted { settings, records } => Ok((settings, records)),
+            JoinReply::Admitted { settings, records, addresses: _ } => Ok((settings, records)),
             JoinReply::Pending { needs, words } => Err((needs, words)),
             JoinReply::Refused { reason, words } => {
                 if self.circle.is_none() && self.asked.as_ref() == Some(&asked) {
@@ -175,6 +175,11 @@ impl State {
                 return (step, Err(JoinRefused { reason: Some(reason), words }));
             }
         };
+        if let Some(roster) = self.roster().filter(|roster| roster.pool() != asked.pool) {
+            // Another command was faster; the invite stays redeemed for this node's key.
+            let words = format!("this node is in {} by now; run leave first", roster.settings().pool_name);
+            return (step, Err(JoinRefused { reason: None, words }));
+        }
         let before = self.clone();
         if self.asked.as_ref() != Some(&asked) {
             self.asked = Some(asked.clone());

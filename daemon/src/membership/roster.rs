@@ -1,4 +1,4 @@
-//! PURE: who may what, what another node lacks, and how proposals become settings.
+//! PURE: what this node knows of its pool, what another lacks, and how proposals become settings.
 //!
 //! A [`Circle`] is one node's knowledge of its pool: the roster that holds, the settings that still lack signatures,
 //! and the studios that this node's admin agreed to. Agreement is to a *studio*, not to bytes: when another change was
@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use scenemesh_protocol::codec::{self, Decode, Encode};
 use scenemesh_protocol::ids::{ContentHash, NodeId, StudioId};
-use scenemesh_protocol::keys::{PublicKey, SecretKey};
+use scenemesh_protocol::keys::SecretKey;
 use scenemesh_protocol::messages::{RosterDiff, RosterSync};
 use scenemesh_protocol::roster::{
     Added, BadSettings, ChainMerge, Roster, RosterDigest, Settings, SettingsChain, SignedRecord,
     SignedSettings, Studio,
 };
-use scenemesh_protocol::task::Reach;
+
+use super::rights::studio_name;
 
 /// An agreement or a proposal that found no quorum in this time is forgotten, in milliseconds.
 pub(super) const LAPSE_MS: u64 = 7 * 86_400_000;
@@ -32,91 +33,6 @@ const MEMBER_LIMIT: usize = 1500;
 const DIFF_BYTES: usize = 900 << 10;
 /// A date this far in the future is told in words, in milliseconds.
 pub(super) const SKEW_MS: u64 = 5 * 60_000;
-
-/// What a node may do, one at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    Submit,
-    Render,
-    Keep,
-}
-
-/// Why a node may not do something.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotAllowed {
-    #[error("{} is no member of the pool", .0.short())]
-    NoMember(NodeId),
-    #[error("{name} was revoked: {reason}")]
-    Revoked { name: String, reason: String },
-    #[error("{name} has no {} role", .role.word())]
-    Role { name: String, role: Role },
-    #[error("the task stays on its own machine")]
-    OtherMachine,
-    #[error("the task stays in its studio, and {name} is of {studio}")]
-    OtherStudio { name: String, studio: String },
-    #[error("the task goes to chosen studios only, and {name} is of {studio}")]
-    NotChosen { name: String, studio: String },
-}
-
-impl Role {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Submit => "submit",
-            Self::Render => "render",
-            Self::Keep => "keep",
-        }
-    }
-}
-
-/// The name of a studio, or its id when the settings do not have it.
-pub fn studio_name(roster: &Roster, id: &StudioId) -> String {
-    roster.settings().studio(id).map_or_else(|| id.short(), |studio| studio.name.clone())
-}
-
-/// Checks that a node is a member now and has a role; gives its studio.
-///
-/// # Errors
-/// Why it may not.
-pub fn may(roster: &Roster, node: &NodeId, role: Role, now_ms: u64) -> Result<StudioId, NotAllowed> {
-    let Some(member) = roster.member(node, now_ms) else {
-        return Err(match roster.revocation(&PublicKey::from(*node)) {
-            Some(gone) => NotAllowed::Revoked { name: node.short(), reason: gone.reason.clone() },
-            None => NotAllowed::NoMember(*node),
-        });
-    };
-    let has = match role {
-        Role::Submit => member.roles.submit,
-        Role::Render => member.roles.render,
-        Role::Keep => member.roles.keep,
-    };
-    if has { Ok(member.studio) } else { Err(NotAllowed::Role { name: member.name.clone(), role }) }
-}
-
-/// Checks that `renderer` may run a task of `requester` with this reach. Both ends ask.
-///
-/// # Errors
-/// Why it may not.
-pub fn may_render(
-    roster: &Roster,
-    reach: &Reach,
-    requester: &NodeId,
-    renderer: &NodeId,
-    now_ms: u64,
-) -> Result<(), NotAllowed> {
-    let home = may(roster, requester, Role::Submit, now_ms)?;
-    let studio = may(roster, renderer, Role::Render, now_ms)?;
-    let name = || roster.member(renderer, now_ms).map_or_else(String::new, |member| member.name.clone());
-    match reach {
-        Reach::Machine if renderer != requester => Err(NotAllowed::OtherMachine),
-        Reach::Studio if studio != home => {
-            Err(NotAllowed::OtherStudio { name: name(), studio: studio_name(roster, &studio) })
-        }
-        Reach::Studios(chosen) if !chosen.contains(&studio) => {
-            Err(NotAllowed::NotChosen { name: name(), studio: studio_name(roster, &studio) })
-        }
-        Reach::Machine | Reach::Studio | Reach::Studios(_) | Reach::Pool => Ok(()),
-    }
-}
 
 /// A studio that this node's admin wants in the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -226,10 +142,6 @@ impl Circle {
         self.proposals.values()
     }
 
-    pub(super) fn agreed(&self, studio: &StudioId) -> bool {
-        self.agreements.contains_key(studio)
-    }
-
     /// The record of a node, whether it holds now or not.
     pub(super) fn record_of(&self, node: &NodeId) -> Option<SignedRecord> {
         let of = |record: &SignedRecord| match record {
@@ -267,7 +179,11 @@ impl Circle {
     pub(super) fn learn(&mut self, diff: RosterDiff, now_ms: u64) -> Learnt {
         let mut learnt = Learnt::default();
         self.learn_settings(diff.settings, &mut learnt, now_ms);
-        for record in &diff.records {
+        let known = self.roster.record_hashes();
+        for record in diff.records.iter().filter(|record| !known.contains(&record.hash())) {
+            if !has_room(known.len() + learnt.news.records.len(), record) {
+                continue;
+            }
             if self.add_record(record) {
                 learnt.record(record);
                 learnt.warnings.extend(self.future_date(record, now_ms));
@@ -349,6 +265,10 @@ impl Circle {
     fn replace_tail(&mut self, links: Vec<SignedSettings>) -> Result<(), BadSettings> {
         let Some(first) = links.first() else { return Ok(()) };
         let epoch = first.settings()?.epoch;
+        if epoch == self.roster.settings().epoch + 1 {
+            let chain = Arc::make_mut(&mut self.roster).chain_mut();
+            return links.into_iter().try_for_each(|link| chain.append(link));
+        }
         let kept = usize::try_from(epoch).unwrap_or(usize::MAX);
         let whole = self.roster.chain().links().take(kept).cloned().chain(links).collect();
         *Arc::make_mut(&mut self.roster).chain_mut() = SettingsChain::verify(whole)?;
@@ -375,11 +295,6 @@ impl Circle {
     }
 
     fn add_record(&mut self, record: &SignedRecord) -> bool {
-        let limit = if matches!(record, SignedRecord::Member(_)) { MEMBER_LIMIT } else { RECORD_LIMIT };
-        if self.roster.record_hashes().len() >= limit {
-            tracing::warn!(limit, "the roster is full; a record is not taken");
-            return false;
-        }
         match Arc::make_mut(&mut self.roster).add(record) {
             Ok(added) => added == Added::New,
             Err(bad) => {
@@ -455,7 +370,7 @@ impl Circle {
     /// Adds records that were signed here.
     pub(super) fn publish(&mut self, record: &SignedRecord) -> Learnt {
         let mut learnt = Learnt::default();
-        if self.add_record(record) {
+        if has_room(self.roster.record_hashes().len(), record) && self.add_record(record) {
             learnt.record(record);
         }
         learnt
@@ -595,6 +510,14 @@ impl Circle {
     }
 }
 
+fn has_room(records: usize, record: &SignedRecord) -> bool {
+    let limit = if matches!(record, SignedRecord::Member(_)) { MEMBER_LIMIT } else { RECORD_LIMIT };
+    if records >= limit {
+        tracing::warn!(limit, "the roster is full; a record is not taken");
+    }
+    records < limit
+}
+
 /// Why a studio cannot be added to these settings, if so.
 pub(super) fn conflict(settings: &Settings, studio: &Studio) -> Option<String> {
     let name = &studio.name;
@@ -604,3 +527,6 @@ pub(super) fn conflict(settings: &Settings, studio: &Studio) -> Option<String> {
     let taken = studio.admins.iter().find_map(|admin| settings.studio_of_admin(admin));
     taken.filter(|have| have.id != studio.id).map(|have| format!("its admin key is {}'s already", have.name))
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use scenemesh_protocol::messages::{
     self, Decline, Declined, Done, PorchRequest, PorchResponse, Request, Response, RosterDiff, StandingGet,
 };
 use scenemesh_protocol::roster::{
-    Member, Roles, Roster, RosterDigest, SettingsChain, SignedRecord, SignedSettings,
+    Consent, Member, Roles, Roster, RosterDigest, SettingsChain, SignedRecord, SignedSettings,
 };
 use scenemesh_protocol::signed::Signed;
 use tokio::time::Instant;
@@ -294,9 +294,11 @@ impl State {
         if held || revoked || circle.record_of(&id).is_some() {
             return;
         }
+        let pool = circle.roster().pool();
         let member = Member {
-            pool: circle.roster().pool(),
+            pool,
             studio,
+            consent: Consent { pool, studio, kem: self.me.kem }.sign(&self.me.node),
             node: self.me.node.public(),
             kem: self.me.kem,
             name: place.name,
@@ -310,10 +312,9 @@ impl State {
         step.show.extend(self.asked.as_ref().map(|asked| asked.inviter));
     }
 
-    /// A peer said Hello with its roster's digest.
-    pub(super) fn on_hello(&self, peer: NodeId, digest: RosterDigest) -> Step {
-        let differs = self.roster().is_some_and(|roster| roster.digest() != digest);
-        Step { ask: if differs { vec![peer] } else { Vec::new() }, ..Step::default() }
+    /// Whether a peer that said Hello with this digest knows another roster.
+    pub(super) fn differs(&self, digest: &RosterDigest) -> bool {
+        self.roster().is_some_and(|roster| roster.digest() != *digest)
     }
 
     /// A member asks or tells something about the roster.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::admission::{CannotApprove, CannotInvite, InviteTerms};
 use super::invites::DEFAULT_EXPIRY;
 use super::joining::{CannotJoin, JoinOutcome, JoinRefused, question};
-use super::roster::{NotAllowed, Role, may, may_render};
+use super::rights::{NotAllowed, Role, may, may_render};
 use super::state::{Asked, Fact, Me, Standing, State, Step};
 
 const NOW: u64 = 1_800_000_000_000;
@@ -80,6 +80,7 @@ impl Village {
             turns += 1;
             assert!(turns < 2000, "the village talks without end");
             self.nodes[at].journal.extend(step.facts);
+            step.warnings.iter().for_each(|words| self.nodes[at].state.warn(words));
             let (me, now_ms) = (self.id(at), self.now_ms);
             for to in 0..self.nodes.len() {
                 if !step.news.is_empty() && self.are_linked(at, to) {
@@ -112,8 +113,9 @@ impl Village {
         for a in 0..self.nodes.len() {
             for b in 0..self.nodes.len() {
                 if self.are_linked(a, b) {
-                    let step = self.nodes[a].state.on_hello(self.id(b), self.roster(b).digest());
-                    self.perform(a, step);
+                    let differs = self.nodes[a].state.differs(&self.roster(b).digest());
+                    let ask = if differs { vec![self.id(b)] } else { Vec::new() };
+                    self.perform(a, Step { ask, ..Step::default() });
                 }
             }
         }
@@ -343,6 +345,8 @@ fn approvals_that_cross_fork_the_settings_and_heal() {
     }
     village.assert_agreed(4);
     assert_eq!(village.studios(0), ["amber", "birch", "cedar", "dogwood"]);
+    let told = |at: usize| village.nodes[at].state.view(NOW).unwrap().warnings;
+    assert!(told(0).iter().chain(&told(1)).any(|words| words.contains("forked at epoch 2")));
     for at in 0..4 {
         village.restart(at, true);
     }
@@ -422,6 +426,7 @@ fn used_expired_foreign_and_guessed_invites_have_their_own_words() {
     let foreign = Invite::new(
         village.roster(0).pool(),
         village.id(0),
+        village.roster(0).settings().studios[0].id,
         InviteSecret::generate(),
         ["/ip4/1.2.3.4/tcp/1"],
     );
@@ -554,7 +559,8 @@ fn an_answer_of_another_pool_is_not_taken() {
     let invite = village.invite(0, None).unwrap();
     let everything = other.nodes[0].state.card().unwrap();
     let asked = question(&village.nodes[1].state.me.clone(), &invite, "ws-01", None);
-    let reply = JoinReply::Admitted { settings: everything.settings, records: everything.records };
+    let (settings, records) = (everything.settings, everything.records);
+    let reply = JoinReply::Admitted { settings, records, addresses: Vec::new() };
     let (step, outcome) = village.nodes[1].state.on_join_reply(asked, None, reply, NOW);
     let refused = outcome.unwrap_err();
     assert!(refused.words.contains("the invite is for"), "{}", refused.words);

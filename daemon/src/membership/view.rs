@@ -5,7 +5,8 @@ use scenemesh_protocol::keys::PublicKey;
 use scenemesh_protocol::roster::Roles;
 
 use super::admission::describe;
-use super::roster::{Circle, Proposal, studio_name};
+use super::rights::studio_name;
+use super::roster::{Circle, Proposal};
 use super::state::State;
 
 /// The pool as this node's roster has it.

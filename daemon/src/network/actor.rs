@@ -11,7 +11,7 @@ use futures::stream::FuturesUnordered;
 use libp2p::identity::Keypair;
 use libp2p::request_response::OutboundRequestId;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, StreamProtocol, Swarm};
+use libp2p::{Multiaddr, StreamProtocol, Swarm, TransportError};
 use scenemesh_protocol::ids::{BootId, NodeId, PoolId, StudioId, random_bytes};
 use scenemesh_protocol::keys::SecretKey;
 use scenemesh_protocol::messages::{self, Decline, Goodbye, PorchResponse, Request, Response};
@@ -27,7 +27,7 @@ use super::peers::{Channel, Peer};
 use super::redial::{Redial, Source};
 use super::{
     Command, Config, Identity, Listening, NetworkError, PeerTable, PeerView, Publication, RequestError,
-    RosterEvent, RosterView, StartError, TaskEvent, addresses, declined, porch, swarm, transfer,
+    RosterEvent, RosterView, StartError, TaskEvent, addresses, declined, porch, reachable, swarm, transfer,
 };
 use crate::clock::wall_ms;
 use crate::supervisor::Tasks;
@@ -44,7 +44,7 @@ const TABLE_PAUSE: Duration = Duration::from_millis(50);
 /// A stop waits this long for goodbyes to be answered.
 const GOODBYE: Duration = Duration::from_millis(500);
 /// A link of members stays open without any traffic.
-const IDLE: Duration = Duration::from_hours(1);
+const IDLE: Duration = Duration::from_secs(60 * 60);
 /// Learnt addresses are written at most this often.
 const ADDRESSES_PAUSE: Duration = Duration::from_secs(10);
 /// Release, for people.
@@ -55,6 +55,7 @@ const AGENT: &str = concat!("scenemeshd ", env!("CARGO_PKG_VERSION"));
 pub(super) struct Setup {
     listen: Vec<Multiaddr>,
     porch: Vec<Multiaddr>,
+    external: Vec<Multiaddr>,
     fixed: Vec<(NodeId, Multiaddr)>,
     porch_rate: Rate,
     config: Config,
@@ -64,13 +65,13 @@ pub(super) struct Setup {
 impl Setup {
     pub(super) fn check(config: Config, identity: &Identity) -> Result<Self, NetworkError> {
         let keypair = swarm::keypair(&identity.key).map_err(NetworkError::BadKey)?;
-        parse_all("external", &config.external)?;
         let fixed =
             parse_all("peers", &config.peers)?.into_iter().zip(&config.peers).map(|(address, given)| {
                 let (address, node) = swarm::split_node(&address);
                 Ok((node.ok_or_else(|| NetworkError::NoNode { given: given.clone() })?, address))
             });
         Ok(Self {
+            external: parse_all("external", &config.external)?,
             listen: parse_all("listen", &config.listen)?,
             porch: parse_all("porch", &config.porch)?,
             fixed: fixed.collect::<Result<_, _>>()?,
@@ -310,7 +311,7 @@ impl Actor {
             None => {}
         }
         let control = protocol(messages::control_protocol(&pool));
-        let behaviour = Main::new(&self.setup.keypair, AGENT, control, self.setup.config.mdns);
+        let behaviour = Main::new(&self.setup.keypair, AGENT, control, &self.setup.config);
         let mut swarm =
             swarm::build(&self.setup.keypair, behaviour, IDLE, &self.tasks).map_err(StartError::Transport)?;
         listen(&mut swarm, &self.setup.listen)?;
@@ -408,14 +409,19 @@ impl Actor {
             if *node == self.me {
                 continue;
             }
-            self.peers.entry(*node).or_insert_with(|| Peer::new(*studio, now)).studio = *studio;
+            let peer = self.peers.entry(*node).or_insert_with(|| Peer::new(*studio, now));
+            if peer.studio != *studio {
+                // It may show more now, or less.
+                peer.inventory = None;
+                peer.studio = *studio;
+            }
             if let Some(main) = &mut self.main {
                 main.swarm.behaviour_mut().allowed.allow_peer(swarm::peer_id(*node));
             }
         }
         self.adverts.retain(|node| members.contains_key(node));
         self.redial.set_members(now, &members.keys().copied().collect());
-        self.table.stale = true;
+        self.build_table(now);
         self.dial_due(now);
     }
 
@@ -426,7 +432,7 @@ impl Actor {
             Some(porch::HostEvent::Listening) => self.tell_listening(),
             Some(porch::HostEvent::Asked { event, answer, channel }) => {
                 // A full inbox drops the event and its reply with it; the answer below then says that we are busy.
-                self.outlets.roster.ask(event);
+                self.outlets.roster.ask(*event);
                 self.porch_replies.push(Box::pin(async move {
                     let busy = || declined(Decline::Busy, "too much to do, try again").into();
                     (channel, answer.await.unwrap_or_else(|_| busy()))
@@ -441,6 +447,7 @@ impl Actor {
             self.save_addresses_soon();
         }
         if let Some(stopping) = &self.stopping {
+            self.ticked_at = now;
             if stopping.goodbyes == 0 || stopping.deadline <= now {
                 self.close(now);
             }
@@ -464,14 +471,15 @@ impl Actor {
     }
 
     fn tell_listening(&mut self) {
-        let texts = |addresses: Vec<&Multiaddr>| addresses.into_iter().map(ToString::to_string).collect();
+        let texts = |addresses: &[Multiaddr]| addresses.iter().map(ToString::to_string).collect();
+        let main: Vec<_> = self.main.iter().flat_map(|main| main.swarm.listeners().cloned()).collect();
+        let porch: Vec<_> = self.porch.iter().flat_map(|porch| porch.swarm.listeners().cloned()).collect();
+        let (external, announce) = (&self.setup.external, self.setup.config.announce_listen);
         let listening = Listening {
-            main: self.main.as_ref().map(|main| texts(main.swarm.listeners().collect())).unwrap_or_default(),
-            porch: self
-                .porch
-                .as_ref()
-                .map(|porch| texts(porch.swarm.listeners().collect()))
-                .unwrap_or_default(),
+            told_main: texts(&reachable::main(external, &main, announce)),
+            told_porch: texts(&reachable::porch(external, &porch, announce)),
+            main: texts(&main),
+            porch: texts(&porch),
         };
         self.outlets.listening.send_replace(listening);
     }
@@ -538,14 +546,13 @@ fn protocol(name: String) -> StreamProtocol {
 
 fn listen<B: NetworkBehaviour>(swarm: &mut Swarm<B>, addresses: &[Multiaddr]) -> Result<(), StartError> {
     for address in addresses {
-        swarm.listen_on(address.clone()).map_err(|error| StartError::Listen {
-            address: address.to_string(),
-            cause: match error {
-                libp2p::TransportError::MultiaddrNotSupported(_) => {
-                    "not a kind of address to listen on".into()
-                }
-                libp2p::TransportError::Other(error) => error.to_string(),
-            },
+        let failed = |cause: String| StartError::Listen { address: address.to_string(), cause };
+        swarm::probe_free(address).map_err(|error| failed(error.to_string()))?;
+        swarm.listen_on(address.clone()).map_err(|error| {
+            failed(match error {
+                TransportError::MultiaddrNotSupported(_) => "not a kind of address to listen on".into(),
+                TransportError::Other(error) => error.to_string(),
+            })
         })?;
     }
     Ok(())

@@ -20,7 +20,7 @@ use super::Publication;
 /// Seconds an advert of ours says something: three heartbeats.
 const TTL_S: u16 = 90;
 /// Longest a stranger's advert is believed, whatever it says.
-const LONGEST_TTL: Duration = Duration::from_mins(5);
+const LONGEST_TTL: Duration = Duration::from_secs(5 * 60);
 /// Clocks may be this far apart; see Hello.
 const SKEW_MS: u64 = 5 * 60 * 1000;
 /// An unchanged advert is repeated this often.
@@ -150,18 +150,23 @@ impl AdvertBook {
         self.held.iter().take(SYNCED).map(|(node, held)| (*node, held.boot, held.seq)).collect()
     }
 
-    /// What somebody lacks who has only these.
-    pub(super) fn lacking(&self, have: &[(NodeId, BootId, u64)]) -> Vec<Signed<Advert>> {
+    /// What somebody lacks who has only these, leaving room for one more in the batch. `start` is a random number: what
+    /// the other does not want must not hide the rest for ever.
+    pub(super) fn lacking(&self, have: &[(NodeId, BootId, u64)], start: u64) -> Vec<Signed<Advert>> {
         let theirs: BTreeMap<_, _> = have.iter().map(|(node, boot, seq)| (*node, (*boot, *seq))).collect();
         let lacks = |node: &NodeId, held: &Held| match theirs.get(node) {
             Some((boot, seq)) => *boot != held.boot || *seq < held.seq,
             None => true,
         };
+        let start = usize::try_from(start).unwrap_or(0) % self.held.len().max(1);
         self.held
             .iter()
+            .cycle()
+            .skip(start)
+            .take(self.held.len())
             .filter(|(node, held)| lacks(node, held))
             .filter_map(|(_, held)| Some(held.alive.as_ref()?.signed.clone()))
-            .take(BATCH)
+            .take(BATCH - 1)
             .collect()
     }
 }

@@ -102,7 +102,7 @@ mod tests {
         assert!(!bucket.take(RATE, start));
         assert!(!bucket.take(RATE, start + Duration::from_millis(900)));
         assert!(bucket.take(RATE, start + Duration::from_millis(1100)));
-        assert!(bucket.take(RATE, start + Duration::from_hours(1)));
+        assert!(bucket.take(RATE, start + Duration::from_secs(3600)));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use scenemesh_protocol::advert::{Advert, Inventory};
 use scenemesh_protocol::codec::DecodeError;
 use scenemesh_protocol::ids::{BootId, ContentHash, StudioId};
 use scenemesh_protocol::messages::{Hello, Request, Response};
+use scenemesh_protocol::roster::RosterDigest;
 use tokio::time::Instant;
 
 use super::bucket::{Bucket, Rate};
@@ -75,6 +76,8 @@ pub(super) struct Peer {
     pub(super) agent: Option<String>,
     pub(super) versions: Option<(u8, u8)>,
     pub(super) skew_ms: Option<i64>,
+    /// Of the roster it named in its last good Hello.
+    pub(super) digest: Option<RosterDigest>,
     pub(super) inventory: Option<(ContentHash, Arc<Inventory>)>,
     /// When to ask for the inventory at the earliest.
     pub(super) inventory_at: Instant,
@@ -99,6 +102,7 @@ impl Peer {
             agent: None,
             versions: None,
             skew_ms: None,
+            digest: None,
             inventory: None,
             inventory_at: now,
             last_seen_ms: None,

@@ -70,7 +70,7 @@ pub(super) enum HostEvent {
     Listening,
     /// Hand this up, and answer through the channel what comes back.
     Asked {
-        event: RosterEvent,
+        event: Box<RosterEvent>,
         answer: oneshot::Receiver<PorchResponse>,
         channel: Channel,
     },
@@ -85,10 +85,12 @@ impl Host {
     /// Handles what the swarm says.
     pub(super) fn on_event(&mut self, now: Instant, event: SwarmEvent<PorchDoorEvent>) -> Option<HostEvent> {
         match event {
-            SwarmEvent::ConnectionEstablished { connection_id, endpoint, .. } => {
-                if let ConnectedPoint::Listener { send_back_addr, .. } = endpoint {
-                    self.addresses.insert(connection_id, send_back_addr);
-                }
+            SwarmEvent::ConnectionEstablished {
+                connection_id,
+                endpoint: ConnectedPoint::Listener { send_back_addr, .. },
+                ..
+            } => {
+                self.addresses.insert(connection_id, send_back_addr);
             }
             SwarmEvent::ConnectionClosed { connection_id, .. } => {
                 self.addresses.remove(&connection_id);
@@ -97,17 +99,19 @@ impl Host {
             | SwarmEvent::ExpiredListenAddr { .. }
             | SwarmEvent::ListenerClosed { .. } => return Some(HostEvent::Listening),
             SwarmEvent::ListenerError { error, .. } => {
-                tracing::warn!(%error, "the porch cannot accept a link")
+                tracing::warn!(%error, "the porch cannot accept a link");
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 tracing::debug!(address = %send_back_addr, %error, "a link at the porch was turned away");
             }
-            SwarmEvent::Behaviour(PorchDoorEvent::Porch(Event::Message { peer, connection_id, message })) => {
-                if let Message::Request { request, channel, .. } = message {
-                    let from = swarm::node_id(&peer);
-                    let address = self.addresses.get(&connection_id).cloned();
-                    return self.on_request(now, from.zip(address), request, channel);
-                }
+            SwarmEvent::Behaviour(PorchDoorEvent::Porch(Event::Message {
+                peer,
+                connection_id,
+                message: Message::Request { request, channel, .. },
+            })) => {
+                let from = swarm::node_id(&peer);
+                let address = self.addresses.get(&connection_id).cloned();
+                return self.on_request(now, from.zip(address), request, channel);
             }
             _ => {}
         }
@@ -134,7 +138,7 @@ impl Host {
             }
         };
         let (reply, answer) = PorchReply::channel();
-        let event = RosterEvent::Porch { from, address: address.to_string(), request, reply };
+        let event = Box::new(RosterEvent::Porch { from, address: address.to_string(), request, reply });
         Some(HostEvent::Asked { event, answer, channel })
     }
 

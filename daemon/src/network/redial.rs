@@ -15,11 +15,11 @@ use tokio::time::Instant;
 const HEAD_START: Duration = Duration::from_secs(3);
 /// First pause after a failed attempt; it doubles with every further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A lost link is dialled again after this at the earliest.
 const AFTER_LOSS: Duration = Duration::from_millis(250);
 /// A peer that said goodbye is looked for now and then only: it may be unable to dial us.
-const AFTER_GOODBYE: Duration = Duration::from_mins(5);
+const AFTER_GOODBYE: Duration = Duration::from_secs(5 * 60);
 /// Addresses remembered per node, and tried in one attempt.
 const REMEMBERED: usize = 16;
 const TRIED: usize = 8;

@@ -1,6 +1,7 @@
 //! Building swarms: keys, transport, and the tasks that drive links.
 
 use std::future::Future;
+use std::net::{IpAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::time::Duration;
@@ -98,6 +99,24 @@ impl libp2p::swarm::Executor for Links {
             }
             Ok(())
         });
+    }
+}
+
+/// Tries whether a port is free. libp2p listens with `SO_REUSEPORT`: without this, two daemons would share a port and each
+/// see half of the links.
+///
+/// # Errors
+/// When the port is taken, or the address is not of this machine.
+pub(super) fn probe_free(address: &Multiaddr) -> std::io::Result<()> {
+    let mut parts = address.iter();
+    let ip: IpAddr = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        _ => return Ok(()),
+    };
+    match parts.next() {
+        Some(Protocol::Tcp(port)) if port != 0 => TcpListener::bind((ip, port)).map(drop),
+        _ => Ok(()),
     }
 }
 

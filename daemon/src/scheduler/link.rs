@@ -147,13 +147,7 @@ pub fn understand(about: About, answer: Answer<Response>) -> Option<Inbound> {
         About::Ack => return None,
         About::Claim { claim } => Inbound::Renderer(Render::ClaimAnswered { claim, answer: expect!(Claim) }),
         About::Progress { key } => {
-            let answer = match answer {
-                // A requester that never heard of the attempt takes our question for a requester's.
-                Ok(Response::Attempt(_)) => Ok(scenemesh_protocol::lease::Verdict::Unknown),
-                Ok(Response::Verdict(verdict)) => Ok(verdict),
-                other => Err(unusable(other)),
-            };
-            Inbound::Renderer(Render::ProgressAnswered { key, answer })
+            Inbound::Renderer(Render::ProgressAnswered { key, answer: expect!(Verdict) })
         }
         About::Finished { key } => {
             Inbound::Renderer(Render::FinishedAnswered { key, answer: expect!(Finished) })

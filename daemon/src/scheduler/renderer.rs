@@ -285,6 +285,10 @@ pub struct Renderer {
     facts: Arc<Facts>,
     up: BTreeMap<NodeId, BootId>,
     queue: Vec<Queued>,
+    /// The round of turns being served.
+    round: u64,
+    rounds: BTreeMap<NodeId, u64>,
+    arrivals: u64,
     claims: BTreeMap<ClaimId, HeldClaim>,
     work: BTreeMap<AttemptKey, Work>,
     /// Which slots are not free, whatever the executor says of them.
@@ -320,6 +324,9 @@ impl Renderer {
             facts: Arc::new(facts),
             up: BTreeMap::new(),
             queue: Vec::new(),
+            round: 0,
+            rounds: BTreeMap::new(),
+            arrivals: 0,
             claims: BTreeMap::new(),
             work: BTreeMap::new(),
             taken: BTreeMap::new(),
@@ -355,7 +362,7 @@ impl Renderer {
             Input::PeerDown { node } => {
                 self.up.remove(&node);
             }
-            Input::Offered { from, offer, ticket } => self.offered(now, from, offer, ticket),
+            Input::Offered { from, offer, ticket } => self.offered(from, offer, ticket),
             Input::Granted { from, grant, ticket } => self.granted(from, grant, ticket),
             Input::CancelAsked { from, cancel, ticket } => self.cancel_asked(now, from, cancel, ticket),
             Input::Probed { from, probe, ticket } => self.probed(now, from, probe, ticket),

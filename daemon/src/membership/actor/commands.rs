@@ -110,7 +110,7 @@ impl Actor {
             return Err(CannotInvite::NoAdminKey { studio: self.state.own_studio() }.into());
         }
         let now_ms = wall_ms();
-        let porch = self.network.listening().borrow().porch.clone();
+        let porch = self.network.listening().borrow().told_porch.clone();
         let mut next = self.state.clone();
         let (step, invite, expires_ms) = next.invite(terms, InviteSecret::generate(), &porch, now_ms)?;
         self.keep(next, step).await?;
@@ -173,6 +173,7 @@ impl Actor {
         let peers = self.network.peers().borrow().clone();
         let told = peers.peers.values().filter(|peer| peer.link == Link::Up).count();
         self.keep(next, step).await?;
+        self.leaves += 1;
         // The network says goodbye before it closes.
         self.network.stop().await;
         self.open = None;

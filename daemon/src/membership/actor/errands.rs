@@ -1,15 +1,12 @@
 //! What takes time and goes out of the house: pushes, questions, visits at porches. Each reports back once.
 
 use futures::future::join_all;
-use scenemesh_protocol::invite::{Invite, JoinRefusal, JoinReply};
+use scenemesh_protocol::invite::{Invite, JoinRefusal};
 use scenemesh_protocol::keys::SecretKey;
 
 use super::super::joining::{JoinRefused, question};
 use super::super::keys::Protection;
 use super::*;
-
-/// Port of a porch when nothing else is configured.
-const PORCH_PORT: u16 = 7873;
 
 /// What an errand brought.
 pub(super) enum Returned {
@@ -25,11 +22,13 @@ pub(super) enum Returned {
     },
     /// The answer to a pending join.
     Questioned {
-        asked: Asked,
+        asked: Box<Asked>,
         reply: Result<JoinReply, String>,
     },
     Knocked {
-        knocked: Result<Knocked, JoinError>,
+        knocked: Box<Result<Knocked, JoinError>>,
+        /// Leaves so far when it was sent out: whoever left meanwhile gave it up.
+        leaves: u64,
         answer: Answer<JoinOutcome, JoinError>,
     },
 }
@@ -147,7 +146,7 @@ impl Actor {
 
     /// Asks the inviter again, while a join is pending.
     pub(super) fn question(&mut self) {
-        let Some((asked, _)) = self.asked_now() else { return };
+        let Some(asked) = self.state.pending_question(wall_ms()).cloned() else { return };
         let network = self.network.clone();
         self.questioned = Some(Instant::now());
         self.questioning = self.send_out("join question", async move {
@@ -158,7 +157,7 @@ impl Actor {
                 Ok(other) => Err(format!("the inviter answered {}", other.name())),
                 Err(error) => Err(error.to_string()),
             };
-            Returned::Questioned { asked, reply }
+            Returned::Questioned { asked: Box::new(asked), reply }
         });
     }
 
@@ -171,7 +170,7 @@ impl Actor {
         answer: Answer<JoinOutcome, JoinError>,
     ) {
         let (network, me) = (self.network.clone(), self.state.me.clone());
-        let (file, tasks) = (self.admin_file.clone(), self.tasks.clone());
+        let (file, tasks, leaves) = (self.admin_file.clone(), self.tasks.clone(), self.leaves);
         // Dropping the answer when too many errands are out tells the caller that the node is busy stopping.
         self.send_out("join", async move {
             let knocked = async {
@@ -189,7 +188,7 @@ impl Actor {
                 let reply = knock_once(&network, &asked).await?;
                 Ok(Knocked { asked, admin: Some(admin), reply })
             };
-            Returned::Knocked { knocked: knocked.await, answer }
+            Returned::Knocked { knocked: Box::new(knocked.await), leaves, answer }
         });
     }
 
@@ -218,12 +217,15 @@ impl Actor {
             Returned::Questioned { asked, reply } => {
                 self.questioning = false;
                 // Left or joined elsewhere meanwhile.
-                if self.state.asked.as_ref() == Some(&asked) {
-                    self.on_questioned(asked, reply, now_ms).await;
+                if self.state.asked.as_ref() == Some(&*asked) {
+                    self.on_questioned(*asked, reply, now_ms).await;
                 }
             }
-            Returned::Knocked { knocked, answer } => {
-                let outcome = match knocked {
+            Returned::Knocked { knocked, leaves, answer } => {
+                let outcome = match *knocked {
+                    Ok(_) if leaves != self.leaves => {
+                        Err(JoinError::Declined("the join was given up".into()))
+                    }
                     Ok(knocked) => self.on_knocked(knocked, now_ms).await,
                     Err(error) => Err(error),
                 };
@@ -233,9 +235,17 @@ impl Actor {
         }
     }
 
+    /// Where the inviter is, so that its link comes up without being looked for.
+    async fn note_inviter(&self, inviter: NodeId, reply: &JoinReply) {
+        if let JoinReply::Admitted { addresses, .. } = reply {
+            self.network.add_addresses(inviter, addresses.iter().take(ADDRESSES).cloned().collect()).await;
+        }
+    }
+
     async fn on_questioned(&mut self, asked: Asked, reply: Result<JoinReply, String>, now_ms: u64) {
         match reply {
             Ok(reply) => {
+                self.note_inviter(asked.inviter, &reply).await;
                 let mut next = self.state.clone();
                 let (step, outcome) = next.on_join_reply(asked, None, reply, now_ms);
                 if !self.keep_or_log(next, step).await {
@@ -265,6 +275,7 @@ impl Actor {
 
     async fn on_knocked(&mut self, knocked: Knocked, now_ms: u64) -> Result<JoinOutcome, JoinError> {
         let Knocked { asked, admin, reply } = knocked;
+        self.note_inviter(asked.inviter, &reply).await;
         let mut next = self.state.clone();
         let founds = admin.is_some();
         let (step, outcome) = next.on_join_reply(asked, admin, reply, now_ms);
@@ -287,29 +298,5 @@ async fn knock_once(network: &Network, asked: &Asked) -> Result<JoinReply, JoinE
         PorchResponse::Join(reply) => Ok(reply),
         PorchResponse::Declined(declined) => Err(JoinError::Declined(declined.detail)),
         other => Err(JoinError::Declined(format!("it answered {}", other.name()))),
-    }
-}
-
-/// Where the porch of a node may be whose main address is this: the port after it, as by default, or the default one.
-pub(super) fn porches_near(address: &str) -> Vec<String> {
-    let parts: Vec<_> = address.split('/').collect();
-    let Some(at) = parts.iter().position(|part| *part == "tcp") else { return Vec::new() };
-    let Some(port) = parts.get(at + 1).and_then(|port| port.parse::<u16>().ok()) else { return Vec::new() };
-    let host = parts[..at].join("/");
-    let mut ports = vec![PORCH_PORT];
-    ports.extend(port.checked_add(1).filter(|next| *next != PORCH_PORT));
-    ports.into_iter().map(|port| format!("{host}/tcp/{port}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_porch_is_looked_for_beside_the_main_address() {
-        let near = porches_near("/ip4/10.0.0.5/tcp/9000/p2p/12D3KooW");
-        assert_eq!(near, ["/ip4/10.0.0.5/tcp/7873", "/ip4/10.0.0.5/tcp/9001"]);
-        assert_eq!(porches_near("/dns4/gpu.example/tcp/7872"), ["/dns4/gpu.example/tcp/7873"]);
-        assert!(porches_near("/memory/5").is_empty());
     }
 }

@@ -84,8 +84,8 @@ impl Actor {
                 self.answer(channel, Done);
             }
             Request::AdvertSync(sync) => {
-                let mut adverts = self.adverts.lacking(&sync.have);
-                adverts.truncate(BATCH - 1);
+                let start = self.dice();
+                let mut adverts = self.adverts.lacking(&sync.have, start);
                 adverts.extend(self.own.current().cloned());
                 self.answer(channel, AdvertBatch { adverts });
             }
@@ -126,8 +126,7 @@ impl Actor {
                 None => self.answer(channel, declined(Decline::Stopping, "this node is leaving")),
             },
             Err(words) => {
-                let detail = format!("this node says of the other: {words}");
-                self.answer(channel, declined(Decline::NotAllowed, detail));
+                self.answer(channel, declined(Decline::NotAllowed, words));
             }
         }
     }
@@ -145,22 +144,22 @@ impl Actor {
         self.answer(channel, declined(Decline::Unsupported, error.to_string()));
     }
 
-    /// Takes adverts in, whoever brings them.
-    pub(super) fn absorb(&mut self, now: Instant, from: NodeId, batch: &AdvertBatch) {
-        for signed in batch.adverts.iter().take(BATCH) {
-            self.absorb_one(now, from, signed);
-        }
+    /// Takes adverts in, whoever brings them; how many were news.
+    pub(super) fn absorb(&mut self, now: Instant, from: NodeId, batch: &AdvertBatch) -> usize {
+        batch.adverts.iter().take(BATCH).filter(|signed| self.absorb_one(now, from, signed)).count()
     }
 
-    fn absorb_one(&mut self, now: Instant, from: NodeId, signed: &Signed<Advert>) {
-        let Some(main) = &self.main else { return };
+    fn absorb_one(&mut self, now: Instant, from: NodeId, signed: &Signed<Advert>) -> bool {
+        let Some(main) = &self.main else { return false };
         let (me, peers) = (self.me, &self.peers);
         let heard = |node: NodeId| {
             let peer = peers.get(&node).filter(|_| node != me)?;
             let linked: Option<BootId> = peer.heard_boot.filter(|_| peer.link().is_some());
             Some(if node == from { Heard::Directly } else { Heard::FromOthers { linked } })
         };
-        let Some(advert) = self.adverts.absorb(now, wall_ms(), &main.pool, signed, heard) else { return };
+        let Some(advert) = self.adverts.absorb(now, wall_ms(), &main.pool, signed, heard) else {
+            return false;
+        };
         let node = advert.node;
         for text in &advert.external {
             if let Ok(address) = text.parse() {
@@ -169,6 +168,7 @@ impl Actor {
         }
         self.table.stale = true;
         self.ask_for_inventory(now, node);
+        true
     }
 
     pub(super) fn answer(&mut self, channel: Channel, response: impl Into<Response>) {

@@ -285,11 +285,11 @@ impl Actor {
         self.adverts.restarted(&node, hello.boot);
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.heard_boot = Some(hello.boot);
+            peer.digest = Some(hello.roster);
             if matches!(peer.greeting, Greeting::Refused { .. }) {
                 peer.greeting = Greeting::Due(now);
             }
         }
-        self.outlets.roster.tell(RosterEvent::Hello { peer: node, digest: hello.roster });
         Ok(())
     }
 
@@ -306,6 +306,7 @@ impl Actor {
         peer.last_seen_ms = Some(wall_ms());
         peer.inventory_at = now;
         let held = std::mem::take(&mut peer.held);
+        let digest = peer.digest;
         let dialled =
             peer.link().filter(|link| link.side.opened == Opened::ByUs).map(|link| link.address.clone());
         if let Some(link) = peer.link() {
@@ -316,6 +317,9 @@ impl Actor {
         // The table first: who hears of the link may look at once.
         self.build_table(now);
         self.outlets.tasks.tell(TaskEvent::PeerUp { peer: node, boot });
+        if let Some(digest) = digest {
+            self.outlets.roster.tell(RosterEvent::Hello { peer: node, digest });
+        }
         for (request, channel) in held {
             self.pass_on(now, node, request, channel);
         }

@@ -10,6 +10,7 @@ use scenemesh_protocol::messages::{AdvertBatch, AdvertSync, Decline, Declined, I
 use tokio::sync::oneshot;
 
 use super::{Actor, Instant, NodeId, Pending, Purpose, Request, RequestError, declined, swarm, wall_ms};
+use crate::network::adverts::BATCH;
 use crate::network::exchange::{IN_FLIGHT, QUEUED, request_error};
 use crate::network::peers::Peer;
 
@@ -19,6 +20,8 @@ const SYNC_SPREAD_MS: u64 = 5000;
 const SYNC_PEERS: usize = 3;
 /// An inventory that could not be had is asked for again after this.
 const INVENTORY_PAUSE: Duration = Duration::from_secs(30);
+/// One that was had may be asked for again after this: it can be large, and change often.
+const INVENTORY_SPACING: Duration = Duration::from_secs(2);
 
 impl Actor {
     pub(super) fn on_caller(
@@ -97,7 +100,12 @@ impl Actor {
             }
             Purpose::AdvertSync => {
                 if let Ok(Response::Adverts(batch)) = response {
-                    self.absorb(now, node, &batch);
+                    let news = self.absorb(now, node, &batch);
+                    let up = self.peers.get(&node).is_some_and(Peer::is_up);
+                    if up && news > 0 && batch.adverts.len() >= BATCH {
+                        // There was no room for more.
+                        self.sync_adverts(node);
+                    }
                 }
             }
             Purpose::Inventory(root) => {
@@ -105,8 +113,8 @@ impl Actor {
                     (response, self.peers.get_mut(&node))
                 {
                     peer.inventory = Some((root, Arc::new(inventory)));
+                    peer.inventory_at = now + INVENTORY_SPACING;
                     self.table.stale = true;
-                    self.ask_for_inventory(now, node);
                 }
             }
             Purpose::AdvertPush => {
@@ -154,7 +162,7 @@ impl Actor {
             Ok(Response::Declined(Declined { why: Decline::Busy | Decline::Stopping, .. })) => {
                 return self.hello_again(now, node);
             }
-            Ok(Response::Declined(refusal)) => format!("it refuses this node: {}", refusal.detail),
+            Ok(Response::Declined(refusal)) => format!("it says of this node: {}", refusal.detail),
             Ok(other) => format!("it answers Hello with {}: another release?", other.name()),
             Err(error) => format!("its answer to Hello cannot be read: {error}"),
         };

@@ -29,8 +29,8 @@ pub(super) struct Queued {
     class: Class,
     /// Tasks that wait over there, less our claims.
     left: u32,
-    /// When it came, or was last served: those who waited longest are next.
-    since: Instant,
+    /// Orders what one requester asks for: first come, first served.
+    arrived: u64,
     pub(super) not_before: Option<Instant>,
 }
 
@@ -79,7 +79,7 @@ impl Renderer {
         }
     }
 
-    pub(super) fn offered(&mut self, now: Now, from: NodeId, offer: Offer, ticket: Ticket) {
+    pub(super) fn offered(&mut self, from: NodeId, offer: Offer, ticket: Ticket) {
         if offer.ready == 0 {
             self.queue.retain(|queued| (queued.from, queued.id) != (from, offer.reservation));
             self.reply(ticket, OfferReply::Waiting { position: 0, eta_ms: None });
@@ -98,6 +98,7 @@ impl Renderer {
         } else {
             // One per job and node: a newer offer of the same job takes the older one's place.
             self.queue.retain(|queued| (queued.from, queued.job) != (from, offer.job));
+            self.arrivals += 1;
             self.queue.push(Queued {
                 from,
                 id: offer.reservation,
@@ -105,7 +106,7 @@ impl Renderer {
                 shape: offer.shape,
                 class: offer.class,
                 left: offer.ready,
-                since: now.at,
+                arrived: self.arrivals,
                 not_before: None,
             });
         }
@@ -144,7 +145,7 @@ impl Renderer {
         Ok(())
     }
 
-    /// Who is served before whom: own machine, own studio, others; then class; then who waited longest.
+    /// Who is served before whom: own machine, own studio, others; then class; then requesters by turns.
     fn order(&self, queued: &Queued) -> impl Ord + use<> {
         let studio = self.facts.members.get(&queued.from).map(|member| member.studio);
         let whose = match studio {
@@ -152,7 +153,13 @@ impl Renderer {
             Some(studio) if Some(studio) == self.facts.my_studio => 1,
             _ => 2,
         };
-        (whose, Reverse(queued.class), queued.since, queued.id)
+        (whose, Reverse(queued.class), self.round_of(queued.from), queued.arrived)
+    }
+
+    /// Start-time fair queueing among requesters: each claim puts its requester one round on, and nobody who was
+    /// away meanwhile comes back with rounds to catch up.
+    fn round_of(&self, from: NodeId) -> u64 {
+        self.rounds.get(&from).copied().unwrap_or(0).max(self.round)
     }
 
     pub(super) fn is_free(&self, slot: &Slot) -> bool {
@@ -185,9 +192,10 @@ impl Renderer {
     fn claim(&mut self, now: Now, from: NodeId, reservation: ReservationId, slot: &str) {
         let claim = self.ids.claim();
         if let Some(queued) = self.queued(from, reservation) {
-            queued.left -= 1;
-            queued.since = now.at;
+            queued.left = queued.left.saturating_sub(1);
         }
+        self.round = self.round_of(from);
+        self.rounds.insert(from, self.round + 1);
         self.taken.insert(slot.to_owned(), Occupant::Claim(claim));
         let held =
             HeldClaim { from, reservation, slot: slot.to_owned(), until: now.at + CLAIM_HOLD, exam: None };

@@ -1,0 +1,279 @@
+//! Assembles every module's configuration from `scenemesh.toml`, the command line and the environment.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::{api, executor, network, store};
+
+/// Name of the configuration file in the data directory.
+pub const CONFIG_FILE: &str = "scenemesh.toml";
+
+/// Everything that a node needs to start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub dir: PathBuf,
+    pub network: network::Config,
+    pub store: store::Config,
+    pub executor: executor::Config,
+    pub api: api::Config,
+    pub lend: Lend,
+}
+
+/// What the command line says instead of the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    pub listen: Vec<String>,
+    pub porch: Vec<String>,
+    pub api: Option<String>,
+}
+
+/// What other studios see of this node.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lend {
+    /// Folders of ComfyUI whose model names are shown to other studios. Never `loras` or `embeddings` unless named.
+    pub shared_folders: Vec<String>,
+}
+
+impl Default for Lend {
+    fn default() -> Self {
+        let shared = ["checkpoints", "diffusion_models", "unet", "vae", "text_encoders", "clip", "clip_vision"];
+        let also = ["upscale_models", "latent_upscale_models", "controlnet", "animatediff_models"];
+        Self { shared_folders: shared.iter().chain(&also).map(ToString::to_string).collect() }
+    }
+}
+
+/// The file as it is written; unknown keys are refused.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    network: network::Config,
+    store: StoreTable,
+    api: ApiTable,
+    lend: Lend,
+    comfyui: Vec<ComfyuiTable>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct StoreTable {
+    quota: Option<Bytes>,
+    reserve: Option<Bytes>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ApiTable {
+    listen: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ComfyuiTable {
+    url: String,
+    input_dir: Option<PathBuf>,
+    output_dir: Option<PathBuf>,
+    temp_dir: Option<PathBuf>,
+}
+
+/// A number of bytes, written as `"200 GiB"`, `"500MB"` or a plain number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bytes(u64);
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(u64),
+            Text(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Number(bytes) => Ok(Self(bytes)),
+            Written::Text(text) => parse_bytes(&text).map(Self).ok_or_else(|| {
+                serde::de::Error::custom(format!("{text:?} is not a size; write for example \"200 GiB\""))
+            }),
+        }
+    }
+}
+
+fn parse_bytes(text: &str) -> Option<u64> {
+    let digits = text.trim().find(|c: char| !c.is_ascii_digit()).unwrap_or(text.trim().len());
+    let (number, unit) = text.trim().split_at(digits);
+    let scale = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(scale)
+}
+
+/// A configuration that cannot be used: which file or flag, what is wrong, what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum BadConfig {
+    #[error("reading {}: {source}", file.display())]
+    Unreadable { file: PathBuf, source: std::io::Error },
+    #[error("{}: {why}", file.display())]
+    Malformed { file: PathBuf, why: Unexpected },
+    #[error("{given:?} is no address for the local API; give one like 127.0.0.1:7870 with --api or as api.listen")]
+    ApiAddress { given: String },
+    #[error("the local API would listen on {given}, which other machines reach; it must be a loopback address")]
+    ApiNotLoopback { given: SocketAddr },
+    #[error("{given:?} ({from}) is not the URL of a ComfyUI; write one like http://127.0.0.1:8188")]
+    ComfyuiUrl { given: String, from: &'static str },
+}
+
+/// What TOML says, with its position.
+#[derive(Debug)]
+pub struct Unexpected(String);
+
+impl fmt::Display for Unexpected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.trim_end())
+    }
+}
+
+impl Config {
+    /// Reads `file`, or `DIR/scenemesh.toml` when there is one, and puts the command line and `COMFYUI_HOST` on top.
+    ///
+    /// # Errors
+    /// When the file cannot be read, has unknown keys, or an address makes no sense.
+    pub fn load(
+        dir: &Path,
+        file: Option<&Path>,
+        overrides: &Overrides,
+        lookup: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, BadConfig> {
+        let path = file.map_or_else(|| dir.join(CONFIG_FILE), Path::to_owned);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => String::new(),
+            Err(source) => return Err(BadConfig::Unreadable { file: path, source }),
+        };
+        let parsed: File = toml::from_str(&text)
+            .map_err(|error| BadConfig::Malformed { file: path.clone(), why: Unexpected(error.to_string()) })?;
+        Self::assemble(dir, parsed, overrides, lookup)
+    }
+
+    fn assemble(
+        dir: &Path,
+        file: File,
+        overrides: &Overrides,
+        lookup: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, BadConfig> {
+        let mut network = file.network;
+        network.dir = Some(dir.to_owned());
+        if !overrides.listen.is_empty() {
+            network.listen.clone_from(&overrides.listen);
+        }
+        if !overrides.porch.is_empty() {
+            network.porch.clone_from(&overrides.porch);
+        }
+        let defaults = store::Config::at(dir);
+        let store = store::Config {
+            quota: file.store.quota.map_or(defaults.quota, |bytes| bytes.0),
+            reserve: file.store.reserve.map_or(defaults.reserve, |bytes| bytes.0),
+            ..defaults
+        };
+        let api = overrides.api.clone().or(file.api.listen);
+        let endpoints = endpoints(file.comfyui, lookup("COMFYUI_HOST"))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            network,
+            store,
+            executor: executor::Config { endpoints, owner: String::new() },
+            api: api::Config { listen: api_address(api)?, dir: dir.to_owned() },
+            lend: file.lend,
+        })
+    }
+}
+
+fn api_address(given: Option<String>) -> Result<SocketAddr, BadConfig> {
+    let given = given.unwrap_or_else(|| "127.0.0.1:7870".into());
+    let Ok(address) = given.parse::<SocketAddr>() else { return Err(BadConfig::ApiAddress { given }) };
+    if address.ip().is_loopback() { Ok(address) } else { Err(BadConfig::ApiNotLoopback { given: address }) }
+}
+
+fn endpoints(tables: Vec<ComfyuiTable>, host: Option<OsString>) -> Result<Vec<executor::EndpointConfig>, BadConfig> {
+    let from_environment = || {
+        let host = host.filter(|host| !host.is_empty())?.to_string_lossy().into_owned();
+        let url = if host.contains("://") { host } else { format!("http://{host}") };
+        Some(ComfyuiTable { url, input_dir: None, output_dir: None, temp_dir: None })
+    };
+    let from = if tables.is_empty() { "COMFYUI_HOST" } else { "[[comfyui]] url" };
+    let tables = if tables.is_empty() { from_environment().into_iter().collect() } else { tables };
+    tables
+        .into_iter()
+        .map(|table| {
+            if !table.url.starts_with("http://") || table.url.len() <= "http://".len() {
+                return Err(BadConfig::ComfyuiUrl { given: table.url, from });
+            }
+            let ComfyuiTable { url, input_dir, output_dir, temp_dir } = table;
+            Ok(executor::EndpointConfig { url, input_dir, output_dir, temp_dir })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, BadConfig> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(CONFIG_FILE), text).unwrap();
+        Config::load(dir.path(), None, &Overrides::default(), |name| {
+            environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
+        })
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_documented_defaults() {
+        let config = load("", &[]).unwrap();
+        assert_eq!(config.api.listen.to_string(), "127.0.0.1:7870");
+        assert_eq!(config.network.listen, ["/ip4/0.0.0.0/tcp/7872"]);
+        assert!(config.executor.endpoints.is_empty());
+        assert!(!config.lend.shared_folders.iter().any(|folder| folder == "loras" || folder == "embeddings"));
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_their_place() {
+        let error = load("[network]\nmdsn = true\n", &[]).unwrap_err().to_string();
+        assert!(error.contains("mdsn") && error.contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn sizes_are_written_as_people_write_them() {
+        assert_eq!(parse_bytes("200 GiB"), Some(200 << 30));
+        assert_eq!(parse_bytes("5MB"), Some(5_000_000));
+        assert_eq!(parse_bytes("12"), Some(12));
+        assert_eq!(parse_bytes("many"), None);
+        assert_eq!(load("[store]\nquota = \"1 TiB\"\n", &[]).unwrap().store.quota, 1 << 40);
+    }
+
+    #[test]
+    fn comfyui_host_counts_only_when_the_file_names_none() {
+        let host = [("COMFYUI_HOST", "127.0.0.1:9000")];
+        assert_eq!(load("", &host).unwrap().executor.endpoints[0].url, "http://127.0.0.1:9000");
+        let named = load("[[comfyui]]\nurl = \"http://127.0.0.1:8188\"\n", &host).unwrap();
+        assert_eq!(named.executor.endpoints.len(), 1);
+        assert_eq!(named.executor.endpoints[0].url, "http://127.0.0.1:8188");
+        assert!(load("", &[("COMFYUI_HOST", "https://x")]).is_err());
+    }
+
+    #[test]
+    fn the_api_stays_on_loopback() {
+        let error = load("[api]\nlisten = \"0.0.0.0:7870\"\n", &[]).unwrap_err().to_string();
+        assert!(error.contains("loopback"), "{error}");
+    }
+}

@@ -1,0 +1,7 @@
+//! The two machines against each other: scripts, kills at every record, and chance.
+
+mod chaos;
+mod kills;
+mod scripts;
+mod scripts_of_ends;
+mod world;

@@ -1,0 +1,8 @@
+//! What travels: pinned bytes of every message, and what no bytes from a peer may do.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod decode_any;
+mod golden;
+mod properties;
+mod samples;

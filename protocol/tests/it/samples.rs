@@ -1,0 +1,499 @@
+//! One fixed value of every message, and of every variant that travels.
+
+use scenemesh_protocol::advert::{Advert, Availability, GpuAdvert, Hygiene, Inventory};
+use scenemesh_protocol::codec::{self, Message};
+use scenemesh_protocol::envelope::{GrantPayload, ResultKeys};
+use scenemesh_protocol::ids::{
+    BootId, ClaimId, ContentHash, JobId, MsgId, NodeId, PoolId, ReservationId, StudioId, TaskId,
+};
+use scenemesh_protocol::invite::{JoinNeeds, JoinRefusal, JoinReply, JoinRequest, Joining};
+use scenemesh_protocol::keys::{KemPublic, KemSecret, PublicKey, SecretKey, Signature};
+use scenemesh_protocol::lease::*;
+use scenemesh_protocol::messages::*;
+use scenemesh_protocol::receipt::{FeedHead, Quote, UsageClaim};
+use scenemesh_protocol::roster::{
+    Consent, Member, PoolParams, Revoked, Roles, RosterDigest, Settings, SignedRecord, SignedSettings, Studio,
+};
+use scenemesh_protocol::sealed::{BlobKey, Manifest};
+use scenemesh_protocol::signed::Signed;
+use scenemesh_protocol::task::{
+    Class, Failure, FailureClass, InputFile, ModelName, OutputFile, OutputKind, Shape, TaskSpec,
+};
+
+pub(crate) struct Sample {
+    pub(crate) name: &'static str,
+    pub(crate) frame: Vec<u8>,
+}
+
+impl Sample {
+    pub(crate) fn kind(&self) -> u16 {
+        codec::read_header(&self.frame).unwrap().kind
+    }
+
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.frame[codec::HEADER_LEN..]
+    }
+}
+
+const NOW: u64 = 1_800_000_000_000;
+
+pub(crate) fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed(&[seed; 32])
+}
+
+fn node(seed: u8) -> NodeId {
+    key(seed).public().node()
+}
+
+fn hash(byte: u8) -> ContentHash {
+    ContentHash::from_bytes([byte; 32])
+}
+
+const POOL: PoolId = PoolId::from_bytes([0x10; 16]);
+const STUDIO: StudioId = StudioId::from_bytes([0x11; 16]);
+const JOB: JobId = JobId::from_bytes([0x12; 16]);
+const TASK: TaskId = TaskId::from_bytes([0x13; 16]);
+const MSG: MsgId = MsgId::from_bytes([0x14; 16]);
+const RESERVATION: ReservationId = ReservationId::from_bytes([0x15; 16]);
+const CLAIM: ClaimId = ClaimId::from_bytes([0x16; 16]);
+const BOOT: BootId = BootId::from_bytes([0x17; 16]);
+
+pub(crate) fn settings() -> Settings {
+    Settings {
+        pool_name: "aurora".into(),
+        nonce: [0x20; 16],
+        epoch: 0,
+        prev: hash(0),
+        created_ms: NOW,
+        studios: vec![Studio {
+            id: STUDIO,
+            name: "anim".into(),
+            weight: 1,
+            admins: vec![key(1).public(), key(2).public()],
+        }],
+        params: PoolParams::default(),
+        min_protocol: 1,
+    }
+}
+
+pub(crate) fn signed_settings() -> SignedSettings {
+    SignedSettings::new(&settings(), &key(1))
+}
+
+pub(crate) fn member() -> Member {
+    Member {
+        pool: POOL,
+        studio: STUDIO,
+        node: key(3).public(),
+        kem: KemSecret::from_bytes(&[4; 32]).public(),
+        name: "ws-01".into(),
+        roles: Roles { submit: true, render: true, keep: false },
+        version: 2,
+        issued_ms: NOW,
+        not_after_ms: Some(NOW + 1),
+        consent: consent(&key(3), KemSecret::from_bytes(&[4; 32]).public()),
+    }
+}
+
+fn consent(node: &SecretKey, kem: KemPublic) -> Signature {
+    Consent { pool: POOL, studio: STUDIO, kem }.sign(node)
+}
+
+pub(crate) fn revoked() -> Revoked {
+    Revoked { pool: POOL, studio: STUDIO, key: key(3).public(), reason: "lost laptop".into(), issued_ms: NOW }
+}
+
+fn records() -> Vec<SignedRecord> {
+    vec![
+        SignedRecord::Member(Signed::new(&member(), &key(1))),
+        SignedRecord::Revoked(Signed::new(&revoked(), &key(1))),
+    ]
+}
+
+pub(crate) fn advert() -> Advert {
+    Advert {
+        pool: POOL,
+        node: node(3),
+        boot: BOOT,
+        seq: 5,
+        created_ms: NOW,
+        ttl_s: 90,
+        availability: Availability::Available,
+        hygiene: Hygiene::Partial,
+        slots_total: 2,
+        slots_free: 1,
+        queue: 3,
+        gpus: vec![
+            GpuAdvert {
+                name: "RTX 4090".into(),
+                vram_mib: Some(24_576),
+                vram_free_mib: Some(20_000),
+                cc: Some(89),
+            },
+            GpuAdvert { name: "cpu".into(), vram_mib: None, vram_free_mib: None, cc: None },
+        ],
+        warm: vec![model()],
+        inventory_root: hash(0x21),
+        external: vec!["/ip4/10.0.0.1/tcp/7872".into()],
+        comfyui: "0.3.60".into(),
+    }
+}
+
+fn model() -> ModelName {
+    ModelName::new("checkpoints", "sd_xl_base_1.0.safetensors")
+}
+
+fn shape() -> Shape {
+    Shape {
+        classes: vec!["KSampler".into(), "SaveImage".into()],
+        models: vec![model()],
+        vram_mib: Some(8192),
+        min_cc: None,
+        input_bytes: 1234,
+        full_hygiene: true,
+    }
+}
+
+pub(crate) fn task_spec() -> TaskSpec {
+    TaskSpec {
+        task: TASK,
+        attempt: 2,
+        graph: br#"{"3":{"class_type":"KSampler","inputs":{}}}"#.to_vec(),
+        extra_data: b"{}".to_vec(),
+        inputs: vec![InputFile {
+            name: "plate.png".into(),
+            root: hash(0x22),
+            key: BlobKey::from_bytes([0x23; 32]),
+            bytes: 4096,
+        }],
+        previews: true,
+        full_hygiene: false,
+        time_limit_ms: 600_000,
+    }
+}
+
+pub(crate) fn result_keys() -> ResultKeys {
+    ResultKeys {
+        task: TASK,
+        attempt: 2,
+        grant: hash(0x24),
+        outputs: vec![
+            output(OutputKind::Image),
+            output(OutputKind::Video),
+            output(OutputKind::Audio),
+            output(OutputKind::Text),
+            output(OutputKind::Other),
+        ],
+    }
+}
+
+fn output(kind: OutputKind) -> OutputFile {
+    OutputFile {
+        node: "9".into(),
+        kind,
+        filename: "shot_00001_.png".into(),
+        root: hash(0x25),
+        key: BlobKey::from_bytes([0x26; 32]),
+        bytes: 99,
+    }
+}
+
+pub(crate) fn grant_terms() -> GrantTerms {
+    GrantTerms {
+        pool: POOL,
+        claim: CLAIM,
+        task: TASK,
+        attempt: 2,
+        from: node(5),
+        to: node(3),
+        msg_id: MSG,
+        envelope: hash(0x27),
+        roots: vec![BlobRef { root: hash(0x22), sealed_bytes: 4112 }],
+        lease_ms: 15_000,
+        class: Class::Urgent,
+        quote: Some(Quote {
+            params_version: 1,
+            kind: "sdxl".into(),
+            est_mrgs: 1500,
+            w_vram_milli: 1000,
+            w_class_milli: 2000,
+            payload: hash(0x28),
+        }),
+    }
+}
+
+pub(crate) fn accepted_terms() -> AcceptedTerms {
+    AcceptedTerms { grant: hash(0x24), task: TASK, attempt: 2, sigma_milli: Some(850) }
+}
+
+pub(crate) fn finished_terms(outcome: Outcome) -> FinishedTerms {
+    FinishedTerms { pool: POOL, task: TASK, attempt: 2, grant: hash(0x24), outcome, exec_ms: 4321 }
+}
+
+pub(crate) fn done() -> Outcome {
+    Outcome::Done { roots: vec![BlobRef { root: hash(0x25), sealed_bytes: 115 }], keys: hash(0x29) }
+}
+
+fn failure() -> Failure {
+    Failure::new(FailureClass::OutOfMemory, "KSampler: 9 GiB wanted")
+}
+
+pub(crate) fn usage_claim() -> UsageClaim {
+    UsageClaim {
+        pool: POOL,
+        task: TASK,
+        attempt: 2,
+        grant: hash(0x24),
+        requester: node(5),
+        renderer: node(3),
+        exec_ms: 4321,
+        charge_mrgs: Some(3600),
+    }
+}
+
+fn finished(outcome: Outcome, keys: &[u8]) -> Finished {
+    Finished {
+        terms: Signed::new(&finished_terms(outcome), &key(3)),
+        keys: keys.to_vec(),
+        usage: Some(Signed::new(&usage_claim(), &key(3))),
+    }
+}
+
+pub(crate) fn joining(admin: Option<PublicKey>) -> Joining {
+    Joining {
+        pool: POOL,
+        inviter: node(3),
+        invite: key(6).public(),
+        node: key(7).public(),
+        kem: KemSecret::from_bytes(&[8; 32]).public(),
+        name: "ws-02".into(),
+        nonce: [0x2a; 16],
+        admin,
+        consent: admin.is_none().then(|| consent(&key(7), KemSecret::from_bytes(&[8; 32]).public())),
+    }
+}
+
+pub(crate) fn join_request() -> JoinRequest {
+    JoinRequest::sign(&joining(Some(key(9).public())), &key(6), &key(7))
+}
+
+fn digest() -> RosterDigest {
+    RosterDigest { epoch: 4, head: hash(0x2b), records: hash(0x2c) }
+}
+
+fn diff() -> RosterDiff {
+    RosterDiff { settings: vec![signed_settings()], records: records(), proposals: vec![signed_settings()] }
+}
+
+fn sync() -> RosterSync {
+    RosterSync { digest: digest(), records: vec![hash(0x2d)], proposals: vec![(hash(0x2e), 1)] }
+}
+
+fn hello() -> Hello {
+    Hello {
+        pool: POOL,
+        boot: BOOT,
+        versions: (1, 1),
+        agent: "scenemeshd 0.1.0".into(),
+        roster: digest(),
+        feeds: vec![FeedHead { feed: hash(0x2f), seq: 6, head: hash(0x30) }],
+        now_ms: NOW,
+    }
+}
+
+fn adverts() -> AdvertBatch {
+    AdvertBatch { adverts: vec![Signed::new(&advert(), &key(3))] }
+}
+
+fn inventory() -> Inventory {
+    Inventory { classes: vec!["KSampler".into()], models: vec![model()] }
+}
+
+fn progress(phase: Phase, preview: Option<Preview>) -> Progress {
+    Progress {
+        task: TASK,
+        attempt: 2,
+        seq: 7,
+        phase,
+        node: "3".into(),
+        step: 4,
+        max: 20,
+        nodes_done: 1,
+        nodes_total: 6,
+        preview,
+    }
+}
+
+fn refusal(reason: RefusalReason) -> Refusal {
+    Refusal { reason, detail: "no such class here".into() }
+}
+
+fn declined(why: Decline) -> Declined {
+    Declined { why, detail: "later".into() }
+}
+
+fn words() -> String {
+    "ask the one who invited you".into()
+}
+
+/// Every message. The names are in `golden.txt`, so they stay.
+pub(crate) fn samples() -> Vec<Sample> {
+    let mut all = Vec::new();
+    messages(&mut all);
+    requests(&mut all);
+    responses(&mut all);
+    porch(&mut all);
+    all
+}
+
+fn message<T: Message>(all: &mut Vec<Sample>, name: &'static str, value: &T) {
+    all.push(Sample { name, frame: codec::encode(value) });
+}
+
+fn messages(all: &mut Vec<Sample>) {
+    message(all, "Settings", &settings());
+    message(all, "SignedSettings", &signed_settings());
+    message(all, "Member", &member());
+    message(all, "Member, unlimited", &Member { not_after_ms: None, ..member() });
+    message(all, "Revoked", &revoked());
+    message(all, "SignedRecord, member", &records()[0]);
+    message(all, "SignedRecord, revoked", &records()[1]);
+    message(all, "Advert", &advert());
+    let not_now = Advert { availability: Availability::NotNow, hygiene: Hygiene::Full, ..advert() };
+    message(all, "Advert, not now", &not_now);
+    message(all, "Inventory", &inventory());
+    message(all, "TaskSpec", &task_spec());
+    let segments = vec![hash(0x33), hash(0x34)];
+    message(all, "Manifest", &Manifest::new((1 << 20) + 16 + 17, segments).unwrap());
+    message(all, "GrantTerms", &grant_terms());
+    let plain = GrantTerms { class: Class::Batch, quote: None, ..grant_terms() };
+    message(all, "GrantTerms, no quote", &plain);
+    message(all, "AcceptedTerms", &accepted_terms());
+    message(all, "FinishedTerms, done", &finished_terms(done()));
+    message(all, "FinishedTerms, failed", &finished_terms(Outcome::Failed(failure())));
+    message(all, "GrantPayload, inline", &GrantPayload::Inline(task_spec()));
+    let blob = GrantPayload::Blob { root: hash(0x31), key: BlobKey::from_bytes([0x32; 32]), bytes: 300_000 };
+    message(all, "GrantPayload, blob", &blob);
+    message(all, "ResultKeys", &result_keys());
+    message(all, "UsageClaim", &usage_claim());
+    let get = |want| BlobGet { task: TASK, attempt: 2, root: hash(0x22), want };
+    message(all, "BlobGet, manifest", &get(BlobWant::Manifest));
+    message(all, "BlobGet, segments", &get(BlobWant::Segments(vec![(0, 4), (9, 1)])));
+    message(all, "BlobHead, sending", &BlobHead::Sending { bytes: 4112 });
+    message(all, "BlobHead, not served", &BlobHead::NotServed);
+    message(all, "BlobHead, busy", &BlobHead::Busy);
+}
+
+fn requests(all: &mut Vec<Sample>) {
+    let mut add = |name, request: Request| all.push(Sample { name, frame: request.encode() });
+    add("Request::Hello", hello().into());
+    add("Request::Adverts", adverts().into());
+    add("Request::AdvertSync", AdvertSync { have: vec![(node(3), BOOT, 5)] }.into());
+    add("Request::Inventory", InventoryGet.into());
+    add("Request::RosterSync", sync().into());
+    add("Request::Roster", diff().into());
+    add("Request::Goodbye", Goodbye.into());
+    let offer = Offer { reservation: RESERVATION, job: JOB, shape: shape(), class: Class::Normal, ready: 20 };
+    add("Request::Offer", offer.into());
+    add("Request::Claim", Claim { reservation: RESERVATION, claim: CLAIM }.into());
+    let grant = Grant { terms: Signed::new(&grant_terms(), &key(5)), envelope: b"envelope".to_vec() };
+    add("Request::Grant", grant.into());
+    add("Request::Progress, fetching", progress(Phase::Fetching, None).into());
+    add("Request::Progress, queued", progress(Phase::Queued, None).into());
+    let preview = Preview { mime: "image/jpeg".into(), bytes: vec![0xff, 0xd8] };
+    add("Request::Progress, running", progress(Phase::Running, Some(preview)).into());
+    add("Request::Progress, sealing", progress(Phase::Sealing, None).into());
+    add("Request::Finished, done", finished(done(), b"keys").into());
+    add("Request::Finished, failed", finished(Outcome::Failed(failure()), b"").into());
+    add("Request::Ack, stored", Ack { task: TASK, attempt: 2, kind: AckKind::Stored }.into());
+    add("Request::Ack, discard", Ack { task: TASK, attempt: 2, kind: AckKind::Discard }.into());
+    add("Request::Cancel", Cancel { task: TASK, attempt: 2 }.into());
+    add("Request::Probe", Probe { task: TASK, attempt: 2 }.into());
+}
+
+fn responses(all: &mut Vec<Sample>) {
+    let mut add = |name, response: Response| all.push(Sample { name, frame: response.encode() });
+    add("Response::Hello", hello().into());
+    add("Response::Done", Done.into());
+    add("Response::Declined, no hello", declined(Decline::NoHello).into());
+    add("Response::Declined, busy", declined(Decline::Busy).into());
+    add("Response::Declined, not allowed", declined(Decline::NotAllowed).into());
+    add("Response::Declined, unsupported", declined(Decline::Unsupported).into());
+    add("Response::Declined, stopping", declined(Decline::Stopping).into());
+    add("Response::Adverts", adverts().into());
+    add("Response::Inventory", inventory().into());
+    add("Response::Roster", diff().into());
+    add("Response::Offer, waiting", OfferReply::Waiting { position: 3, eta_ms: Some(60_000) }.into());
+    for (name, reason) in [
+        ("Response::Offer, not ready", RefusalReason::NotReady),
+        ("Response::Offer, missing class", RefusalReason::MissingClass),
+        ("Response::Offer, missing model", RefusalReason::MissingModel),
+        ("Response::Offer, too little vram", RefusalReason::TooLittleVram),
+        ("Response::Offer, not allowed", RefusalReason::NotAllowed),
+        ("Response::Offer, busy", RefusalReason::Busy),
+        ("Response::Offer, stopping", RefusalReason::Stopping),
+        ("Response::Offer, disk full", RefusalReason::DiskFull),
+        ("Response::Offer, bad grant", RefusalReason::BadGrant),
+        ("Response::Offer, tombstone", RefusalReason::Tombstone),
+        ("Response::Offer, version", RefusalReason::Version),
+    ] {
+        add(name, OfferReply::Refused(refusal(reason)).into());
+    }
+    add("Response::Offer, claim", OfferReply::Claim(CLAIM).into());
+    add("Response::Claim, coming", ClaimReply::Coming.into());
+    add("Response::Claim, gone", ClaimReply::Gone.into());
+    add("Response::Grant, accepted", GrantReply::Accepted(Signed::new(&accepted_terms(), &key(3))).into());
+    let rejected = GrantReply::Rejected { refusal: refusal(RefusalReason::Busy), failure: Some(failure()) };
+    add("Response::Grant, rejected", rejected.into());
+    add("Response::Verdict, continue", Verdict::Continue.into());
+    add("Response::Verdict, cancel", Verdict::Cancel.into());
+    add("Response::Verdict, drain", Verdict::Drain.into());
+    add("Response::Verdict, unknown", Verdict::Unknown.into());
+    add("Response::Finished, noted", FinishedReply::Noted.into());
+    add("Response::Finished, discard", FinishedReply::Discard.into());
+    add("Response::Attempt, unknown", AttemptState::Unknown.into());
+    add("Response::Attempt, running", AttemptState::Running(Phase::Running).into());
+    add("Response::Attempt, finished", AttemptState::Finished(Box::new(finished(done(), b"keys"))).into());
+}
+
+fn porch(all: &mut Vec<Sample>) {
+    let mut add = |name, request: PorchRequest| all.push(Sample { name, frame: request.encode() });
+    add("PorchRequest::Join", join_request().into());
+    let plain = JoinRequest::sign(&joining(None), &key(6), &key(7));
+    add("PorchRequest::Join, no studio", plain.into());
+    add("PorchRequest::Roster", diff().into());
+    add("PorchRequest::RosterSync", sync().into());
+    add("PorchRequest::Standing", StandingGet { key: key(3).public() }.into());
+
+    let mut add = |name, response: PorchResponse| all.push(Sample { name, frame: response.encode() });
+    let admitted = JoinReply::Admitted {
+        settings: vec![signed_settings()],
+        records: records(),
+        addresses: vec!["/ip4/192.168.1.5/tcp/7872".into()],
+    };
+    add("PorchResponse::Join, admitted", admitted.into());
+    add(
+        "PorchResponse::Join, locked",
+        JoinReply::Pending { needs: JoinNeeds::Unlock, words: words() }.into(),
+    );
+    let needs = JoinNeeds::Approvals { have: 1, need: 2 };
+    add("PorchResponse::Join, to approve", JoinReply::Pending { needs, words: words() }.into());
+    for (name, reason) in [
+        ("PorchResponse::Join, unknown invite", JoinRefusal::UnknownInvite),
+        ("PorchResponse::Join, expired", JoinRefusal::Expired),
+        ("PorchResponse::Join, used", JoinRefusal::Used),
+        ("PorchResponse::Join, bad request", JoinRefusal::BadRequest),
+        ("PorchResponse::Join, revoked key", JoinRefusal::RevokedKey),
+        ("PorchResponse::Join, name taken", JoinRefusal::NameTaken),
+        ("PorchResponse::Join, admin key", JoinRefusal::AdminKey),
+        ("PorchResponse::Join, version", JoinRefusal::Version),
+    ] {
+        add(name, JoinReply::Refused { reason, words: words() }.into());
+    }
+    add("PorchResponse::Roster", diff().into());
+    add("PorchResponse::Standing, unknown", Standing::Unknown.into());
+    add("PorchResponse::Standing, member", Standing::Member.into());
+    let standing = Standing::Revoked { reason: "lost laptop".into(), issued_ms: NOW };
+    add("PorchResponse::Standing, revoked", standing.into());
+    add("PorchResponse::Declined", declined(Decline::Busy).into());
+}

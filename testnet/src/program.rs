@@ -1,0 +1,62 @@
+//! The programs that a mesh is made of, all held by this one binary: `testnet scenemeshd …` *is* the daemon,
+//! `testnet scenemesh …` *is* the command line, `testnet comfyui …` is the simulated ComfyUI.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use tokio::process::{Child, Command};
+
+/// Where the all-in-one binary is.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    exe: PathBuf,
+}
+
+impl Programs {
+    /// The running binary itself.
+    ///
+    /// # Errors
+    /// When the operating system does not say where it is.
+    pub fn this_binary() -> Result<Self> {
+        Ok(Self { exe: std::env::current_exe().context("finding this program's own path")? })
+    }
+
+    /// A binary by path; tests pass `env!("CARGO_BIN_EXE_testnet")`.
+    pub fn at(exe: impl Into<PathBuf>) -> Self {
+        Self { exe: exe.into() }
+    }
+
+    /// A command for one of the programs. It dies with its handle.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(&self.exe);
+        command.arg(program).stdin(Stdio::null()).kill_on_drop(true);
+        // What a developer has set for a mesh of their own must not reach this one.
+        for name in ["SCENEMESH_DATA_DIR", "COMFYUI_HOST", "LANG", "LC_ALL", "RUST_LOG"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Starts a program that stays, its output going to `log`.
+    ///
+    /// # Errors
+    /// When the log cannot be made or the program not started.
+    pub fn start<I, S>(&self, program: &str, args: I, log: &Path) -> Result<Child>
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let out = File::options().create(true).append(true).open(log).with_context(|| format!("opening {}", log.display()))?;
+        let err = out.try_clone()?;
+        self.command(program)
+            .args(args)
+            .env("RUST_LOG", "info,scenemeshd=debug")
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .with_context(|| format!("starting {program} from {}", self.exe.display()))
+    }
+}

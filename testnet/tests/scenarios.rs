@@ -1,0 +1,64 @@
+//! The scenarios, each over real processes in a directory of its own.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use scenemesh_testnet::cluster::Cluster;
+use scenemesh_testnet::program::Programs;
+use scenemesh_testnet::scenarios::{
+    first_render, link_cut, membership, refusal, renderer_killed, requester_killed, two_requesters,
+};
+
+type Story<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
+
+fn tell(story: impl for<'a> FnOnce(&'a mut Cluster, &'a std::path::Path) -> Story<'a>) {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let outcome = runtime.block_on(async {
+        let mut mesh = Cluster::new(Programs::at(env!("CARGO_BIN_EXE_testnet")), dir.path());
+        story(&mut mesh, dir.path()).await.map_err(|error| error.context(mesh.last_words()))
+    });
+    if let Err(error) = outcome {
+        panic!("{error:?}");
+    }
+}
+
+#[test]
+fn first_render() {
+    tell(|mesh, dir| Box::pin(first_render::run(mesh, dir)));
+}
+
+#[test]
+fn renderer_killed_while_sampling() {
+    tell(|mesh, dir| Box::pin(renderer_killed::run(mesh, dir)));
+}
+
+#[test]
+fn requester_killed_and_restarted() {
+    tell(|mesh, dir| Box::pin(requester_killed::run(mesh, dir)));
+}
+
+#[test]
+fn two_requesters_on_one_renderer() {
+    tell(|mesh, dir| Box::pin(two_requesters::run(mesh, dir)));
+}
+
+#[test]
+fn link_cut_and_resumed() {
+    tell(|mesh, dir| Box::pin(link_cut::run(mesh, dir)));
+}
+
+#[test]
+fn two_studios_invited_at_once() {
+    tell(|mesh, _| Box::pin(membership::two_invites_at_once(mesh)));
+}
+
+#[test]
+fn a_member_admitted_while_another_was_away() {
+    tell(|mesh, _| Box::pin(membership::admitted_while_away(mesh)));
+}
+
+#[test]
+fn the_only_eligible_node_refuses() {
+    tell(|mesh, dir| Box::pin(refusal::run(mesh, dir)));
+}
