@@ -14,7 +14,7 @@ use crate::{api, executor, gpu, membership, network, platform, scheduler, store}
 mod advertise;
 
 /// How long tasks may take to end by themselves.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(12);
 
 /// Exit status for a data directory that cannot be used: as bad a configuration as any other.
 const EXIT_CONFIG: u8 = 64;

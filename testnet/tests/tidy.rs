@@ -19,11 +19,13 @@ const CRATES: &[(&str, &[&str])] = &[
 /// Modules of the daemon and the modules they may name. `clock`, `platform` and `supervisor` are the ground under
 /// everything and may be named everywhere.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("main", &["config", "node", "telemetry"]),
+    ("main", &["args"]),
+    ("args", &["config", "node", "telemetry"]),
+    ("messages", &[]),
     ("telemetry", &[]),
     ("node", &["api", "config", "executor", "gpu", "membership", "network", "scheduler", "store"]),
     ("config", &["api", "executor", "gpu", "membership", "network", "scheduler", "store"]),
-    ("api", &["executor", "gpu", "membership", "network", "scheduler", "store"]),
+    ("api", &["messages", "executor", "gpu", "membership", "network", "scheduler", "store"]),
     ("scheduler", &["executor", "gpu", "network", "store"]),
     ("membership", &["network", "store"]),
     ("network", &["store"]),
@@ -51,7 +53,7 @@ const QUARANTINE: &[(&str, &[&str])] = &[
             "daemon/src/executor/comfyui/tests",
         ],
     ),
-    ("clap", &["cli/", "daemon/src/main.rs", "testnet/"]),
+    ("clap", &["cli/", "daemon/src/args.rs", "testnet/"]),
     (
         "reqwest",
         &["daemon/src/executor/comfyui/", "daemon/src/api/doctor.rs", "daemon/tests/", "cli/", "testnet/"],
