@@ -4,6 +4,7 @@ pub mod clock;
 pub mod executor;
 pub mod gpu;
 pub mod membership;
+pub mod messages;
 pub mod network;
 pub mod platform;
 pub mod scheduler;

@@ -83,6 +83,17 @@ impl Known {
     }
 }
 
+/// Version of the ComfyUI at `url`.
+pub(super) async fn look(url: &str) -> Result<String, String> {
+    let client = Client::new(url).map_err(|error| error.to_string())?;
+    let stats = client.system_stats().await.map_err(|error| error.to_string())?;
+    if stats.get("system").is_none() {
+        return Err(format!("{} answers, but not as ComfyUI does", client.base()));
+    }
+    let version = stats.pointer("/system/comfyui_version").and_then(Value::as_str).unwrap_or("unknown");
+    Ok(version.chars().take(40).collect())
+}
+
 impl Comfyui {
     pub(super) fn new(endpoint: EndpointConfig, owner: &str, store: Blobs) -> Result<Self, BadEndpoint> {
         let client = Client::new(&endpoint.url)?;
