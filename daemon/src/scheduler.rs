@@ -4,6 +4,7 @@
 //! them, commits the records of a step in one fsync, and only then performs its other actions. A task on this
 //! machine's own ComfyUI goes through both machines over a link inside the actor, unsealed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,11 +53,31 @@ const NEWS_KEPT: usize = 1024;
 pub struct Config {
     /// Most that any task may execute here, whatever its requester allows.
     pub time_limit: Duration,
+    /// Folders of ComfyUI whose models other studios may see.
+    pub shared_folders: BTreeSet<String>,
 }
+
+/// What many have anyway. Never LoRAs or embeddings, which name people and projects.
+const SHARED_FOLDERS: [&str; 11] = [
+    "animatediff_models",
+    "checkpoints",
+    "clip",
+    "clip_vision",
+    "diffusion_models",
+    "latent_upscale_models",
+    "text_encoders",
+    "unet",
+    "upscale_models",
+    "vae",
+    "vae_approx",
+];
 
 impl Default for Config {
     fn default() -> Self {
-        Self { time_limit: Duration::from_hours(12) }
+        Self {
+            time_limit: Duration::from_hours(12),
+            shared_folders: SHARED_FOLDERS.iter().map(ToString::to_string).collect(),
+        }
     }
 }
 
