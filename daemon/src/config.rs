@@ -118,9 +118,13 @@ pub enum BadConfig {
     Unreadable { file: PathBuf, source: std::io::Error },
     #[error("{}: {why}", file.display())]
     Malformed { file: PathBuf, why: Unexpected },
-    #[error("{given:?} is no address for the local API; give one like 127.0.0.1:7870 with --api or as api.listen")]
+    #[error(
+        "{given:?} is no address for the local API; give one like 127.0.0.1:7870 with --api or as api.listen"
+    )]
     ApiAddress { given: String },
-    #[error("the local API would listen on {given}, which other machines reach; it must be a loopback address")]
+    #[error(
+        "the local API would listen on {given}, which other machines reach; it must be a loopback address"
+    )]
     ApiNotLoopback { given: SocketAddr },
     #[error("{given:?} ({from}) is not the URL of a ComfyUI; write one like http://127.0.0.1:8188")]
     ComfyuiUrl { given: String, from: &'static str },
@@ -153,8 +157,10 @@ impl Config {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => String::new(),
             Err(source) => return Err(BadConfig::Unreadable { file: path, source }),
         };
-        let parsed: File = toml::from_str(&text)
-            .map_err(|error| BadConfig::Malformed { file: path.clone(), why: Unexpected(error.to_string()) })?;
+        let parsed: File = toml::from_str(&text).map_err(|error| BadConfig::Malformed {
+            file: path.clone(),
+            why: Unexpected(error.to_string()),
+        })?;
         Self::assemble(dir, parsed, overrides, lookup)
     }
 
@@ -205,7 +211,10 @@ fn api_address(given: Option<String>) -> Result<SocketAddr, BadConfig> {
     if address.ip().is_loopback() { Ok(address) } else { Err(BadConfig::ApiNotLoopback { given: address }) }
 }
 
-fn endpoints(tables: Vec<ComfyuiTable>, host: Option<&str>) -> Result<Vec<executor::EndpointConfig>, BadConfig> {
+fn endpoints(
+    tables: Vec<ComfyuiTable>,
+    host: Option<&str>,
+) -> Result<Vec<executor::EndpointConfig>, BadConfig> {
     let from_environment = || {
         let host = host?;
         let url = if host.contains("://") { host.to_owned() } else { format!("http://{host}") };
@@ -243,7 +252,9 @@ mod tests {
         assert_eq!(config.api.listen.to_string(), "127.0.0.1:7870");
         assert_eq!(config.network.listen, ["/ip4/0.0.0.0/tcp/7872"]);
         assert!(config.executor.endpoints.is_empty());
-        assert!(!config.scheduler.shared_folders.iter().any(|folder| folder == "loras" || folder == "embeddings"));
+        assert!(
+            !config.scheduler.shared_folders.iter().any(|folder| folder == "loras" || folder == "embeddings")
+        );
     }
 
     #[test]

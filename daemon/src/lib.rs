@@ -7,7 +7,7 @@ pub mod config;
 pub mod executor;
 pub mod gpu;
 pub mod membership;
-mod messages;
+pub mod messages;
 pub mod network;
 pub mod node;
 pub mod platform;

@@ -35,7 +35,7 @@ pub async fn run(config: Config, signal: impl Future<Output = ()>) -> Result<()>
 
     // Ports first: a daemon that cannot listen must not disturb anything.
     let api = api::bind(config.api).await?;
-    let gpus = gpu::spawn(gpu::Config::default(), Box::new(gpu::Nvml::new()), &tasks).await;
+    let gpus = gpu::spawn(gpu::Config::default(), Box::new(gpu::Nvml::default()), &tasks).await;
     let executor_config = executor::Config { owner: me.short(), ..config.executor };
     let (executor, executor_events) = executor::spawn(executor_config, store.blobs.clone(), &tasks)?;
     let identity = network::Identity { key: keys.node.clone() };
@@ -80,7 +80,9 @@ pub async fn run(config: Config, signal: impl Future<Output = ()>) -> Result<()>
 
 /// Lets every kind of record that is indexed into the index, as far as it lags behind the journal.
 async fn catch_index_up(replay: &store::Replay) -> Result<()> {
-    replay.index().finish().await.context("catching the index up with the journal")
+    let caught_up = replay.index().finish().await.context("catching the index up with the journal")?;
+    tracing::debug!(caught_up, "the index stands where the journal does");
+    Ok(())
 }
 
 /// Resolves when the operator asks the daemon to stop.

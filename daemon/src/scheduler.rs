@@ -183,7 +183,25 @@ pub enum SpawnError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Id {
     Job(JobId),
-    Task(TaskId),
+    Task { job: JobId, task: TaskId },
+}
+
+impl Id {
+    /// The job itself, or the one that the task is of.
+    pub fn job(self) -> JobId {
+        match self {
+            Self::Job(job) | Self::Task { job, .. } => job,
+        }
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Job(job) => job.fmt(f),
+            Self::Task { task, .. } => task.fmt(f),
+        }
+    }
 }
 
 /// Why a prefix is no id.

@@ -59,7 +59,8 @@ impl Lists {
         let models: BTreeSet<&ModelName> = ready().flat_map(|view| &view.inventory.models).collect();
         let classes: Vec<String> = classes.into_iter().cloned().collect();
         let models: Vec<ModelName> = models.into_iter().cloned().collect();
-        let shared = models.iter().filter(|model| self.shared_folders.contains(&model.folder)).cloned().collect();
+        let shared =
+            models.iter().filter(|model| self.shared_folders.contains(&model.folder)).cloned().collect();
         self.shared = Arc::new(Inventory { classes: classes.clone(), models: shared });
         self.whole = Arc::new(Inventory { classes, models });
     }
@@ -164,7 +165,11 @@ impl Picture {
             slots_free: card.slots_free,
             queue: u16::try_from(queue).unwrap_or(u16::MAX),
             gpus: self.gpus(),
-            warm: card.warm.into_iter().filter(|model| self.lists.shared_folders.contains(&model.folder)).collect(),
+            warm: card
+                .warm
+                .into_iter()
+                .filter(|model| self.lists.shared_folders.contains(&model.folder))
+                .collect(),
             comfyui: self.slots.first().map(|view| view.comfyui_version.clone()).unwrap_or_default(),
             inventory_studio: self.lists.whole.clone(),
             inventory_shared: self.lists.shared.clone(),
