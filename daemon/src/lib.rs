@@ -1,5 +1,6 @@
 //! The SceneMesh node.
 
+pub mod api;
 pub mod clock;
 pub mod executor;
 pub mod gpu;
