@@ -26,7 +26,7 @@ use crate::membership::Membership;
 use crate::network::Network;
 use crate::platform;
 use crate::scheduler::Scheduler;
-use crate::store::Blobs;
+use crate::store::Store;
 use crate::supervisor::Tasks;
 
 mod body;
@@ -82,7 +82,7 @@ pub struct Ports {
     pub network: Network,
     pub executor: Executor,
     pub gpus: watch::Receiver<Arc<Vec<GpuReading>>>,
-    pub blobs: Blobs,
+    pub store: Store,
 }
 
 /// Why the API cannot be had.
@@ -106,7 +106,18 @@ pub struct Bound {
     config: Config,
 }
 
-/// Takes the port.
+/// Takes the port, and answers there.
+///
+/// # Errors
+/// As [`bind`] and [`Bound::serve`].
+pub async fn spawn(config: Config, ports: Ports, tasks: &Tasks) -> Result<SocketAddr, BindError> {
+    let bound = bind(config).await?;
+    let address = bound.address();
+    bound.serve(ports, tasks)?;
+    Ok(address)
+}
+
+/// Takes the port, silently.
 ///
 /// # Errors
 /// When the address is not loopback or the port is taken.
