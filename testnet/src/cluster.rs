@@ -245,7 +245,7 @@ impl Cluster {
     fn hold_addresses(&mut self, name: &str, status: &Value) -> Result<()> {
         let node = self.node_mut(name);
         let first = |key: &str| status[key][0].as_str().map(str::to_owned);
-        if let Some(listen) = first("listen") {
+        if let Some(listen) = first("listening") {
             if let Some(wire) = &node.wire {
                 wire.aim(socket_address(&listen)?);
             }
@@ -330,7 +330,7 @@ impl Cluster {
     pub async fn learn_addresses(&mut self, name: &str) -> Result<()> {
         let status = eventually(&format!("{name} listens"), || async {
             let status = self.ok(name, &["status"]).await?;
-            Ok(if status["listen"][0].is_string() && status["porch"][0].is_string() {
+            Ok(if status["listening"][0].is_string() && status["porch"][0].is_string() {
                 Ok(status)
             } else {
                 Err(status)
@@ -362,7 +362,7 @@ impl Cluster {
                 let up = |name: &str| {
                     peers["peers"]
                         .as_array()
-                        .is_some_and(|list| list.iter().any(|p| p["name"] == name && p["state"] == "up"))
+                        .is_some_and(|list| list.iter().any(|p| p["name"] == name && p["link"] == "up"))
                 };
                 Ok(if wanted.iter().all(|name| up(name)) { Ok(()) } else { Err(peers) })
             })

@@ -24,6 +24,7 @@ pub(super) async fn status(State(node): State<Node>) -> Json<StatusReply> {
         views::jobs(&node).await.iter().flat_map(|job| job.tasks.iter().map(|task| task.state)).collect();
     let count =
         |wanted: &dyn Fn(TaskPhase) -> bool| number(phases.iter().filter(|phase| wanted(**phase)).count());
+    let listening = node.ports.network.listening().borrow().clone();
     let mut reply = StatusReply {
         version: env!("CARGO_PKG_VERSION").into(),
         uptime_s: node.started.elapsed().as_secs(),
@@ -39,7 +40,8 @@ pub(super) async fn status(State(node): State<Node>) -> Json<StatusReply> {
         warnings: Vec::new(),
         peers_up: peers_up(&node),
         peers_total: number(peers.peers.len()),
-        listening: node.ports.network.listening().borrow().main.clone(),
+        listening: listening.main,
+        porch: listening.porch,
         slots: slots(&node),
         gpus: gpus(&node),
         tasks_queued: count(&|phase| phase == TaskPhase::Queued),

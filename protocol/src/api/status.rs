@@ -40,6 +40,8 @@ pub struct StatusReply {
     pub peers_total: u32,
     /// Addresses that peers can dial, as multiaddrs.
     pub listening: Vec<String>,
+    /// Where the porch listens: joiners knock there.
+    pub porch: Vec<String>,
     pub slots: Vec<SlotView>,
     pub gpus: Vec<GpuView>,
     /// Tasks of this node's own jobs.
