@@ -12,6 +12,7 @@ use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::{Class, Failure, InputFile, OutputFile, Reach, Shape};
 
 use super::conversation::AttemptKey;
+use crate::store::Record;
 
 /// A job as it was submitted.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -141,6 +142,18 @@ impl RequesterRecord {
             | Self::Stored { task, .. } => vec![*task],
         }
     }
+}
+
+impl Record for RequesterRecord {
+    const KIND: u16 = 0x0201;
+    /// A submission with the largest graph.
+    const LIMIT: usize = 16 << 20;
+}
+
+impl Record for RendererRecord {
+    const KIND: u16 = 0x0202;
+    /// A grant or a result as it travels, and what we say about it.
+    const LIMIT: usize = 4 << 20;
 }
 
 /// What the renderer's machine wrote down. Times are wall time in milliseconds.

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod kills;
+mod live;
 mod scripts;
 mod scripts_of_ends;
 mod world;

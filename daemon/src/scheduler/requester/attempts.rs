@@ -204,7 +204,8 @@ impl Requester {
         let (node, granted) = (known.node, matches!(known.state, AttemptState::Granted(_)));
         let Some(contact) = self.contacts.get(&(task, attempt)) else { return };
         match answer {
-            Ok(Report::Unknown) if contact.fetch.is_some() => {}
+            // What is being fetched proves itself, or fails by itself.
+            Ok(Report::Unknown) if contact.fetch.as_ref().is_some_and(|fetch| fetch.again.is_none()) => {}
             Ok(Report::Unknown) => {
                 self.log(task, format!("{} does not have it any more", self.name(node)));
                 self.commit(now, RequesterRecord::Unheld { task, attempt });

@@ -20,6 +20,8 @@ pub struct Jobs {
     tasks: BTreeMap<TaskId, Task>,
     /// Jobs with tasks that are not closed, most urgent first, then oldest.
     open: BTreeSet<(Reverse<Class>, u64, JobId)>,
+    /// Blobs that are ours: inputs and results.
+    named: BTreeSet<ContentHash>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,15 +153,16 @@ impl Jobs {
         Some((submission, *plan, submission.recipes.get(usize::from(plan.recipe))?))
     }
 
-    /// Every blob that our jobs name: inputs of jobs that may run again, and all results.
+    /// Whether a blob is an input or a result of a job of ours.
+    pub fn names(&self, root: &ContentHash) -> bool {
+        self.named.contains(root)
+    }
+
+    /// Every blob to be kept: inputs, results, and whatever a live attempt may still fetch.
     pub fn roots(&self) -> BTreeSet<ContentHash> {
-        let recipes = self.jobs.values().flat_map(|job| &job.submission.recipes);
-        let inputs = recipes.flat_map(|recipe| recipe.inputs.iter().map(|input| input.root));
-        let results = self.tasks.values().filter_map(|task| task.result.as_ref());
-        let outputs = results.flat_map(|result| result.outputs.iter().map(|output| output.root));
         let live =
             self.live_attempts().flat_map(|(_, _, attempt)| attempt.roots.iter().map(|blob| blob.root));
-        inputs.chain(outputs).chain(live).collect()
+        self.named.iter().copied().chain(live).collect()
     }
 
     /// Changes the state as a record says. Total: what does not fit is ignored, so that no journal stops a start.
@@ -206,6 +209,7 @@ impl Jobs {
                 {
                     let result = TaskResult { node: first.node, outputs: outputs.clone(), exec_ms: *exec_ms };
                     known.result = Some(result);
+                    self.named.extend(outputs.iter().map(|output| output.root));
                     self.close(task, TaskState::Done, Over::Superseded, *at_ms);
                 }
             }
@@ -240,6 +244,8 @@ impl Jobs {
             self.tasks.insert(plan.task, task);
         }
         let count = u32::try_from(submission.tasks.len()).unwrap_or(u32::MAX);
+        let inputs = submission.recipes.iter().flat_map(|recipe| &recipe.inputs);
+        self.named.extend(inputs.map(|input| input.root));
         let submission = Arc::new(submission.clone());
         self.open.insert(Self::place(&submission));
         self.jobs.insert(job, Job { submission, ready: (0..count).collect(), open: count });

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use scenemesh_protocol::ids::{JobId, TaskId};
+use scenemesh_protocol::lease::Progress;
 
 use super::attempts::words;
 use super::jobs::{AttemptState, Task, TaskState};
@@ -68,6 +69,13 @@ impl Requester {
             why: self.why(now, id).unwrap_or_default(),
             ended_ms: task.ended_ms,
         })
+    }
+
+    /// How far the renderer of a task is, by its last report.
+    pub fn progress_of(&self, id: TaskId) -> Option<(JobId, Progress)> {
+        let task = self.jobs.task(&id)?;
+        let TaskState::Held(attempt) = task.state else { return None };
+        Some((task.job, self.contacts.get(&(id, attempt))?.progress.clone()?))
     }
 
     fn failures(&self, task: &Task) -> Vec<(String, String)> {

@@ -1,0 +1,391 @@
+//! Feeds the two machines, commits what they write down, then performs what they want done.
+//!
+//! One loop: everything that waits is fed in, the records of all these steps become one commit, and only when that
+//! is on disk are the other actions performed. What takes time (sealing, fetching, asking a peer) is a task of its
+//! own that reports back as an input.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use scenemesh_protocol::ids::{NodeId, random_bytes};
+use scenemesh_protocol::messages::Response;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::conversation::{IdSource, Now, Ticket};
+use super::link::{self, About, Inbound};
+use super::record::{RendererRecord, RequesterRecord};
+use super::renderer::{self, Renderer};
+use super::requester::{self, Requester};
+use super::view::JobEvent;
+use super::{Command, Config, Inputs, Load, Me, Ports, ReplayError};
+use crate::clock;
+use crate::network::{Publication, Reply, TaskEvent};
+use crate::store::{Entry, JournalError, Replay};
+use crate::supervisor::Tasks;
+
+mod board;
+mod commands;
+mod facts;
+mod perform;
+mod seal;
+mod shelf;
+
+use board::Board;
+use facts::Picture;
+use shelf::Shelf;
+
+/// Reports of our own tasks that wait; beyond this the tasks wait, not the actor.
+const REPORTS: usize = 256;
+/// Inputs that one commit takes along.
+const BATCH: usize = 128;
+/// The pool is looked at again at least this often: memberships end by the clock.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// Between two adverts of ours.
+const PUBLISH_GAP: Duration = Duration::from_secs(1);
+/// A full disk is tried again after this.
+const DISK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Who waits for a reply.
+enum ReplyTo {
+    Peer(Reply),
+    /// The other machine of this node asked.
+    Here(About),
+}
+
+enum Todo {
+    Requester(requester::Action),
+    Renderer(renderer::Action),
+}
+
+pub(super) struct Actor {
+    config: Config,
+    me: Me,
+    id: NodeId,
+    ports: Ports,
+    tasks: Tasks,
+    requester: Requester,
+    renderer: Renderer,
+    picture: Picture,
+    board: Board,
+    shelf: Shelf,
+    entries: Vec<Entry>,
+    todo: Vec<Todo>,
+    /// Between the two machines of this node.
+    inside: VecDeque<Inbound>,
+    tickets: HashMap<Ticket, ReplyTo>,
+    next_ticket: u64,
+    /// Answers to local callers, due when the step is on disk.
+    confirm: Vec<(oneshot::Sender<usize>, usize)>,
+    reports: mpsc::Sender<Inbound>,
+    reported: Option<mpsc::Receiver<Inbound>>,
+    draining: bool,
+    load: watch::Sender<Load>,
+    look_at: Instant,
+    published: Option<Publication>,
+    publish_at: Option<Instant>,
+}
+
+impl Actor {
+    pub(super) fn new(
+        config: Config,
+        me: Me,
+        ports: Ports,
+        news: broadcast::Sender<JobEvent>,
+        load: watch::Sender<Load>,
+        tasks: Tasks,
+    ) -> Self {
+        let id = me.id();
+        let (reports, reported) = mpsc::channel(REPORTS);
+        let picture = Picture::new(id);
+        let shelf = Shelf::new(ports.store.blobs.clone());
+        Self {
+            config,
+            me,
+            id,
+            ports,
+            tasks,
+            requester: Requester::new(id, IdSource::new(random_bytes())),
+            renderer: Renderer::new(id, IdSource::new(random_bytes())),
+            picture,
+            board: Board::new(news),
+            shelf,
+            entries: Vec::new(),
+            todo: Vec::new(),
+            inside: VecDeque::new(),
+            tickets: HashMap::new(),
+            next_ticket: 0,
+            confirm: Vec::new(),
+            reports,
+            reported: Some(reported),
+            draining: false,
+            load,
+            look_at: Instant::now(),
+            published: None,
+            publish_at: None,
+        }
+    }
+
+    /// Both machines as the journal left them.
+    pub(super) fn restore(&mut self, replay: &Replay) -> Result<(), ReplayError> {
+        let now = self.now();
+        for record in replay.records::<RequesterRecord>() {
+            self.requester.on_input(now, requester::Input::Restored(record?.1));
+        }
+        for record in replay.records::<RendererRecord>() {
+            self.renderer.on_input(now, renderer::Input::Restored(record?.1));
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Now {
+        Now { at: Instant::now().into_std(), wall_ms: clock::wall_ms() }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut inputs: Inputs,
+    ) -> anyhow::Result<()> {
+        let Some(mut reported) = self.reported.take() else { return Ok(()) };
+        let stopping = self.tasks.stopping();
+        let mut roster = self.ports.roster.clone();
+        let mut peers = self.ports.network.peers();
+        let mut slots = self.ports.executor.slots();
+        let mut gpus = self.ports.gpus.clone();
+        self.sweep_blobs();
+        self.look();
+        self.feed(Inbound::Requester(requester::Input::Started));
+        self.feed(Inbound::Renderer(renderer::Input::Started));
+        self.greet(self.id, self.me.boot);
+        self.settle().await?;
+        loop {
+            let wake = self.deadline();
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => return Ok(()),
+                Some(inbound) = reported.recv() => self.feed(inbound),
+                Some(event) = inputs.executor.recv() => self.ran(event),
+                Some(event) = inputs.network.recv() => self.heard(event),
+                Some(command) = commands.recv() => self.obey(command).await?,
+                Ok(()) = roster.changed() => self.look(),
+                Ok(()) = peers.changed() => self.look(),
+                Ok(()) = slots.changed() => self.look(),
+                Ok(()) = gpus.changed() => self.look(),
+                () = tokio::time::sleep_until(wake) => self.tick(),
+            }
+            // Whatever else waits shares the commit.
+            for _ in 0..BATCH {
+                if let Ok(inbound) = reported.try_recv() {
+                    self.feed(inbound);
+                } else if let Ok(event) = inputs.executor.try_recv() {
+                    self.ran(event);
+                } else if let Ok(event) = inputs.network.try_recv() {
+                    self.heard(event);
+                } else {
+                    break;
+                }
+            }
+            if !self.settle().await? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let machines = [self.requester.deadline(), self.renderer.deadline()];
+        let machines = machines.into_iter().flatten().map(Instant::from_std);
+        machines.chain(self.publish_at).chain([self.look_at]).min().unwrap_or(self.look_at)
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if self.look_at <= now {
+            self.look();
+        }
+        let due = |at: Option<std::time::Instant>| at.is_some_and(|at| at <= now.into_std());
+        if due(self.requester.deadline()) {
+            self.feed(Inbound::Requester(requester::Input::Tick));
+        }
+        if due(self.renderer.deadline()) {
+            self.feed(Inbound::Renderer(renderer::Input::Tick));
+        }
+    }
+
+    /// One input for one machine; its actions wait for [`Actor::settle`].
+    fn feed(&mut self, inbound: Inbound) {
+        let now = self.now();
+        match inbound {
+            Inbound::Requester(input) => {
+                for action in self.requester.on_input(now, input) {
+                    match action {
+                        requester::Action::Record(record) => self.entries.push(Entry::new(&record)),
+                        other => self.todo.push(Todo::Requester(other)),
+                    }
+                }
+            }
+            Inbound::Renderer(input) => {
+                for action in self.renderer.on_input(now, input) {
+                    match action {
+                        renderer::Action::Record(record) => self.entries.push(Entry::new(&record)),
+                        other => self.todo.push(Todo::Renderer(other)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Commits and performs until both machines are at rest; false when the node stops.
+    async fn settle(&mut self) -> anyhow::Result<bool> {
+        loop {
+            if !self.commit().await? {
+                return Ok(false);
+            }
+            let todo = std::mem::take(&mut self.todo);
+            if todo.is_empty() {
+                break;
+            }
+            for action in todo {
+                match action {
+                    Todo::Requester(action) => self.perform_for_requester(action),
+                    Todo::Renderer(action) => self.perform_for_renderer(action),
+                }
+            }
+            while let Some(inbound) = self.inside.pop_front() {
+                self.feed(inbound);
+            }
+        }
+        for (reply, count) in self.confirm.drain(..) {
+            // A caller that went away does not mind.
+            let _ = reply.send(count);
+        }
+        self.tell_news();
+        self.tell_load();
+        Ok(true)
+    }
+
+    /// Everything written down so far goes to disk, together. While the disk is full nothing is performed and
+    /// nothing new is taken in: what was accepted is safe, and peers are told that we are busy.
+    async fn commit(&mut self) -> anyhow::Result<bool> {
+        let entries = std::mem::take(&mut self.entries);
+        if entries.is_empty() {
+            return Ok(true);
+        }
+        let stopping = self.tasks.stopping();
+        loop {
+            match self.ports.store.journal.commit(entries.clone()).await {
+                Ok(_) => return Ok(true),
+                Err(JournalError::Stopping) => return Ok(false),
+                Err(error @ (JournalError::NoSpace { .. } | JournalError::Write { .. })) => {
+                    tracing::error!(%error, "the scheduler waits until it can write again");
+                    tokio::select! {
+                        () = stopping.cancelled() => return Ok(false),
+                        () = tokio::time::sleep(DISK_AGAIN) => {}
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn greet(&mut self, node: NodeId, boot: scenemesh_protocol::ids::BootId) {
+        self.feed(Inbound::Requester(requester::Input::PeerUp { node, boot }));
+        self.feed(Inbound::Renderer(renderer::Input::PeerUp { node, boot }));
+    }
+
+    fn heard(&mut self, event: TaskEvent) {
+        match event {
+            TaskEvent::PeerUp { peer, boot } => {
+                // Its card may have come with it.
+                self.look();
+                self.greet(peer, boot);
+            }
+            TaskEvent::PeerDown { peer } => {
+                self.feed(Inbound::Requester(requester::Input::PeerDown { node: peer }));
+                self.feed(Inbound::Renderer(renderer::Input::PeerDown { node: peer }));
+            }
+            TaskEvent::Request { from, request, reply } => {
+                let ticket = self.ticket();
+                let requester = &self.requester;
+                match link::route(from, request, ticket, |probe| requester.granted_to(from, probe)) {
+                    Ok(inbound) => {
+                        self.tickets.insert(ticket, ReplyTo::Peer(reply));
+                        self.feed(inbound);
+                    }
+                    Err(declined) => reply.send(declined),
+                }
+            }
+        }
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
+    }
+
+    fn reply(&mut self, ticket: Ticket, response: Response) {
+        match self.tickets.remove(&ticket) {
+            Some(ReplyTo::Peer(reply)) => reply.send(response),
+            Some(ReplyTo::Here(about)) => self.inside.extend(link::understand(about, Ok(response))),
+            None => {}
+        }
+    }
+
+    /// Takes in what the modules below know now.
+    fn look(&mut self) {
+        self.look_at = Instant::now() + LOOK_AGAIN;
+        let roster = self.ports.roster.borrow().clone();
+        let peers = self.ports.network.peers().borrow().clone();
+        let slots = self.ports.executor.slots().borrow().clone();
+        let gpus = self.ports.gpus.borrow().clone();
+        self.picture.update(roster, peers, slots, gpus);
+        let now_ms = clock::wall_ms();
+        let facts = Arc::new(self.picture.renderer(now_ms));
+        self.feed(Inbound::Renderer(renderer::Input::Facts(facts)));
+        let nodes = Arc::new(self.picture.nodes(now_ms, self.renderer.load().0));
+        self.feed(Inbound::Requester(requester::Input::Nodes(nodes)));
+        self.publish_at.get_or_insert_with(Instant::now);
+    }
+
+    fn tell_news(&mut self) {
+        let now = self.now();
+        let watched = self.board.news.receiver_count() > 0;
+        for task in std::mem::take(&mut self.board.changed) {
+            let Some(known) = self.requester.jobs().task(&task) else { continue };
+            let (job, over) = (known.job, !known.state.is_open());
+            if !watched {
+                continue;
+            }
+            if let Some(view) = self.requester.task_view(now, task) {
+                self.board.tell(JobEvent::Task { job, task: Arc::new(view) });
+            }
+            if over && self.requester.jobs().job(&job).is_some_and(|job| job.open == 0) {
+                self.board.tell(JobEvent::Job { job });
+            }
+        }
+        for task in std::mem::take(&mut self.board.moved) {
+            if let Some((job, progress)) = self.requester.progress_of(task).filter(|_| watched) {
+                self.board.tell(JobEvent::Progress { job, task, progress });
+            }
+        }
+    }
+
+    fn tell_load(&mut self) {
+        let (slots_free, queue) = self.renderer.load();
+        let load = Load { slots_free, queue, draining: self.draining, idle: self.renderer.is_idle() };
+        let changed = self.load.send_if_modified(|known| std::mem::replace(known, load) != load);
+        if changed {
+            self.publish_at.get_or_insert_with(|| Instant::now() + PUBLISH_GAP);
+        }
+        if self.publish_at.is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        self.publish_at = None;
+        let publication = self.picture.publication(clock::wall_ms(), slots_free, queue, self.draining);
+        if self.published.as_ref() != Some(&publication) {
+            self.ports.network.publish(publication.clone());
+            self.published = Some(publication);
+        }
+    }
+}

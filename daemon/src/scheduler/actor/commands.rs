@@ -1,0 +1,135 @@
+//! What local callers ask.
+
+use scenemesh_protocol::ids::TaskId;
+
+use super::{Actor, Inbound};
+use crate::scheduler::record::RequesterRecord;
+use crate::scheduler::renderer;
+use crate::scheduler::requester::{Action, Input};
+use crate::scheduler::view::{JobEvent, LogLine};
+use crate::scheduler::{Command, Id, ResolveError};
+use crate::store::Entry;
+
+impl Actor {
+    pub(super) async fn obey(&mut self, command: Command) -> anyhow::Result<()> {
+        let now = self.now();
+        // A caller that went away does not mind that nobody hears the answer.
+        match command {
+            Command::Submit { submission, reply } => {
+                // Written down before anything else happens: a full disk is the submitter's to hear of.
+                let record = RequesterRecord::Submitted(submission.clone());
+                let written = self.ports.store.journal.commit(vec![Entry::new(&record)]).await;
+                if written.is_ok() {
+                    let job = submission.job;
+                    let actions = self.requester.on_input(now, Input::Submitted(submission));
+                    let rest = actions.into_iter().filter(|action| !matches!(action, Action::Record(_)));
+                    self.todo.extend(rest.map(super::Todo::Requester));
+                    self.board.tell(JobEvent::Job { job });
+                }
+                drop(reply.send(written.map(|_| ())));
+            }
+            Command::Jobs { reply } => {
+                let mut jobs: Vec<_> = self.requester.jobs().jobs().map(|job| &job.submission).collect();
+                jobs.sort_by_key(|submission| std::cmp::Reverse((submission.created_ms, submission.job)));
+                let views = jobs.iter().filter_map(|job| self.requester.job_view(now, job.job));
+                drop(reply.send(views.collect()));
+            }
+            Command::Show { job, reply } => drop(reply.send(self.requester.job_view(now, job))),
+            Command::Task { task, reply } => drop(reply.send(self.requester.task_view(now, task))),
+            Command::Why { id, reply } => drop(reply.send(self.why(id))),
+            Command::Cancel { id, reply } => {
+                let tasks = self.tasks_of(id);
+                let open = |task: &TaskId| {
+                    self.requester.jobs().task(task).is_some_and(|known| known.state.is_open())
+                };
+                let count = tasks.iter().filter(|task| open(task)).count();
+                self.feed(Inbound::Requester(Input::CancelWanted(tasks)));
+                self.confirm.push((reply, count));
+            }
+            Command::Retry { id, reply } => {
+                let tasks = self.tasks_of(id);
+                let before = self.open_among(&tasks);
+                self.feed(Inbound::Requester(Input::RetryWanted(tasks.clone())));
+                let count = self.open_among(&tasks).saturating_sub(before);
+                if count > 0
+                    && let Some(job) = tasks.first().and_then(|task| self.requester.jobs().task(task))
+                {
+                    self.board.tell(JobEvent::Job { job: job.job });
+                }
+                self.confirm.push((reply, count));
+            }
+            Command::Resolve { prefix, reply } => drop(reply.send(self.resolve(prefix))),
+            Command::Preview { task, reply } => drop(reply.send(self.board.preview(task))),
+            Command::Log { id, reply } => {
+                let tasks = self.tasks_of(id);
+                let mut lines: Vec<LogLine> =
+                    tasks.into_iter().flat_map(|task| self.board.lines(task)).cloned().collect();
+                lines.sort_by_key(|line| line.at_ms);
+                drop(reply.send(lines));
+            }
+            Command::Drain { draining, reply } => {
+                self.draining = draining;
+                self.feed(Inbound::Renderer(renderer::Input::Drain(draining)));
+                let _ = reply.send(());
+            }
+        }
+        Ok(())
+    }
+
+    fn open_among(&self, tasks: &[TaskId]) -> usize {
+        let jobs = self.requester.jobs();
+        tasks.iter().filter(|task| jobs.task(task).is_some_and(|known| known.state.is_open())).count()
+    }
+
+    fn tasks_of(&self, id: Id) -> Vec<TaskId> {
+        match id {
+            Id::Task(task) => vec![task],
+            Id::Job(job) => {
+                let known = self.requester.jobs().job(&job);
+                known.map_or_else(Vec::new, |job| job.submission.tasks.iter().map(|plan| plan.task).collect())
+            }
+        }
+    }
+
+    /// A job is where its first task is that has not ended well.
+    fn why(&self, id: Id) -> Option<String> {
+        let now = self.now();
+        match id {
+            Id::Task(task) => self.requester.why(now, task),
+            Id::Job(job) => {
+                let view = self.requester.job_view(now, job)?;
+                let done = |state: crate::scheduler::TaskPhase| state == crate::scheduler::TaskPhase::Done;
+                let open = view.tasks.iter().find(|task| !task.state.is_over());
+                let stuck = open.or_else(|| view.tasks.iter().find(|task| !done(task.state)));
+                let Some(task) = stuck else {
+                    return Some(format!("all {} tasks are done", view.tasks.len()));
+                };
+                if view.tasks.len() == 1 {
+                    return Some(task.why.clone());
+                }
+                Some(format!("task {} of {}: {}", task.index + 1, view.tasks.len(), task.why))
+            }
+        }
+    }
+
+    fn resolve(&self, prefix: String) -> Result<Id, ResolveError> {
+        let wanted = prefix.trim().to_ascii_lowercase();
+        let jobs = self.requester.jobs();
+        let of_job = |job: &crate::scheduler::requester::jobs::Job| {
+            let id = job.submission.job;
+            let own = id.to_string().starts_with(&wanted).then_some(Id::Job(id));
+            let tasks = job.submission.tasks.iter().map(|plan| plan.task);
+            let tasks = tasks.filter(|task| task.to_string().starts_with(&wanted)).map(Id::Task);
+            own.into_iter().chain(tasks).collect::<Vec<_>>()
+        };
+        if wanted.is_empty() {
+            return Err(ResolveError::None { prefix });
+        }
+        let found: Vec<Id> = jobs.jobs().flat_map(of_job).collect();
+        match found[..] {
+            [id] => Ok(id),
+            [] => Err(ResolveError::None { prefix }),
+            _ => Err(ResolveError::Ambiguous { prefix, count: found.len() }),
+        }
+    }
+}

@@ -1,0 +1,517 @@
+//! Performing: what the machines want done, once their records are on disk.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use scenemesh_protocol::envelope::{
+    Desk, GrantPayload, Recipient, Refused, Standing, judge_header, open_header,
+};
+use scenemesh_protocol::ids::{ClaimId, ContentHash, NodeId, TaskId};
+use scenemesh_protocol::lease::{BlobRef, Finished, Grant, PREVIEW_LIMIT, Preview, RefusalReason};
+use scenemesh_protocol::roster::{Member, Roster};
+use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, TaskSpec};
+
+use super::seal::{self, BadResult, GrantParts, NO_POOL, PoolFacts, ResultParts};
+use super::shelf::For;
+use super::{Actor, Inbound, ReplyTo};
+use crate::clock;
+use crate::executor::{self, Executor, Run, RunError, SlotId};
+use crate::network::{FetchError, Network};
+use crate::scheduler::conversation::{AttemptKey, NoAnswer};
+use crate::scheduler::link::{self, Question};
+use crate::scheduler::renderer::{
+    self, Examination, InputTrouble, Rejection, RunEvent, RunOutcome, RunTrouble,
+};
+use crate::scheduler::requester::{self, FetchTrouble};
+use crate::scheduler::view::LogLine;
+use crate::store::{BlobError, Blobs};
+
+/// Blobs of one attempt that are fetched at the same time.
+const FETCHED_AT_ONCE: usize = 4;
+
+impl Actor {
+    /// Starts work that ends with an input for one of the machines, unless the node stops first.
+    fn errand(&self, name: &'static str, work: impl Future<Output = Option<Inbound>> + Send + 'static) {
+        let (reports, stopping) = (self.reports.clone(), self.tasks.stopping());
+        self.tasks.spawn(name, async move {
+            let report = async {
+                if let Some(inbound) = work.await {
+                    // The actor is gone only when the node stops.
+                    drop(reports.send(inbound).await);
+                }
+            };
+            tokio::select! {
+                () = stopping.cancelled() => {}
+                () = report => {}
+            }
+            Ok(())
+        });
+    }
+
+    fn ask(&mut self, question: Question) {
+        let Question { to, request, about } = question;
+        if to == self.id {
+            let ticket = self.ticket();
+            self.tickets.insert(ticket, ReplyTo::Here(about));
+            // Only requesters probe, so a probe from here is for the renderer here.
+            match link::route(to, request, ticket, |_| false) {
+                Ok(inbound) => self.inside.push_back(inbound),
+                Err(declined) => tracing::error!(detail = %declined.detail, "a question to ourselves"),
+            }
+            return;
+        }
+        let network = self.ports.network.clone();
+        self.errand("ask a peer", async move {
+            let answer = network.request(to, request).await;
+            link::understand(about, answer.map_err(|error| NoAnswer(error.to_string())))
+        });
+    }
+
+    pub(super) fn perform_for_requester(&mut self, action: requester::Action) {
+        use requester::Action as A;
+        let action = match link::requester_asks(action) {
+            Ok(question) => return self.ask(question),
+            Err(action) => action,
+        };
+        match action {
+            A::SealGrant { node, task, attempt, claim, class } => {
+                self.seal_grant(node, task, attempt, claim, class);
+            }
+            A::Fetch { node, task, attempt, grant, finished } => {
+                self.fetch_result(node, task, attempt, grant, finished);
+            }
+            A::Serve { node, task, attempt, roots } if node != self.id => {
+                self.shelf.serve(For::Inputs(task, attempt), node, roots);
+            }
+            A::Unserve { node, task, attempt } => {
+                let served = self.shelf.end(For::Inputs(task, attempt), node);
+                // A task that travelled as a blob of its own was sealed for this attempt only.
+                let payload = served.into_iter().filter(|root| !self.requester.jobs().names(root)).collect();
+                self.drop_blobs(payload);
+            }
+            A::DropBlobs(roots) => {
+                let unwanted = roots.into_iter().filter(|root| !self.requester.jobs().names(root)).collect();
+                self.drop_blobs(unwanted);
+            }
+            A::Reply { ticket, response } => self.reply(ticket, response),
+            A::Changed(task) => {
+                self.board.changed.insert(task);
+            }
+            A::Moved(task) => {
+                self.board.moved.insert(task);
+            }
+            A::Preview { task, preview } => {
+                if let Some(job) = self.requester.jobs().task(&task).map(|task| task.job) {
+                    self.board.set_preview(job, task, preview);
+                }
+            }
+            A::Log { task, line } => self.log(task, line),
+            // Our own machine reads its inputs where they lie; questions and records were dealt with before.
+            _ => {}
+        }
+    }
+
+    fn log(&mut self, task: TaskId, text: String) {
+        let Some(known) = self.requester.jobs().task(&task) else { return };
+        let (job, index) = (known.job, known.index);
+        tracing::debug!(job = %job.short(), task = %task.short(), "{text}");
+        self.board.log(job, LogLine { at_ms: clock::wall_ms(), task, index, text });
+    }
+
+    fn drop_blobs(&self, roots: Vec<ContentHash>) {
+        if roots.is_empty() {
+            return;
+        }
+        let blobs = self.ports.store.blobs.clone();
+        self.errand("drop blobs", async move {
+            for root in roots {
+                if let Err(error) = blobs.remove(root).await {
+                    tracing::warn!(root = %root.short(), %error, "a blob that nobody wants stays for now");
+                }
+            }
+            None
+        });
+    }
+
+    /// What no job and no attempt names is of an earlier run that died.
+    pub(super) fn sweep_blobs(&self) {
+        let mut keep: std::collections::HashSet<ContentHash> =
+            self.requester.jobs().roots().into_iter().collect();
+        keep.extend(self.renderer.holdings().roots());
+        let blobs = self.ports.store.blobs.clone();
+        self.errand("sweep blobs", async move {
+            match blobs.sweep(keep).await {
+                Ok(swept) if swept.blobs > 0 => {
+                    tracing::info!(
+                        blobs = swept.blobs,
+                        bytes = swept.bytes,
+                        "removed blobs that nobody names"
+                    );
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "sweeping the blobs"),
+            }
+            None
+        });
+    }
+
+    fn pool(&self) -> PoolFacts {
+        let roster = self.picture.roster.as_ref();
+        roster.map_or(NO_POOL, |roster| PoolFacts { pool: roster.pool(), epoch: roster.settings().epoch })
+    }
+
+    fn member(&self, node: &NodeId) -> Option<&Member> {
+        self.picture.roster.as_ref()?.member(node, clock::wall_ms())
+    }
+
+    /// To whom something is sealed: `None` is this machine itself.
+    fn recipient(&self, node: NodeId) -> Result<Option<Recipient>, String> {
+        if node == self.id {
+            return Ok(None);
+        }
+        let member = self.member(&node).ok_or("it is no member of the pool any more")?;
+        Ok(Some(Recipient { node, kem: member.kem }))
+    }
+
+    fn seal_grant(&mut self, node: NodeId, task: TaskId, attempt: u32, claim: ClaimId, class: Class) {
+        let answer =
+            move |sealed| Inbound::Requester(requester::Input::GrantSealed { task, node, claim, sealed });
+        let plan = self.requester.jobs().plan(&task).map(|(_, plan, recipe)| (plan, recipe.clone()));
+        let parts = self.recipient(node).and_then(|to| {
+            let (plan, recipe) = plan.ok_or("its job is not known any more")?;
+            let (pool, now_ms) = (self.pool(), clock::wall_ms());
+            Ok(GrantParts { pool, claim, class, recipe, plan, attempt, to, now_ms })
+        });
+        let parts = match parts {
+            Ok(parts) => parts,
+            Err(why) => return self.inside.push_back(answer(Err(why))),
+        };
+        let (key, blobs) = (self.me.node.clone(), self.ports.store.blobs.clone());
+        self.errand("seal a grant", async move { Some(answer(seal::grant(parts, key, blobs).await)) });
+    }
+
+    fn fetch_result(
+        &mut self,
+        node: NodeId,
+        task: TaskId,
+        attempt: u32,
+        grant: ContentHash,
+        finished: Box<Finished>,
+    ) {
+        let (me, kem) = (self.id, self.me.kem.clone());
+        let (network, blobs) = (self.ports.network.clone(), self.ports.store.blobs.clone());
+        self.errand("fetch a result", async move {
+            let fetch = async {
+                let (outputs, refs) =
+                    seal::open_keys(&finished, grant, node, me, &kem).map_err(FetchTrouble::DoesNotVerify)?;
+                if node != me {
+                    fetch_all(&network, node, task, attempt, refs).await.map_err(result_trouble)?;
+                    prove(&outputs, &blobs).await?;
+                }
+                Ok(outputs)
+            };
+            let result = fetch.await;
+            Some(Inbound::Requester(requester::Input::Fetched { task, attempt, result }))
+        });
+    }
+
+    pub(super) fn perform_for_renderer(&mut self, action: renderer::Action) {
+        use renderer::Action as A;
+        let action = match link::renderer_asks(action) {
+            Ok(question) => return self.ask(question),
+            Err(action) => action,
+        };
+        match action {
+            A::Examine { claim, from, slot, grant } => self.examine(claim, from, &slot, *grant),
+            A::FetchInputs { key, blobs } => self.fetch_inputs(key, blobs),
+            A::Run { key, slot } => self.run_task(key, &slot),
+            A::CancelRun { task, attempt } => {
+                let executor = self.ports.executor.clone();
+                self.errand("cancel a run", async move {
+                    executor.cancel(task, attempt).await;
+                    None
+                });
+            }
+            A::SealResult { key, outcome } => self.seal_result(key, outcome),
+            A::Serve { key, roots } if key.from != self.id => {
+                self.shelf.serve(For::Results(key.task, key.attempt), key.from, roots);
+            }
+            A::Unserve { key } => {
+                self.shelf.end(For::Results(key.task, key.attempt), key.from);
+            }
+            // What our own job names is ours to keep: on this machine results stay where they were made, and no
+            // peer can name a blob of ours to have it removed.
+            A::DropResults { roots, .. } | A::DropInputs { roots, .. } => {
+                let unwanted = roots.into_iter().filter(|root| !self.requester.jobs().names(root)).collect();
+                self.drop_blobs(unwanted);
+            }
+            A::Reply { ticket, response } => self.reply(ticket, response),
+            _ => {}
+        }
+    }
+
+    fn slot_id(&self, name: &str) -> Option<SlotId> {
+        self.picture.slots.iter().find(|view| view.url == name).map(|view| view.slot)
+    }
+
+    /// The checks of the envelope that need this node's memory happen here; opening and preflight in a task.
+    fn examine(&mut self, claim: ClaimId, from: NodeId, slot: &str, grant: Grant) {
+        let answer = move |result| Inbound::Renderer(renderer::Input::Examined { claim, result });
+        let judged = match self.judge(from, &grant) {
+            Ok(judged) => judged,
+            Err(rejection) => return self.inside.push_back(answer(Err(rejection))),
+        };
+        let Some(slot) = self.slot_id(slot) else {
+            let rejection = seal::not_taken(RefusalReason::NotReady, "its ComfyUI is gone");
+            return self.inside.push_back(answer(Err(rejection)));
+        };
+        let (me, keys, executor) = (self.id, self.me.clone(), self.ports.executor.clone());
+        let own = (from == me).then(|| self.own_spec(judged.task, judged.attempt));
+        self.errand("examine a grant", async move {
+            let bad = |why: String| seal::not_taken(RefusalReason::BadGrant, why);
+            let examine = || {
+                let spec = match own {
+                    Some(own) => Some(own.map_err(bad)?),
+                    None => match seal::open_grant(&grant, me, &keys.kem).map_err(bad)? {
+                        GrantPayload::Inline(spec) => Some(spec),
+                        // Looked at once it is here.
+                        GrantPayload::Blob { .. } => None,
+                    },
+                };
+                if let Some(spec) = spec {
+                    preflight(&executor, slot, &spec).map_err(|failure| Rejection {
+                        refusal: seal::not_taken(reason_of(failure.class), failure.detail.clone()).refusal,
+                        failure: Some(failure),
+                    })?;
+                }
+                let hash = grant.terms.hash();
+                let accepted = seal::accept(hash, judged.task, judged.attempt, &keys.node);
+                Ok(Examination { accepted, ..judged.examination })
+            };
+            Some(answer(examine()))
+        });
+    }
+
+    fn judge(&self, from: NodeId, grant: &Grant) -> Result<JudgedGrant, Rejection> {
+        let bad = |why: String| seal::not_taken(RefusalReason::BadGrant, why);
+        let terms = grant.terms.verify().map_err(|error| bad(error.to_string()))?;
+        let accepted = seal::accept(terms.hash(), terms.task, terms.attempt, &self.me.node);
+        let now_ms = clock::wall_ms();
+        let mut examination =
+            Examination { msg_id: terms.msg_id, expires_ms: now_ms, roots: terms.roots.clone(), accepted };
+        if from != self.id {
+            let header =
+                open_header::<GrantPayload>(&grant.envelope).map_err(|error| bad(error.to_string()))?;
+            let roster = self.picture.roster.clone().ok_or_else(|| bad("it is in no pool".into()))?;
+            let holdings = self.renderer.holdings();
+            let desk = Desk {
+                pool: roster.pool(),
+                me: self.id,
+                epoch: roster.settings().epoch,
+                standing: &|node| standing(&roster, node, now_ms),
+                seen: &|node, msg_id| holdings.has_seen(node, msg_id),
+                purged_ms: holdings.purged_ms(),
+            };
+            judge_header(&header, now_ms, &desk).map_err(|refused| match refused {
+                Refused::RosterBehind { .. } => {
+                    seal::not_taken(RefusalReason::NotReady, "its roster is behind yours; it is catching up")
+                }
+                other => bad(other.to_string()),
+            })?;
+            let named = (header.from, header.task, header.attempt, header.msg_id);
+            if named != (from, terms.task, terms.attempt, terms.msg_id) {
+                return Err(bad("the envelope and the terms are of different attempts".into()));
+            }
+            examination.expires_ms = header.expires_ms;
+        }
+        Ok(JudgedGrant { task: terms.task, attempt: terms.attempt, examination })
+    }
+
+    /// A task of our own, for our own ComfyUI: nothing was sealed.
+    fn own_spec(&self, task: TaskId, attempt: u32) -> Result<TaskSpec, String> {
+        let (_, plan, recipe) = self.requester.jobs().plan(&task).ok_or("its job is not known any more")?;
+        seal::spec(recipe, plan, attempt)
+    }
+
+    fn fetch_inputs(&mut self, key: AttemptKey, blobs: Vec<BlobRef>) {
+        let answer = move |result| Inbound::Renderer(renderer::Input::InputsFetched { key, result });
+        if key.from == self.id {
+            return self.inside.push_back(answer(Ok(())));
+        }
+        let network = self.ports.network.clone();
+        self.errand("fetch inputs", async move {
+            let fetched = fetch_all(&network, key.from, key.task, key.attempt, blobs).await;
+            Some(answer(fetched.map_err(input_trouble)))
+        });
+    }
+
+    fn run_task(&mut self, key: AttemptKey, slot: &str) {
+        let answer = move |result| Inbound::Renderer(renderer::Input::RunAnswered { key, result });
+        let lost = |why: &str| RunTrouble::Failed(Failure::new(FailureClass::ComfyuiDied, why));
+        let Some(slot) = self.slot_id(slot) else {
+            return self.inside.push_back(answer(Err(lost("its ComfyUI is not configured any more"))));
+        };
+        let Some(held) = self.renderer.holdings().held(&key) else {
+            return self.inside.push_back(answer(Err(RunTrouble::NotNow("it is not held any more".into()))));
+        };
+        let grant = held.acceptance.clone();
+        let own = (key.from == self.id).then(|| self.own_spec(key.task, key.attempt));
+        let (me, kem) = (self.id, self.me.kem.clone());
+        let (executor, blobs) = (self.ports.executor.clone(), self.ports.store.blobs.clone());
+        let most = self.config.time_limit;
+        self.errand("start a run", async move {
+            let start = async {
+                let bad = |why: String| RunTrouble::Failed(Failure::new(FailureClass::Transfer, why));
+                let spec = match own {
+                    Some(own) => own.map_err(bad)?,
+                    None => {
+                        let payload = seal::open_grant(&grant.grant, me, &kem).map_err(bad)?;
+                        let spec = seal::payload_spec(payload, key.task, key.attempt, &blobs).await;
+                        spec.map_err(bad)?
+                    }
+                };
+                preflight(&executor, slot, &spec).map_err(RunTrouble::Failed)?;
+                let asked = std::time::Duration::from_millis(spec.time_limit_ms);
+                let run = Run {
+                    slot,
+                    task: key.task,
+                    attempt: key.attempt,
+                    graph: spec.graph,
+                    extra_data: spec.extra_data,
+                    inputs: spec.inputs,
+                    previews: spec.previews,
+                    full_hygiene: spec.full_hygiene,
+                    time_limit: asked.min(most),
+                };
+                executor.run(run).await.map_err(|error| match error {
+                    RunError::NoSuchSlot(_) => {
+                        RunTrouble::Failed(Failure::new(FailureClass::ComfyuiDied, error.to_string()))
+                    }
+                    other => RunTrouble::NotNow(other.to_string()),
+                })
+            };
+            Some(answer(start.await))
+        });
+    }
+
+    fn seal_result(&mut self, key: AttemptKey, outcome: RunOutcome) {
+        let (to, outcome) = match self.recipient(key.from) {
+            Ok(to) => (to, outcome),
+            Err(why) => (None, RunOutcome::Failed(Failure::new(FailureClass::Revoked, why))),
+        };
+        let held = self.renderer.holdings().held(&key);
+        let grant = held.map_or(ContentHash::of(&[]), |held| held.acceptance.grant.terms.hash());
+        let (pool, now_ms) = (self.pool(), clock::wall_ms());
+        let AttemptKey { task, attempt, .. } = key;
+        let parts = ResultParts { pool, task, attempt, grant, to, outcome, now_ms };
+        let (node, blobs) = (self.me.node.clone(), self.ports.store.blobs.clone());
+        self.errand("seal a result", async move {
+            let (finished, roots) = seal::finished(parts, &node, &blobs).await;
+            let finished = Box::new(finished);
+            Some(Inbound::Renderer(renderer::Input::Sealed { key, finished, roots }))
+        });
+    }
+
+    pub(super) fn ran(&mut self, event: executor::Event) {
+        use executor::Event as E;
+        let (task, attempt, event) = match event {
+            E::Started { task, attempt } => (task, attempt, RunEvent::Started),
+            E::Progress { task, attempt, node, step, max, nodes_done, nodes_total } => {
+                (task, attempt, RunEvent::Progress { node, step, max, nodes_done, nodes_total })
+            }
+            E::Preview { task, attempt, format, bytes } => {
+                if bytes.len() > PREVIEW_LIMIT {
+                    return;
+                }
+                let preview = Preview { mime: format.to_owned(), bytes: bytes.to_vec() };
+                (task, attempt, RunEvent::Preview(preview))
+            }
+            E::Ended { task, attempt, outcome } => {
+                let outcome = match outcome {
+                    executor::Outcome::Done { outputs, exec_ms, .. } => RunOutcome::Done { outputs, exec_ms },
+                    executor::Outcome::Failed(failure) => RunOutcome::Failed(failure),
+                };
+                (task, attempt, RunEvent::Ended(outcome))
+            }
+        };
+        self.feed(Inbound::Renderer(renderer::Input::Ran { task, attempt, event }));
+    }
+}
+
+/// A grant whose envelope may be opened.
+#[derive(Debug)]
+struct JudgedGrant {
+    task: TaskId,
+    attempt: u32,
+    examination: Examination,
+}
+
+/// Whether this node may send grants.
+fn standing(roster: &Arc<Roster>, node: &NodeId, now_ms: u64) -> Standing {
+    match roster.member(node, now_ms) {
+        Some(member) if member.roles.submit => Standing::Admitted,
+        Some(_) => Standing::LacksRole,
+        None if roster.revocation(&(*node).into()).is_some() => Standing::Revoked,
+        None => Standing::Unknown,
+    }
+}
+
+fn preflight(executor: &Executor, slot: SlotId, spec: &TaskSpec) -> Result<(), Failure> {
+    let names: Vec<String> = spec.inputs.iter().map(|input| input.name.clone()).collect();
+    executor.preflight(slot, &spec.graph, &names)
+}
+
+fn reason_of(class: FailureClass) -> RefusalReason {
+    match class {
+        FailureClass::MissingModelOrClass => RefusalReason::MissingModel,
+        FailureClass::Policy => RefusalReason::NotAllowed,
+        FailureClass::ComfyuiDied => RefusalReason::NotReady,
+        _ => RefusalReason::BadGrant,
+    }
+}
+
+async fn fetch_all(
+    network: &Network,
+    from: NodeId,
+    task: TaskId,
+    attempt: u32,
+    blobs: Vec<BlobRef>,
+) -> Result<(), FetchError> {
+    let fetch = |blob| {
+        let network = network.clone();
+        async move { network.fetch(from, task, attempt, blob).await }
+    };
+    let fetches: Vec<_> = blobs.into_iter().map(fetch).collect();
+    let mut fetches = futures::stream::iter(fetches).buffer_unordered(FETCHED_AT_ONCE);
+    while let Some(fetched) = fetches.next().await {
+        fetched?;
+    }
+    Ok(())
+}
+
+async fn prove(outputs: &[OutputFile], blobs: &Blobs) -> Result<(), FetchTrouble> {
+    seal::prove(outputs, blobs).await.map_err(|bad| match bad {
+        BadResult::DoesNotVerify(why) => FetchTrouble::DoesNotVerify(why),
+        BadResult::Here(why) => FetchTrouble::Here(why),
+    })
+}
+
+fn result_trouble(error: FetchError) -> FetchTrouble {
+    match error {
+        FetchError::Corrupt { .. } => FetchTrouble::DoesNotVerify(error.to_string()),
+        FetchError::Store(_) => FetchTrouble::Here(error.to_string()),
+        _ => FetchTrouble::Unreachable(error.to_string()),
+    }
+}
+
+fn input_trouble(error: FetchError) -> InputTrouble {
+    let failed = |class| InputTrouble::Failed(Failure::new(class, error.to_string()));
+    match &error {
+        FetchError::Corrupt { .. } => failed(FailureClass::Transfer),
+        FetchError::Store(BlobError::NoSpace { .. } | BlobError::Quota { .. }) => {
+            failed(FailureClass::DiskFull)
+        }
+        FetchError::Store(_) => failed(FailureClass::Transfer),
+        _ => InputTrouble::Unreachable(error.to_string()),
+    }
+}

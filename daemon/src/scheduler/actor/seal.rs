@@ -1,0 +1,349 @@
+//! Sealing and opening: grants, acceptances, results. No state; everything it needs is handed in.
+
+use scenemesh_protocol::codec::{self, Message};
+use scenemesh_protocol::envelope::{
+    self, Desk, Envelope, GrantPayload, Judged, MAX_LIFETIME_MS, Recipient, ResultKeys, Sealable, Standing,
+    Terms,
+};
+use scenemesh_protocol::ids::{ClaimId, ContentHash, MsgId, NodeId, PoolId, TaskId};
+use scenemesh_protocol::keys::{KemSecret, SecretKey};
+use scenemesh_protocol::lease::{
+    AcceptedTerms, BlobRef, Finished, FinishedTerms, Grant, GrantTerms, Outcome, Refusal, RefusalReason,
+};
+use scenemesh_protocol::signed::Signed;
+use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, TaskSpec};
+
+use crate::executor::graph::Graph;
+use crate::scheduler::conversation::LEASE;
+use crate::scheduler::record::{Recipe, TaskPlan};
+use crate::scheduler::renderer::{Rejection, RunOutcome};
+use crate::scheduler::requester::SealedGrant;
+use crate::store::{BlobError, Blobs};
+
+/// The pool, as far as sealing needs it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PoolFacts {
+    pub(super) pool: PoolId,
+    pub(super) epoch: u64,
+}
+
+/// A machine in no pool signs for itself only; its terms name no pool.
+pub(super) const NO_POOL: PoolFacts = PoolFacts { pool: PoolId::from_bytes([0; 16]), epoch: 0 };
+
+/// What a task is, as its renderer is told.
+///
+/// # Errors
+/// Never for a graph that was accepted at submission; a sentence otherwise.
+pub(super) fn spec(recipe: &Recipe, plan: TaskPlan, attempt: u32) -> Result<TaskSpec, String> {
+    let graph = if plan.add_to_seeds == 0 {
+        recipe.graph.clone()
+    } else {
+        let mut graph = Graph::parse(&recipe.graph).map_err(|error| error.to_string())?;
+        graph.add_to_seeds(plan.add_to_seeds);
+        graph.to_bytes()
+    };
+    Ok(TaskSpec {
+        task: plan.task,
+        attempt,
+        graph,
+        extra_data: recipe.extra_data.clone(),
+        inputs: recipe.inputs.clone(),
+        previews: recipe.previews,
+        full_hygiene: recipe.shape.full_hygiene,
+        time_limit_ms: recipe.time_limit_ms,
+    })
+}
+
+/// All that a grant is made of.
+#[derive(Debug)]
+pub(super) struct GrantParts {
+    pub(super) pool: PoolFacts,
+    pub(super) claim: ClaimId,
+    pub(super) class: Class,
+    pub(super) recipe: Recipe,
+    pub(super) plan: TaskPlan,
+    pub(super) attempt: u32,
+    /// None: for this machine itself; nothing is sealed, and its renderer reads the task where it lies.
+    pub(super) to: Option<Recipient>,
+    pub(super) now_ms: u64,
+}
+
+/// Seals a task for its renderer. A large task becomes a blob of its own.
+pub(super) async fn grant(parts: GrantParts, key: SecretKey, blobs: Blobs) -> Result<SealedGrant, String> {
+    let me = key.public().node();
+    let msg_id = MsgId::random();
+    let inputs = blob_refs(&parts.recipe, &blobs).await?;
+    let task = parts.plan.task;
+    let (envelope, roots, to) = match parts.to {
+        None => (Vec::new(), Vec::new(), me),
+        Some(to) => {
+            let spec = spec(&parts.recipe, parts.plan, parts.attempt)?;
+            let mut roots = inputs;
+            let payload = if GrantPayload::fits_inline(&spec) {
+                GrantPayload::Inline(spec)
+            } else {
+                let sealed = seal_bytes(&blobs, &codec::encode_body(&spec)).await?;
+                roots.push(BlobRef { root: sealed.root, sealed_bytes: sealed.sealed_bytes });
+                GrantPayload::Blob { root: sealed.root, key: sealed.key, bytes: sealed.bytes }
+            };
+            let terms = Terms {
+                pool: parts.pool.pool,
+                epoch: parts.pool.epoch,
+                task,
+                attempt: parts.attempt,
+                msg_id,
+                created_ms: parts.now_ms,
+                expires_ms: parts.now_ms + MAX_LIFETIME_MS,
+            };
+            let envelope = Envelope::seal(&payload, &key, &to, &terms).map_err(|error| error.to_string())?;
+            (envelope.as_bytes().to_vec(), roots, to.node)
+        }
+    };
+    let terms = GrantTerms {
+        pool: parts.pool.pool,
+        claim: parts.claim,
+        task,
+        attempt: parts.attempt,
+        from: me,
+        to,
+        msg_id,
+        envelope: ContentHash::of(&envelope),
+        roots: roots.clone(),
+        lease_ms: u32::try_from(LEASE.as_millis()).unwrap_or(u32::MAX),
+        class: parts.class,
+        quote: None,
+    };
+    Ok(SealedGrant { grant: Grant { terms: Signed::new(&terms, &key), envelope }, roots })
+}
+
+async fn blob_refs(recipe: &Recipe, blobs: &Blobs) -> Result<Vec<BlobRef>, String> {
+    let mut refs: Vec<BlobRef> = Vec::new();
+    for input in &recipe.inputs {
+        let manifest = blobs.manifest(input.root).await.map_err(|error| error.to_string())?;
+        let blob = BlobRef { root: input.root, sealed_bytes: manifest.sealed_bytes() };
+        if !refs.contains(&blob) {
+            refs.push(blob);
+        }
+    }
+    Ok(refs)
+}
+
+async fn seal_bytes(blobs: &Blobs, plain: &[u8]) -> Result<crate::store::Sealed, String> {
+    let mut sealer = blobs.seal();
+    sealer.write(plain).await.map_err(|error| error.to_string())?;
+    sealer.finish().await.map_err(|error| error.to_string())
+}
+
+/// A grant's envelope, opened. It was judged when it came; this opens it again whenever the task is needed.
+fn open_again<T: Sealable + Message>(
+    bytes: &[u8],
+    me: NodeId,
+    kem: &KemSecret,
+) -> Result<envelope::Opened<T>, String> {
+    let envelope = Envelope::from_bytes(bytes.to_vec());
+    let unopened = envelope.read::<T>().map_err(|error| error.to_string())?;
+    let header = unopened.header().clone();
+    let desk = Desk {
+        pool: header.pool,
+        me,
+        epoch: header.epoch,
+        standing: &|_| Standing::Admitted,
+        seen: &|_, _| false,
+        purged_ms: 0,
+    };
+    let judged: Judged<'_, T> =
+        unopened.judge(header.created_ms, &desk).map_err(|error| error.to_string())?;
+    judged.open(kem).map_err(|error| error.to_string())
+}
+
+/// The payload of a grant that was accepted.
+pub(super) fn open_grant(grant: &Grant, me: NodeId, kem: &KemSecret) -> Result<GrantPayload, String> {
+    Ok(open_again::<GrantPayload>(&grant.envelope, me, kem)?.payload)
+}
+
+/// The task of an accepted grant; a payload that is a blob must have been fetched.
+pub(super) async fn payload_spec(
+    payload: GrantPayload,
+    task: TaskId,
+    attempt: u32,
+    blobs: &Blobs,
+) -> Result<TaskSpec, String> {
+    match payload {
+        GrantPayload::Inline(spec) => Ok(spec),
+        GrantPayload::Blob { root, key, bytes } => {
+            if bytes > TaskSpec::LIMIT as u64 {
+                return Err(format!("the task takes {bytes} bytes, at most {} are allowed", TaskSpec::LIMIT));
+            }
+            let mut opener = blobs.open(root, &key).await.map_err(|error| error.to_string())?;
+            if opener.bytes() > TaskSpec::LIMIT as u64 {
+                return Err("the task is larger than it says".into());
+            }
+            let mut plain = Vec::new();
+            while let Some(piece) = opener.next().await.map_err(|error| error.to_string())? {
+                plain.extend_from_slice(&piece);
+            }
+            GrantPayload::spec_from_blob(&plain, task, attempt).map_err(|error| error.to_string())
+        }
+    }
+}
+
+/// Signs that this node runs what the terms say.
+pub(super) fn accept(
+    grant: ContentHash,
+    task: TaskId,
+    attempt: u32,
+    key: &SecretKey,
+) -> Signed<AcceptedTerms> {
+    Signed::new(&AcceptedTerms { grant, task, attempt, sigma_milli: None }, key)
+}
+
+/// A refusal of a grant that is nobody's failure.
+pub(super) fn not_taken(reason: RefusalReason, detail: impl Into<String>) -> Rejection {
+    Rejection { refusal: Refusal { reason, detail: detail.into() }, failure: None }
+}
+
+/// All that a finished attempt is made of.
+#[derive(Debug)]
+pub(super) struct ResultParts {
+    pub(super) pool: PoolFacts,
+    pub(super) task: TaskId,
+    pub(super) attempt: u32,
+    pub(super) grant: ContentHash,
+    /// None: for this machine itself.
+    pub(super) to: Option<Recipient>,
+    pub(super) outcome: RunOutcome,
+    pub(super) now_ms: u64,
+}
+
+/// Signs how an attempt ended and seals the keys of its results for the requester alone.
+pub(super) async fn finished(
+    parts: ResultParts,
+    key: &SecretKey,
+    blobs: &Blobs,
+) -> (Finished, Vec<ContentHash>) {
+    let ResultParts { pool, task, attempt, grant, to, outcome, now_ms } = parts;
+    let failed = |failure| (Outcome::Failed(failure), Vec::new(), 0, Vec::new());
+    let (outcome, keys, exec_ms, roots) = match outcome {
+        RunOutcome::Failed(failure) => failed(failure),
+        RunOutcome::Done { outputs, exec_ms } => {
+            let roots: Vec<ContentHash> = outputs.iter().map(|output| output.root).collect();
+            match result_keys(pool, task, attempt, grant, to, outputs, now_ms, key, blobs).await {
+                Ok((blobs, keys)) => {
+                    (Outcome::Done { roots: blobs, keys: ContentHash::of(&keys) }, keys, exec_ms, roots)
+                }
+                Err(why) => {
+                    for root in roots {
+                        drop(blobs.remove(root).await);
+                    }
+                    failed(Failure::new(FailureClass::Transfer, format!("the result cannot be sent: {why}")))
+                }
+            }
+        }
+    };
+    let terms = FinishedTerms { pool: pool.pool, task, attempt, grant, outcome, exec_ms };
+    (Finished { terms: Signed::new(&terms, key), keys, usage: None }, roots)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the one caller has them all at hand")]
+async fn result_keys(
+    pool: PoolFacts,
+    task: TaskId,
+    attempt: u32,
+    grant: ContentHash,
+    to: Option<Recipient>,
+    outputs: Vec<OutputFile>,
+    now_ms: u64,
+    key: &SecretKey,
+    blobs: &Blobs,
+) -> Result<(Vec<BlobRef>, Vec<u8>), String> {
+    let mut refs = Vec::with_capacity(outputs.len());
+    for output in &outputs {
+        let manifest = blobs.manifest(output.root).await.map_err(|error| error.to_string())?;
+        refs.push(BlobRef { root: output.root, sealed_bytes: manifest.sealed_bytes() });
+    }
+    let keys = ResultKeys { task, attempt, grant, outputs };
+    let bytes = match to {
+        None => codec::encode_body(&keys),
+        Some(to) => {
+            let terms = Terms {
+                pool: pool.pool,
+                epoch: pool.epoch,
+                task,
+                attempt,
+                msg_id: MsgId::random(),
+                created_ms: now_ms,
+                expires_ms: now_ms + MAX_LIFETIME_MS,
+            };
+            let sealed = Envelope::seal(&keys, key, &to, &terms).map_err(|error| error.to_string())?;
+            sealed.as_bytes().to_vec()
+        }
+    };
+    Ok((refs, bytes))
+}
+
+/// The files of a result, as its keys name them: for this attempt of this grant, and exactly the signed roots.
+///
+/// A result may be older than any envelope may be: its freshness is the attempt's, which takes one result only.
+pub(super) fn open_keys(
+    finished: &Finished,
+    grant: ContentHash,
+    from: NodeId,
+    me: NodeId,
+    kem: &KemSecret,
+) -> Result<(Vec<OutputFile>, Vec<BlobRef>), String> {
+    let terms = finished.terms.verify().map_err(|error| error.to_string())?;
+    let Outcome::Done { roots, .. } = &terms.outcome else { return Err("it is not a result".into()) };
+    let keys: ResultKeys = if from == me {
+        codec::decode_body(&finished.keys, ResultKeys::LIMIT).map_err(|error| error.to_string())?
+    } else {
+        let opened = open_again::<ResultKeys>(&finished.keys, me, kem)?;
+        if opened.header.from != from || opened.header.to != me || opened.header.pool != terms.pool {
+            return Err("its keys are from somebody else".into());
+        }
+        opened.payload
+    };
+    if (keys.task, keys.attempt, keys.grant) != (terms.task, terms.attempt, grant) {
+        return Err("its keys are of another attempt".into());
+    }
+    let named: std::collections::BTreeSet<ContentHash> =
+        keys.outputs.iter().map(|output| output.root).collect();
+    let signed: std::collections::BTreeSet<ContentHash> = roots.iter().map(|blob| blob.root).collect();
+    if named != signed {
+        return Err("its keys name other files than were signed".into());
+    }
+    Ok((keys.outputs, roots.clone()))
+}
+
+/// Opens every file of a result to the end: it decrypts with its key and has the length it should.
+pub(super) async fn prove(outputs: &[OutputFile], blobs: &Blobs) -> Result<(), BadResult> {
+    for output in outputs {
+        let mut opener = blobs.open(output.root, &output.key).await.map_err(BadResult::of)?;
+        let mut bytes = 0_u64;
+        while let Some(piece) = opener.next().await.map_err(BadResult::of)? {
+            bytes += piece.len() as u64;
+        }
+        if bytes != output.bytes {
+            return Err(BadResult::DoesNotVerify(format!(
+                "a file has {bytes} bytes instead of {}",
+                output.bytes
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Why a result that was fetched does not count.
+#[derive(Debug)]
+pub(super) enum BadResult {
+    DoesNotVerify(String),
+    Here(String),
+}
+
+impl BadResult {
+    fn of(error: BlobError) -> Self {
+        match error {
+            BlobError::Segment { .. } | BlobError::Manifest { .. } => Self::DoesNotVerify(error.to_string()),
+            other => Self::Here(other.to_string()),
+        }
+    }
+}
