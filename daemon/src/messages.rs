@@ -53,6 +53,8 @@ pub enum Message {
     AmbiguousId { given: String },
     NoSuchOutput { index: u32, count: usize },
     NoPreview,
+    NothingToCancel,
+    NothingToRetry,
     HintJobs,
     HintLongerId,
     HintShow,

@@ -11,8 +11,6 @@ use crate::config::Config;
 use crate::supervisor::Supervisor;
 use crate::{api, executor, gpu, membership, network, platform, scheduler, store};
 
-mod advertise;
-
 /// How long tasks may take to end by themselves.
 const GRACE: Duration = Duration::from_secs(12);
 
@@ -35,10 +33,11 @@ pub async fn run(config: Config, signal: impl Future<Output = ()>) -> Result<()>
     let keys = membership::keys::load_or_create(&config.dir).context("loading this node's keys")?;
     let me = keys.node.public().node();
 
-    let gpus = gpu::spawn(gpu::Config::default(), gpu::Nvml::probe, &tasks).await;
+    // Ports first: a daemon that cannot listen must not disturb anything.
+    let api = api::bind(config.api).await?;
+    let gpus = gpu::spawn(gpu::Config::default(), Box::new(gpu::Nvml::default()), &tasks).await;
     let executor_config = executor::Config { owner: me.short(), ..config.executor };
     let (executor, executor_events) = executor::spawn(executor_config, store.blobs.clone(), &tasks)?;
-
     let identity = network::Identity { key: keys.node.clone() };
     let (network, events) = network::spawn(config.network, identity, boot, store.blobs.clone(), &tasks)?;
 
@@ -52,38 +51,37 @@ pub async fn run(config: Config, signal: impl Future<Output = ()>) -> Result<()>
         &tasks,
     )
     .await?;
-
     let scheduler = scheduler::spawn(
-        scheduler::Config::default(),
+        config.scheduler,
         scheduler::Me { node: keys.node, kem: keys.kem, boot },
         scheduler::Ports {
             network: network.clone(),
             executor: executor.clone(),
             store: store.clone(),
             roster: membership.roster(),
+            gpus: gpus.clone(),
         },
         scheduler::Inputs { network: events.tasks, executor: executor_events },
         &replay,
         &tasks,
-    )
-    .await?;
+    )?;
+    catch_index_up(&replay).await?;
     drop(replay);
 
-    advertise::spawn(
-        network.clone(),
-        executor.slots(),
-        gpus.clone(),
-        scheduler.waiting(),
-        config.lend.shared_folders,
-        &tasks,
-    );
-
-    let ports = api::Ports { scheduler, membership, network, executor, gpus, store };
-    let address = api::spawn(config.api, ports, &tasks).await?;
+    let address = api.address();
+    let ports = api::Ports { me, scheduler, membership, network, executor, gpus, blobs: store.blobs };
+    api.serve(ports, &tasks)?;
     tracing::info!(node = %me, api = %address, "scenemeshd {} is up", env!("CARGO_PKG_VERSION"));
 
     supervisor.run_until(signal).await?;
     tracing::info!("scenemeshd stopped");
+    Ok(())
+}
+
+/// Lets every kind of record that is indexed into the index, as far as it lags behind the journal.
+async fn catch_index_up(replay: &store::Replay) -> Result<()> {
+    let caught_up = replay.index().finish().await.context("catching the index up with the journal")?;
+    tracing::debug!(caught_up, "the index stands where the journal does");
     Ok(())
 }
 

@@ -80,6 +80,11 @@ pub fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
     imp::free_bytes(path)
 }
 
+/// Resolves when the operator or the service manager asks the process to stop.
+pub async fn stop_signal() {
+    imp::stop_signal().await;
+}
+
 #[cfg(unix)]
 mod imp {
     use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -123,6 +128,20 @@ mod imp {
     pub(super) fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
         let stat = rustix::fs::statvfs(path)?;
         Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+
+    pub(super) async fn stop_signal() {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = tokio::signal::ctrl_c() => {}
+                }
+            }
+            // Without a handler SIGTERM ends the process at once, which loses nothing.
+            Err(_) => drop(tokio::signal::ctrl_c().await),
+        }
     }
 }
 
@@ -179,6 +198,10 @@ mod imp {
 
     pub(super) fn free_bytes(_path: &Path) -> io::Result<Option<u64>> {
         Ok(None)
+    }
+
+    pub(super) async fn stop_signal() {
+        drop(tokio::signal::ctrl_c().await);
     }
 }
 

@@ -60,7 +60,7 @@ pub struct Advert {
     /// Changes when it is worth asking for the [`Inventory`] again. Only its sender can compute it: a keyed hash of all that
     /// it shows to anybody, so that nobody can test guesses about what is shown to others.
     pub inventory_root: ContentHash,
-    /// Addresses from the configuration that reach this node from outside, as multiaddr text.
+    /// Where this node is to be found, as multiaddr text: first what its configuration names as reachable from outside.
     pub external: Vec<String>,
     /// ComfyUI's version, empty when there is none.
     pub comfyui: String,

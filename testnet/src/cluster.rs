@@ -167,7 +167,10 @@ impl Cluster {
         let wire = if wired { Some(Proxy::start(unset).await?) } else { None };
         let mut config = String::from("[network]\nmdns = false\n");
         if let Some(wire) = &wire {
-            config += &format!("external = [\"/ip4/127.0.0.1/tcp/{}\"]\nannounce_listen = false\n", wire.address().port());
+            config += &format!(
+                "external = [\"/ip4/127.0.0.1/tcp/{}\"]\nannounce_listen = false\n",
+                wire.address().port()
+            );
         }
         if let Some(url) = url {
             config += &format!("\n[[comfyui]]\nurl = \"{url}\"\n");
@@ -175,7 +178,8 @@ impl Cluster {
         config += more;
         std::fs::write(dir.join("scenemesh.toml"), config)?;
         let any = "/ip4/127.0.0.1/tcp/0".to_owned();
-        let node = Node { name: name.to_owned(), dir, daemon: None, comfy, listen: any.clone(), porch: any, wire };
+        let node =
+            Node { name: name.to_owned(), dir, daemon: None, comfy, listen: any.clone(), porch: any, wire };
         self.nodes.insert(name.to_owned(), node);
         self.start(name).await
     }
@@ -184,7 +188,9 @@ impl Cluster {
         let ready = dir.join("comfyui.url");
         drop(std::fs::remove_file(&ready));
         let mut all = vec!["--listen".to_owned(), listen.to_owned()];
-        for (flag, path) in [("--data", "comfyui"), ("--log", "comfyui.jsonl"), ("--ready-file", "comfyui.url")] {
+        for (flag, path) in
+            [("--data", "comfyui"), ("--log", "comfyui.jsonl"), ("--ready-file", "comfyui.url")]
+        {
             all.extend([flag.to_owned(), dir.join(path).display().to_string()]);
         }
         all.extend(arguments.iter().cloned());
@@ -295,7 +301,8 @@ impl Cluster {
     /// # Errors
     /// When `init` fails.
     pub async fn found(&mut self, founder: &str, pool: &str, studio: &str) -> Result<()> {
-        self.ok(founder, &["init", "--pool", pool, "--studio", studio, "--name", founder, "--no-passphrase"]).await?;
+        self.ok(founder, &["init", "--pool", pool, "--studio", studio, "--name", founder, "--no-passphrase"])
+            .await?;
         self.learn_addresses(founder).await
     }
 
@@ -323,7 +330,11 @@ impl Cluster {
     pub async fn learn_addresses(&mut self, name: &str) -> Result<()> {
         let status = eventually(&format!("{name} listens"), || async {
             let status = self.ok(name, &["status"]).await?;
-            Ok(if status["listen"][0].is_string() && status["porch"][0].is_string() { Ok(status) } else { Err(status) })
+            Ok(if status["listen"][0].is_string() && status["porch"][0].is_string() {
+                Ok(status)
+            } else {
+                Err(status)
+            })
         })
         .await?;
         self.hold_addresses(name, &status)
@@ -349,7 +360,9 @@ impl Cluster {
             eventually(&format!("{node} sees {wanted:?} up"), || async {
                 let peers = self.ok(node, &["peers"]).await?;
                 let up = |name: &str| {
-                    peers["peers"].as_array().is_some_and(|list| list.iter().any(|p| p["name"] == name && p["state"] == "up"))
+                    peers["peers"]
+                        .as_array()
+                        .is_some_and(|list| list.iter().any(|p| p["name"] == name && p["state"] == "up"))
                 };
                 Ok(if wanted.iter().all(|name| up(name)) { Ok(()) } else { Err(peers) })
             })
@@ -362,7 +375,13 @@ impl Cluster {
     ///
     /// # Errors
     /// When it does not.
-    pub async fn job_until(&self, node: &str, job: &str, what: &str, good: impl Fn(&Value) -> bool) -> Result<Value> {
+    pub async fn job_until(
+        &self,
+        node: &str,
+        job: &str,
+        what: &str,
+        good: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
         eventually(what, || async {
             let shown = self.ok(node, &["show", job]).await?;
             Ok(if good(&shown) { Ok(shown) } else { Err((shown, self.last_words())) })
@@ -384,7 +403,8 @@ impl Cluster {
     /// # Errors
     /// When there is none.
     pub async fn kill_comfy(&mut self, name: &str) -> Result<()> {
-        let comfy = self.node_mut(name).comfy.as_mut().with_context(|| format!("{name} has no ComfyUI of ours"))?;
+        let comfy =
+            self.node_mut(name).comfy.as_mut().with_context(|| format!("{name} has no ComfyUI of ours"))?;
         comfy.child.kill().await.with_context(|| format!("killing the ComfyUI of {name}"))
     }
 

@@ -9,7 +9,7 @@ use super::Node;
 use super::trouble::Trouble;
 use super::views::{self, Shorts};
 use crate::messages::Message;
-use crate::scheduler::{Id, ResolveError, SchedulerError, SubmitError};
+use crate::scheduler::{Id, ResolveError, SubmitError};
 
 /// Reads any unambiguous beginning of a job's or task's id.
 pub(super) async fn resolve(node: &Node, given: &str) -> Result<Id, Trouble> {
@@ -21,11 +21,13 @@ pub(super) async fn resolve(node: &Node, given: &str) -> Result<Id, Trouble> {
     node.ports.scheduler.resolve(&given.to_ascii_lowercase()).await.map_err(|error| {
         let given = given.to_owned();
         match error {
-            ResolveError::None => {
+            ResolveError::None { .. } => {
                 Trouble::new(ErrorCode::NotFound, &Message::NoSuchId { given }).hint(&Message::HintJobs)
             }
-            ResolveError::Ambiguous => Trouble::new(ErrorCode::Ambiguous, &Message::AmbiguousId { given })
-                .hint(&Message::HintLongerId),
+            ResolveError::Ambiguous { .. } => {
+                Trouble::new(ErrorCode::Ambiguous, &Message::AmbiguousId { given })
+                    .hint(&Message::HintLongerId)
+            }
             ResolveError::Stopping => Trouble::stopping(),
         }
     })
@@ -64,17 +66,23 @@ pub(super) async fn view(node: &Node, job: JobId) -> Result<JobView, Trouble> {
     })
 }
 
-fn scheduler_trouble(error: &SchedulerError) -> Trouble {
-    match error {
-        SchedulerError::Stopping => Trouble::stopping(),
-        SchedulerError::Over => Trouble::of(ErrorCode::Conflict, error, None),
-    }
+/// Nothing of what was named is in a state for this.
+fn nothing_to(count: usize, message: &Message) -> Result<(), Trouble> {
+    if count > 0 { Ok(()) } else { Err(Trouble::new(ErrorCode::Conflict, message).hint(&Message::HintShow)) }
 }
 
 pub(super) fn submit_trouble(error: &SubmitError) -> Trouble {
     match error {
         SubmitError::Stopping => Trouble::stopping(),
-        SubmitError::Bad(_) => Trouble::of(ErrorCode::Refused, error, None),
+        SubmitError::Journal(_) => Trouble::broke(error),
+        SubmitError::TooLarge { .. } | SubmitError::Count { .. } => {
+            Trouble::of(ErrorCode::TooLarge, error, None)
+        }
+        SubmitError::Graph(_)
+        | SubmitError::MissingInput { .. }
+        | SubmitError::UnusedInput { .. }
+        | SubmitError::ExtraData(_)
+        | SubmitError::Input { .. } => Trouble::of(ErrorCode::Usage, error, None),
     }
 }
 
@@ -106,7 +114,7 @@ pub(super) async fn cancel(
     Path(id): Path<String>,
 ) -> Result<Json<JobView>, Trouble> {
     let resolved = resolve(&node, &id).await?;
-    node.ports.scheduler.cancel(resolved).await.map_err(|error| scheduler_trouble(&error))?;
+    nothing_to(node.ports.scheduler.cancel(resolved).await, &Message::NothingToCancel)?;
     view(&node, resolved.job()).await.map(Json)
 }
 
@@ -115,6 +123,6 @@ pub(super) async fn retry(
     Path(id): Path<String>,
 ) -> Result<Json<JobView>, Trouble> {
     let resolved = resolve(&node, &id).await?;
-    node.ports.scheduler.retry(resolved).await.map_err(|error| scheduler_trouble(&error))?;
+    nothing_to(node.ports.scheduler.retry(resolved).await, &Message::NothingToRetry)?;
     view(&node, resolved.job()).await.map(Json)
 }

@@ -31,7 +31,7 @@ pub(super) async fn job(node: &Node, id: JobId) -> Option<JobView> {
     let mut view = job_view(node, &job, &Shorts::of(std::slice::from_ref(&job)));
     let whole = id.to_string();
     while view.short.len() < whole.len()
-        && matches!(node.ports.scheduler.resolve(&view.short).await, Err(ResolveError::Ambiguous))
+        && matches!(node.ports.scheduler.resolve(&view.short).await, Err(ResolveError::Ambiguous { .. }))
     {
         view.short = whole[..=view.short.len()].to_owned();
     }

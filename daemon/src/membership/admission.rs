@@ -155,14 +155,8 @@ impl State {
         let reply = match self.redeem(from, request, now_ms, &mut step) {
             Ok(reply) => reply,
             Err(refusal) => {
-                // Those who hold the code and only have to change something do not count as guessing.
-                if matches!(
-                    refusal.reason,
-                    JoinRefusal::UnknownInvite
-                        | JoinRefusal::BadRequest
-                        | JoinRefusal::Used
-                        | JoinRefusal::Expired
-                ) {
+                // Whoever proved that it holds the code is not guessing, even when the code is of no use any more.
+                if matches!(refusal.reason, JoinRefusal::UnknownInvite | JoinRefusal::BadRequest) {
                     self.tries.failed(address, now);
                 }
                 refused(refusal)

@@ -430,7 +430,7 @@ fn used_expired_foreign_and_guessed_invites_have_their_own_words() {
         InviteSecret::generate(),
         ["/ip4/1.2.3.4/tcp/1"],
     );
-    for _ in 0..3 {
+    for _ in 0..5 {
         let refused = village.join(2, &foreign, "ws-02").unwrap_err();
         assert_eq!(refused.reason, Some(JoinRefusal::UnknownInvite));
     }

@@ -32,6 +32,8 @@ pub(super) fn text(message: &Message) -> String {
         Message::AmbiguousId { given } => format!("more than one job or task begins with {given}"),
         Message::NoSuchOutput { index, count } => format!("the task has no output {index}: it has {count}"),
         Message::NoPreview => "there is no preview of this task".into(),
+        Message::NothingToCancel => "nothing of it waits or runs any more".into(),
+        Message::NothingToRetry => "nothing of it failed or was cancelled".into(),
         Message::HintJobs => "scenemesh jobs lists them".into(),
         Message::HintLongerId => "give more of its characters; scenemesh jobs shows enough of them".into(),
         Message::HintShow => "scenemesh show ID tells where it stands".into(),

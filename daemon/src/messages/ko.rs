@@ -32,6 +32,8 @@ pub(super) fn text(message: &Message) -> String {
         Message::AmbiguousId { given } => format!("ID가 {given}… 인 작업이나 태스크가 둘 이상입니다"),
         Message::NoSuchOutput { index, count } => format!("이 태스크의 결과는 {count}개이고 {index}번은 없습니다"),
         Message::NoPreview => "이 태스크의 미리보기가 없습니다".into(),
+        Message::NothingToCancel => "대기 중이거나 실행 중인 것이 없습니다".into(),
+        Message::NothingToRetry => "실패하거나 취소된 것이 없습니다".into(),
         Message::HintJobs => "scenemesh jobs로 목록을 보세요".into(),
         Message::HintLongerId => "글자를 더 입력하세요. scenemesh jobs에 충분한 길이로 나옵니다".into(),
         Message::HintShow => "scenemesh show ID로 상태를 보세요".into(),

@@ -182,7 +182,7 @@ impl Actor {
                 }
             }
         }
-        let own = OwnAdvert::new(me, boot, setup.config.external.clone(), random_bytes());
+        let own = OwnAdvert::new(me, boot, random_bytes());
         Self {
             setup,
             me,
@@ -481,6 +481,7 @@ impl Actor {
             main: texts(&main),
             porch: texts(&porch),
         };
+        self.own.set_addresses(&listening.told_main);
         self.outlets.listening.send_replace(listening);
     }
 
@@ -504,7 +505,7 @@ impl Actor {
         self.roster.as_ref()?.members.get(&self.me).copied()
     }
 
-    fn note_good_addresses(&mut self, now: Instant) {
+    fn note_addresses(&mut self, now: Instant) {
         if self.setup.config.dir.is_some() && self.addresses_at.is_none() {
             self.addresses_at = Some(now + ADDRESSES_PAUSE);
         }
@@ -521,7 +522,7 @@ impl Actor {
 
     fn saving(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
         let dir = self.setup.config.dir.clone()?;
-        let good = self.redial.good();
+        let good = self.redial.known();
         let tasks = self.tasks.clone();
         Some(async move {
             match tasks.blocking(move || addresses::save(&dir, &good)).await {

@@ -17,6 +17,8 @@ use tokio::time::Instant;
 
 use super::Publication;
 
+/// Most addresses in an advert.
+const ADDRESSES: usize = 4;
 /// Seconds an advert of ours says something: three heartbeats.
 const TTL_S: u16 = 90;
 /// Longest a stranger's advert is believed, whatever it says.
@@ -188,7 +190,8 @@ fn is_news(held: &Held, advert: &Advert, heard: Heard) -> bool {
 pub(super) struct OwnAdvert {
     me: NodeId,
     boot: BootId,
-    external: Vec<String>,
+    /// Multiaddr text, best first.
+    addresses: Vec<String>,
     /// Hides from other studios what the full inventory consists of, while its change still shows.
     salt: [u8; 32],
     publication: Option<Arc<Publication>>,
@@ -199,11 +202,11 @@ pub(super) struct OwnAdvert {
 }
 
 impl OwnAdvert {
-    pub(super) fn new(me: NodeId, boot: BootId, external: Vec<String>, salt: [u8; 32]) -> Self {
+    pub(super) fn new(me: NodeId, boot: BootId, salt: [u8; 32]) -> Self {
         Self {
             me,
             boot,
-            external,
+            addresses: Vec::new(),
             salt,
             publication: None,
             seq: 0,
@@ -217,6 +220,15 @@ impl OwnAdvert {
     pub(super) fn set(&mut self, publication: Arc<Publication>) {
         if self.publication.as_ref() != Some(&publication) {
             self.publication = Some(publication);
+            self.changed = true;
+        }
+    }
+
+    /// Notes where this node is to be found: members that never met learn it from each other's adverts.
+    pub(super) fn set_addresses(&mut self, told: &[String]) {
+        let told = &told[..told.len().min(ADDRESSES)];
+        if self.addresses != told {
+            self.addresses = told.to_vec();
             self.changed = true;
         }
     }
@@ -267,7 +279,7 @@ impl OwnAdvert {
             gpus: publication.gpus.clone(),
             warm: publication.warm.clone(),
             inventory_root: self.inventory_root(&publication),
-            external: self.external.clone(),
+            external: self.addresses.clone(),
             comfyui: publication.comfyui.clone(),
         };
         advert.shrink_to_limit();

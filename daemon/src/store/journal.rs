@@ -54,6 +54,7 @@ pub trait Record: Encode + Decode<()> + Send + 'static {
 }
 
 /// A record, encoded and ready to be committed.
+#[derive(Clone)]
 pub struct Entry {
     kind: u16,
     limit: usize,

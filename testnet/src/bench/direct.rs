@@ -25,8 +25,15 @@ impl Direct {
     /// Renders a graph and reads its first picture; gives its size.
     pub(super) async fn render(&mut self, graph: &Value) -> Result<usize> {
         let body = json!({"prompt": graph, "client_id": CLIENT});
-        let accepted: Value =
-            self.http.post(format!("{}/prompt", self.url)).json(&body).send().await?.error_for_status()?.json().await?;
+        let accepted: Value = self
+            .http
+            .post(format!("{}/prompt", self.url))
+            .json(&body)
+            .send()
+            .await?
+            .error_for_status()?
+            .json()
+            .await?;
         let id = accepted["prompt_id"].as_str().context("ComfyUI gives a prompt id")?.to_owned();
         loop {
             let frame = self.socket.next().await.context("ComfyUI's socket closed")??;
@@ -44,10 +51,13 @@ impl Direct {
         }
         let history: Value = self.http.get(format!("{}/history/{id}", self.url)).send().await?.json().await?;
         let outputs = history[&id]["outputs"].as_object().context("outputs in the history")?;
-        let image = outputs.values().find_map(|node| node["images"].get(0)).context("an image in the history")?;
+        let image =
+            outputs.values().find_map(|node| node["images"].get(0)).context("an image in the history")?;
         let part = |name: &str| image[name].as_str().unwrap_or_default().to_owned();
-        let query = [("filename", part("filename")), ("subfolder", part("subfolder")), ("type", part("type"))];
-        let picture = self.http.get(format!("{}/view", self.url)).query(&query).send().await?.error_for_status()?;
+        let query =
+            [("filename", part("filename")), ("subfolder", part("subfolder")), ("type", part("type"))];
+        let picture =
+            self.http.get(format!("{}/view", self.url)).query(&query).send().await?.error_for_status()?;
         Ok(picture.bytes().await?.len())
     }
 }

@@ -25,7 +25,10 @@ pub(super) async fn run(minutes: u64, nodes: usize) -> Result<Figures> {
 
     let pids: Vec<u32> = mesh.nodes().filter_map(crate::cluster::Node::pid).collect();
     let before: Vec<f64> = pids.iter().map(|pid| cpu_s(*pid)).collect::<Result<_>>()?;
-    say(&format!("idle: {} daemons beside simulated ComfyUIs, nothing submitted, for {minutes} min", pids.len()));
+    say(&format!(
+        "idle: {} daemons beside simulated ComfyUIs, nothing submitted, for {minutes} min",
+        pids.len()
+    ));
     let span = Duration::from_mins(minutes);
     tokio::time::sleep(span).await;
     let mut percent = Vec::new();

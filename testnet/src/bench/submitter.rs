@@ -22,7 +22,8 @@ impl Submitter {
     /// Submits one task and gives the job's id.
     pub(super) async fn submit(&self, graph: &Value) -> Result<String> {
         let request = json!({"label": "bench", "workflow": graph.to_string(), "count": 1});
-        let sent = self.http.post(format!("{}/v1/jobs", self.api.url)).bearer_auth(&self.api.token).json(&request);
+        let sent =
+            self.http.post(format!("{}/v1/jobs", self.api.url)).bearer_auth(&self.api.token).json(&request);
         let answer = sent.send().await?;
         let status = answer.status();
         let job: Value = answer.json().await?;

@@ -21,7 +21,9 @@ pub async fn run(mesh: &mut Cluster, dir: &Path) -> Result<()> {
     let job = mesh.ok("desk", &["submit", &graph, "--detach"]).await?;
     let id = job["job"].as_str().unwrap_or_default().to_owned();
     let sampling = mesh
-        .job_until("desk", &id, "a renderer samples", |job| job["tasks"][0]["progress"]["step"].as_u64() > Some(1))
+        .job_until("desk", &id, "a renderer samples", |job| {
+            job["tasks"][0]["progress"]["step"].as_u64() > Some(1)
+        })
         .await?;
     let first = nodes_of(&sampling)[0].clone();
     mesh.kill(&first).await?;

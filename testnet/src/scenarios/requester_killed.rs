@@ -19,7 +19,9 @@ pub async fn run(mesh: &mut Cluster, dir: &Path) -> Result<()> {
     let job = mesh.ok("desk", &["submit", &graph, "--detach", "--count", "2"]).await?;
     let id = job["job"].as_str().unwrap_or_default().to_owned();
     mesh.job_until("desk", &id, "a renderer samples", |job| {
-        job["tasks"].as_array().is_some_and(|tasks| tasks.iter().any(|t| t["progress"]["step"].as_u64() > Some(1)))
+        job["tasks"]
+            .as_array()
+            .is_some_and(|tasks| tasks.iter().any(|t| t["progress"]["step"].as_u64() > Some(1)))
     })
     .await?;
     mesh.kill("desk").await?;

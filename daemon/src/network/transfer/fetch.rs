@@ -121,7 +121,7 @@ impl Fetcher {
         }
         let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
         let errand = Errand { fetcher: self, peer, task, attempt, blob };
-        let (manifest, mut first) = errand.patiently(async || errand.manifest().await).await?;
+        let (manifest, mut first) = errand.patient_manifest().await?;
         let incoming = self.blobs.receive(manifest).await?;
         let mut fruitless = 0;
         loop {
@@ -146,11 +146,11 @@ struct Errand<'a> {
 }
 
 impl Errand<'_> {
-    /// Repeats something that may break, while the peer is there.
-    async fn patiently<T>(&self, attempt: impl AsyncFn() -> Result<T, Cut>) -> Result<T, FetchError> {
+    /// Asks for the manifest until it comes, while the peer is there.
+    async fn patient_manifest(&self) -> Result<(Manifest, Option<Stream>), FetchError> {
         let mut fruitless = 0;
         loop {
-            match attempt().await {
+            match self.manifest().await {
                 Ok(done) => return Ok(done),
                 Err(Cut::Final(error)) => return Err(error),
                 Err(Cut::Broken(cause)) => {
@@ -230,9 +230,14 @@ impl Errand<'_> {
         let work = Work::cut(missing);
         // One stream after the other: the far end drops streams that arrive before it has taken the last.
         let opening = tokio::sync::Mutex::new(());
-        let haul = |stream| self.haul(incoming, &work, &opening, stream);
         const { assert!(STREAMS == 4) };
-        let (a, b, c, d) = tokio::try_join!(haul(first), haul(None), haul(None), haul(None))?;
+        // Spelled out: with a closure the compiler cannot see that the future may move between threads.
+        let (a, b, c, d) = tokio::try_join!(
+            self.haul(incoming, &work, &opening, first),
+            self.haul(incoming, &work, &opening, None),
+            self.haul(incoming, &work, &opening, None),
+            self.haul(incoming, &work, &opening, None),
+        )?;
         Ok(a.or(b).or(c).or(d))
     }
 
