@@ -26,7 +26,7 @@ use crate::membership::Membership;
 use crate::network::Network;
 use crate::platform;
 use crate::scheduler::Scheduler;
-use crate::store::Store;
+use crate::store::Blobs;
 use crate::supervisor::Tasks;
 
 mod body;
@@ -82,7 +82,7 @@ pub struct Ports {
     pub network: Network,
     pub executor: Executor,
     pub gpus: watch::Receiver<Arc<Vec<GpuReading>>>,
-    pub store: Store,
+    pub blobs: Blobs,
 }
 
 /// Why the API cannot be had.
@@ -104,17 +104,6 @@ pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
     config: Config,
-}
-
-/// Takes the port, and answers there.
-///
-/// # Errors
-/// As [`bind`] and [`Bound::serve`].
-pub async fn spawn(config: Config, ports: Ports, tasks: &Tasks) -> Result<SocketAddr, BindError> {
-    let bound = bind(config).await?;
-    let address = bound.address();
-    bound.serve(ports, tasks)?;
-    Ok(address)
 }
 
 /// Takes the port, silently.

@@ -306,7 +306,7 @@ async fn peers_in_a_table_that_lines_up() {
     );
     let ran = sandbox.run_ko(&["peers"]).await;
     assert!(
-        ran.out.starts_with("이름    스튜디오  상태           GPU          VRAM 여유/전체  모델  경로"),
+        ran.out.starts_with("이름    스튜디오  상태            GPU          VRAM 여유/전체  모델  경로"),
         "{}",
         ran.out
     );

@@ -88,7 +88,7 @@ fn peace(world: &mut World) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn two_machines_in_any_weather(events in prop::collection::vec(event(), 0..400)) {
