@@ -69,7 +69,7 @@ pub async fn run(config: Config, signal: impl Future<Output = ()>) -> Result<()>
     drop(replay);
 
     let address = api.address();
-    let ports = api::Ports { me, scheduler, membership, network, executor, gpus, blobs: store.blobs };
+    let ports = api::Ports { me, scheduler, membership, network, executor, gpus, store };
     api.serve(ports, &tasks)?;
     tracing::info!(node = %me, api = %address, "scenemeshd {} is up", env!("CARGO_PKG_VERSION"));
 
