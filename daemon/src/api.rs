@@ -26,7 +26,7 @@ use crate::membership::Membership;
 use crate::network::Network;
 use crate::platform;
 use crate::scheduler::Scheduler;
-use crate::store::Blobs;
+use crate::store::Store;
 use crate::supervisor::Tasks;
 
 mod body;
@@ -82,7 +82,7 @@ pub struct Ports {
     pub network: Network,
     pub executor: Executor,
     pub gpus: watch::Receiver<Arc<Vec<GpuReading>>>,
-    pub blobs: Blobs,
+    pub store: Store,
 }
 
 /// Why the API cannot be had.

@@ -84,7 +84,7 @@ fn disk(node: &Node, findings: &mut Findings) {
             findings.note("disk", CheckState::Warn, &Message::DiskLow { free }, Some(Message::HintDisk));
         }
         Ok(Some(free)) => {
-            let used = node.ports.blobs.used_bytes();
+            let used = node.ports.store.blobs.used_bytes();
             findings.note("disk", CheckState::Ok, &Message::DiskFine { free, used }, None);
         }
         Ok(None) | Err(_) => findings.note("disk", CheckState::Ok, &Message::DiskUnknown, None),

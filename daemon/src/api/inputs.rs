@@ -85,7 +85,7 @@ pub(super) async fn upload(State(node): State<Node>, request: Request) -> Result
     if declared.is_some_and(|bytes| bytes > INPUT_LIMIT) {
         return Err(too_large());
     }
-    let mut sealer = node.ports.blobs.seal();
+    let mut sealer = node.ports.store.blobs.seal();
     let mut chunks = request.into_body().into_data_stream();
     let mut bytes = 0_u64;
     loop {
@@ -103,11 +103,11 @@ pub(super) async fn upload(State(node): State<Node>, request: Request) -> Result
     let Sealed { root, key, .. } = sealer.finish().await.map_err(|error| blob_trouble(&error))?;
     let taken = node.uploads.take(Uploaded { root, key, bytes }, Instant::now());
     let Some((input, stale)) = taken else {
-        drop(node.ports.blobs.remove(root).await);
+        drop(node.ports.store.blobs.remove(root).await);
         return Err(Trouble::new(ErrorCode::Busy, &Message::TooManyRequests).hint(&Message::HintSlower));
     };
     for root in stale {
-        if let Err(error) = node.ports.blobs.remove(root).await {
+        if let Err(error) = node.ports.store.blobs.remove(root).await {
             tracing::warn!(%error, "an upload that no job used stays on disk until the next start");
         }
     }

@@ -27,7 +27,7 @@ pub(super) async fn output(
         Trouble::new(ErrorCode::NotFound, &Message::NoSuchOutput { index, count }).hint(&Message::HintShow)
     })?;
     let opener =
-        node.ports.blobs.open(output.root, &output.key).await.map_err(|error| blob_trouble(&error))?;
+        node.ports.store.blobs.open(output.root, &output.key).await.map_err(|error| blob_trouble(&error))?;
     let bytes = opener.bytes();
     // A broken blob breaks the connection off before its end: the client sees fewer bytes than were promised.
     let chunks = stream::try_unfold(opener, |mut opener| async move {
