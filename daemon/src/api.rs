@@ -106,17 +106,6 @@ pub struct Bound {
     config: Config,
 }
 
-/// Takes the port, and answers there.
-///
-/// # Errors
-/// As [`bind`] and [`Bound::serve`].
-pub async fn spawn(config: Config, ports: Ports, tasks: &Tasks) -> Result<SocketAddr, BindError> {
-    let bound = bind(config).await?;
-    let address = bound.address();
-    bound.serve(ports, tasks)?;
-    Ok(address)
-}
-
 /// Takes the port, silently.
 ///
 /// # Errors

@@ -20,11 +20,12 @@ fn translate(command: Command, path: &str, lang: Lang) -> Command {
                 Some(about) => command.about(about),
                 None => command,
             };
-            command.subcommand_help_heading("명령").mut_args(|arg| {
-                match korean(&format!("{path} {}", arg.get_id())) {
-                    Some(help) => headed(arg).help(help),
-                    None => headed(arg),
-                }
+            let command = command
+                .help_template("{about-with-newline}\n사용법: {usage}\n\n{all-args}{after-help}")
+                .subcommand_help_heading("명령");
+            command.mut_args(|arg| match korean(&format!("{path} {}", arg.get_id())) {
+                Some(help) => headed(arg).help(help),
+                None => headed(arg),
             })
         }
     };

@@ -60,13 +60,18 @@ impl Table {
     }
 
     pub(crate) fn text(&self, colour: bool) -> String {
+        // The last cell of a row needs no room: nothing follows it.
+        let inner = |row: &Vec<Cell>| row.iter().rposition(|cell| !cell.text.is_empty()).unwrap_or(0);
         let count = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width =
-            |at: usize| self.rows.iter().filter_map(|row| row.get(at)).map(|cell| columns(&cell.text)).max();
-        let widths: Vec<usize> = (0..count).map(|at| width(at).unwrap_or(0)).collect();
+        let mut widths = vec![0; count];
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row.iter().take(inner(row))) {
+                *width = columns(&cell.text).max(*width);
+            }
+        }
         let mut text = String::new();
         for row in &self.rows {
-            let last = row.iter().rposition(|cell| !cell.text.is_empty()).unwrap_or(0);
+            let last = inner(row);
             for (at, cell) in row.iter().enumerate().take(last + 1) {
                 text.push_str(
                     &cell.tone.map_or_else(|| cell.text.clone(), |tone| paint(colour, tone, &cell.text)),
@@ -90,7 +95,7 @@ mod tests {
         let mut table = Table::new(&["name", "상태", "x"]);
         table.row([("버치-1", None), ("ready", Some(Tone::Good)), ("", None)]);
         table.row([("a", None), ("대기", None), ("1", None)]);
-        assert_eq!(table.text(false), "NAME    상태   X\n버치-1  ready\na       대기   1\n");
+        assert_eq!(table.text(false), "NAME    상태  X\n버치-1  ready\na       대기  1\n");
         assert!(table.text(true).contains("\x1b[32mready\x1b[0m\n"));
     }
 
