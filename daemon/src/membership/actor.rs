@@ -272,10 +272,17 @@ impl Actor {
             }
             RosterEvent::ShutOut { peer, address } => {
                 if self.state.is_member(now_ms) {
-                    self.visit(peer, addresses::porches_near(&address), false);
+                    self.visit(peer, self.porches_of(&peer, &address), false);
                 }
             }
         }
+    }
+
+    /// Where a member's porch is: where its last advert says, else near the address it was reached at.
+    fn porches_of(&self, peer: &NodeId, address: &str) -> Vec<String> {
+        let advert = self.network.peers().borrow().peers.get(peer).and_then(|peer| peer.advert.clone());
+        let told = advert.map(|advert| advert.porch.clone()).unwrap_or_default();
+        told.into_iter().chain(addresses::porches_near(address)).collect()
     }
 
     async fn enter_or_log(&mut self) {

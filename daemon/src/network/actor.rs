@@ -481,7 +481,7 @@ impl Actor {
             main: texts(&main),
             porch: texts(&porch),
         };
-        self.own.set_addresses(&listening.told_main);
+        self.own.set_addresses(&listening.told_main, &listening.told_porch);
         self.outlets.listening.send_replace(listening);
     }
 

@@ -34,6 +34,10 @@ pub(super) const BATCH: usize = 40;
 /// Most nodes named in one sync.
 const SYNCED: usize = 1000;
 
+fn first(addresses: &[String]) -> Vec<String> {
+    addresses.iter().take(ADDRESSES).cloned().collect()
+}
+
 /// A node's newest advert.
 #[derive(Debug)]
 struct Held {
@@ -190,8 +194,8 @@ fn is_news(held: &Held, advert: &Advert, heard: Heard) -> bool {
 pub(super) struct OwnAdvert {
     me: NodeId,
     boot: BootId,
-    /// Multiaddr text, best first.
-    addresses: Vec<String>,
+    /// Of the main swarm and of the porch: multiaddr text, best first.
+    addresses: (Vec<String>, Vec<String>),
     /// Hides from other studios what the full inventory consists of, while its change still shows.
     salt: [u8; 32],
     publication: Option<Arc<Publication>>,
@@ -206,7 +210,7 @@ impl OwnAdvert {
         Self {
             me,
             boot,
-            addresses: Vec::new(),
+            addresses: Default::default(),
             salt,
             publication: None,
             seq: 0,
@@ -225,10 +229,10 @@ impl OwnAdvert {
     }
 
     /// Notes where this node is to be found: members that never met learn it from each other's adverts.
-    pub(super) fn set_addresses(&mut self, told: &[String]) {
-        let told = &told[..told.len().min(ADDRESSES)];
+    pub(super) fn set_addresses(&mut self, main: &[String], porch: &[String]) {
+        let told = (first(main), first(porch));
         if self.addresses != told {
-            self.addresses = told.to_vec();
+            self.addresses = told;
             self.changed = true;
         }
     }
@@ -279,7 +283,8 @@ impl OwnAdvert {
             gpus: publication.gpus.clone(),
             warm: publication.warm.clone(),
             inventory_root: self.inventory_root(&publication),
-            external: self.addresses.clone(),
+            external: self.addresses.0.clone(),
+            porch: self.addresses.1.clone(),
             comfyui: publication.comfyui.clone(),
         };
         advert.shrink_to_limit();

@@ -230,13 +230,13 @@ prop_compose! {
         ids: ([u8; 16], [u8; 32], [u8; 16], [u8; 32]), numbers: (u64, u64, u16, u16, u16, u16),
         availability in select(vec![Availability::Available, Availability::NotNow]),
         hygiene in select(vec![Hygiene::Full, Hygiene::Partial]),
-        gpus in vec(gpu(), 0..3), warm in vec(model(), 0..3), external in vec(text(), 0..3), comfyui in text(),
+        gpus in vec(gpu(), 0..3), warm in vec(model(), 0..3), external in vec(text(), 0..3), porch in vec(text(), 0..3), comfyui in text(),
     ) -> Advert {
         Advert {
             pool: PoolId::from_bytes(ids.0), node: NodeId::from_bytes(ids.1), boot: BootId::from_bytes(ids.2),
             seq: numbers.0, created_ms: numbers.1, ttl_s: numbers.2, availability, hygiene,
             slots_total: numbers.3, slots_free: numbers.4, queue: numbers.5, gpus, warm,
-            inventory_root: ContentHash::from_bytes(ids.3), external, comfyui,
+            inventory_root: ContentHash::from_bytes(ids.3), external, porch, comfyui,
         }
     }
 }

@@ -135,6 +135,7 @@ pub(crate) fn advert() -> Advert {
         warm: vec![model()],
         inventory_root: hash(0x21),
         external: vec!["/ip4/10.0.0.1/tcp/7872".into()],
+        porch: vec!["/ip4/10.0.0.1/tcp/7873".into()],
         comfyui: "0.3.60".into(),
     }
 }

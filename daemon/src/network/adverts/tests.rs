@@ -25,6 +25,7 @@ fn advert(key: &SecretKey, boot: BootId, seq: u64, created_ms: u64) -> Advert {
         warm: Vec::new(),
         inventory_root: ContentHash::of(b""),
         external: Vec::new(),
+        porch: Vec::new(),
         comfyui: String::new(),
     }
 }
