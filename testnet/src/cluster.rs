@@ -371,6 +371,20 @@ impl Cluster {
         Ok(())
     }
 
+    /// Waits until `viewer` holds an advert of `of`, first-hand or not.
+    ///
+    /// # Errors
+    /// When none arrives.
+    pub async fn advert_seen(&self, viewer: &str, of: &str) -> Result<()> {
+        eventually(&format!("{viewer} holds an advert of {of}"), || async {
+            let peers = self.ok(viewer, &["peers"]).await?;
+            let mut list = peers["peers"].as_array().into_iter().flatten();
+            let held = list.any(|peer| peer["name"] == of && !peer["availability"].is_null());
+            Ok(if held { Ok(()) } else { Err(peers) })
+        })
+        .await
+    }
+
     /// Waits until a job on `node` satisfies `good`, and gives its JSON.
     ///
     /// # Errors

@@ -72,10 +72,13 @@ pub async fn admitted_while_away(mesh: &mut Cluster) -> Result<()> {
     mesh.found("ws-01", "aurora", "amber").await?;
     mesh.admit("ws-01", "ws-02", None).await?;
     mesh.all_running_up(&["ws-01", "ws-02"]).await?;
+    mesh.advert_seen("ws-01", "ws-02").await?;
     mesh.kill("ws-02").await?;
     mesh.admit("ws-01", "ws-03", None).await?;
     // The inviter goes away before the one that was away returns: only the new member can tell of itself.
     mesh.all_running_up(&["ws-01", "ws-03"]).await?;
+    // From the inviter it has heard where the absent one was last.
+    mesh.advert_seen("ws-03", "ws-02").await?;
     mesh.kill("ws-01").await?;
     mesh.start("ws-02").await?;
     mesh.all_up().await
