@@ -150,7 +150,8 @@ impl House {
         let (executor, runs) = executor::spawn_with(backends, &tasks);
         let (roster_sender, roster_seen) = watch::channel(roster.cloned());
         let (gpus_sender, gpus) = watch::channel(Arc::default());
-        let ports = Ports { network: network.clone(), executor, store: store.clone(), roster: roster_seen, gpus };
+        let ports =
+            Ports { network: network.clone(), executor, store: store.clone(), roster: roster_seen, gpus };
         let inputs = Inputs { network: events.tasks, executor: runs };
         let me = Me { node: self.node.clone(), kem: self.kem.clone(), boot };
         let scheduler = scheduler::spawn(Config::default(), me, ports, inputs, &replay, &tasks).unwrap();
@@ -324,7 +325,8 @@ async fn one_studio_renders_for_another_and_learns_nothing_lasting() {
     there.knows(asks.id(), &here).await;
 
     let input = here.sealed_input("face.png", b"canary of the input").await;
-    let graph = r#"{"1":{"class_type":"LoadImage","inputs":{"image":"face.png","note":"canary of the graph"}}}"#;
+    let graph =
+        r#"{"1":{"class_type":"LoadImage","inputs":{"image":"face.png","note":"canary of the graph"}}}"#;
     let missing = here.scheduler.submit(spec(graph, 1, Reach::Pool)).await.unwrap_err();
     assert!(matches!(&missing, SubmitError::MissingInput { name } if name == "face.png"), "{missing}");
     let job = JobSpec { inputs: vec![input], ..spec(graph, 2, Reach::Pool) };
@@ -400,7 +402,10 @@ async fn a_cancel_reaches_the_brush() {
     assert_eq!(here.scheduler.cancel(Id::Job(job)).await, 1);
     here.until(job, |view| view.state == JobState::Cancelled).await;
     let mut load = there.scheduler.load();
-    tokio::time::timeout(SOON, load.wait_for(|load| load.idle && load.slots_free == 1)).await.unwrap().unwrap();
+    tokio::time::timeout(SOON, load.wait_for(|load| load.idle && load.slots_free == 1))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(here.scheduler.retry(Id::Job(job)).await, 1);
     renders.permits.add_permits(1);
     here.done(job).await;
