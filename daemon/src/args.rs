@@ -59,9 +59,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let ran = tokio::runtime::Runtime::new().map_err(anyhow::Error::from).and_then(|runtime| {
-        runtime.block_on(node::run(config, node::stop_signal()))
-    });
+    let ran = tokio::runtime::Runtime::new()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(node::run(config, node::stop_signal())));
     match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

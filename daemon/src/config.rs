@@ -1,5 +1,6 @@
 //! Assembles every module's configuration from `scenemesh.toml`, the command line and the environment.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::{api, executor, network, store};
+use crate::{api, executor, network, scheduler, store};
 
 /// Name of the configuration file in the data directory.
 pub const CONFIG_FILE: &str = "scenemesh.toml";
@@ -20,7 +21,7 @@ pub struct Config {
     pub store: store::Config,
     pub executor: executor::Config,
     pub api: api::Config,
-    pub lend: Lend,
+    pub scheduler: scheduler::Config,
 }
 
 /// What the command line says instead of the file.
@@ -32,19 +33,10 @@ pub struct Overrides {
 }
 
 /// What other studios see of this node.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Lend {
-    /// Folders of ComfyUI whose model names are shown to other studios. Never `loras` or `embeddings` unless named.
-    pub shared_folders: Vec<String>,
-}
-
-impl Default for Lend {
-    fn default() -> Self {
-        let shared = ["checkpoints", "diffusion_models", "unet", "vae", "text_encoders", "clip", "clip_vision"];
-        let also = ["upscale_models", "latent_upscale_models", "controlnet", "animatediff_models"];
-        Self { shared_folders: shared.iter().chain(&also).map(ToString::to_string).collect() }
-    }
+struct LendTable {
+    shared_folders: Option<BTreeSet<String>>,
 }
 
 /// The file as it is written; unknown keys are refused.
@@ -54,7 +46,7 @@ struct File {
     network: network::Config,
     store: StoreTable,
     api: ApiTable,
-    lend: Lend,
+    lend: LendTable,
     comfyui: Vec<ComfyuiTable>,
 }
 
@@ -126,9 +118,13 @@ pub enum BadConfig {
     Unreadable { file: PathBuf, source: std::io::Error },
     #[error("{}: {why}", file.display())]
     Malformed { file: PathBuf, why: Unexpected },
-    #[error("{given:?} is no address for the local API; give one like 127.0.0.1:7870 with --api or as api.listen")]
+    #[error(
+        "{given:?} is no address for the local API; give one like 127.0.0.1:7870 with --api or as api.listen"
+    )]
     ApiAddress { given: String },
-    #[error("the local API would listen on {given}, which other machines reach; it must be a loopback address")]
+    #[error(
+        "the local API would listen on {given}, which other machines reach; it must be a loopback address"
+    )]
     ApiNotLoopback { given: SocketAddr },
     #[error("{given:?} ({from}) is not the URL of a ComfyUI; write one like http://127.0.0.1:8188")]
     ComfyuiUrl { given: String, from: &'static str },
@@ -161,8 +157,10 @@ impl Config {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && file.is_none() => String::new(),
             Err(source) => return Err(BadConfig::Unreadable { file: path, source }),
         };
-        let parsed: File = toml::from_str(&text)
-            .map_err(|error| BadConfig::Malformed { file: path.clone(), why: Unexpected(error.to_string()) })?;
+        let parsed: File = toml::from_str(&text).map_err(|error| BadConfig::Malformed {
+            file: path.clone(),
+            why: Unexpected(error.to_string()),
+        })?;
         Self::assemble(dir, parsed, overrides, lookup)
     }
 
@@ -187,14 +185,22 @@ impl Config {
             ..defaults
         };
         let api = overrides.api.clone().or(file.api.listen);
-        let endpoints = endpoints(file.comfyui, lookup("COMFYUI_HOST"))?;
+        let host = lookup("COMFYUI_HOST").filter(|host| !host.is_empty());
+        let host = host.map(|host| host.to_string_lossy().into_owned());
+        let endpoints = endpoints(file.comfyui, host.as_deref())?;
+        let mut scheduler = scheduler::Config::default();
+        if let Some(folders) = file.lend.shared_folders {
+            scheduler.shared_folders = folders;
+        }
+        let person = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| lookup(name));
+        let person = person.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         Ok(Self {
             dir: dir.to_owned(),
             network,
             store,
             executor: executor::Config { endpoints, owner: String::new() },
-            api: api::Config { listen: api_address(api)?, dir: dir.to_owned() },
-            lend: file.lend,
+            api: api::Config { listen: api_address(api)?, dir: dir.to_owned(), comfyui_host: host, person },
+            scheduler,
         })
     }
 }
@@ -205,10 +211,13 @@ fn api_address(given: Option<String>) -> Result<SocketAddr, BadConfig> {
     if address.ip().is_loopback() { Ok(address) } else { Err(BadConfig::ApiNotLoopback { given: address }) }
 }
 
-fn endpoints(tables: Vec<ComfyuiTable>, host: Option<OsString>) -> Result<Vec<executor::EndpointConfig>, BadConfig> {
+fn endpoints(
+    tables: Vec<ComfyuiTable>,
+    host: Option<&str>,
+) -> Result<Vec<executor::EndpointConfig>, BadConfig> {
     let from_environment = || {
-        let host = host.filter(|host| !host.is_empty())?.to_string_lossy().into_owned();
-        let url = if host.contains("://") { host } else { format!("http://{host}") };
+        let host = host?;
+        let url = if host.contains("://") { host.to_owned() } else { format!("http://{host}") };
         Some(ComfyuiTable { url, input_dir: None, output_dir: None, temp_dir: None })
     };
     let from = if tables.is_empty() { "COMFYUI_HOST" } else { "[[comfyui]] url" };
@@ -243,7 +252,9 @@ mod tests {
         assert_eq!(config.api.listen.to_string(), "127.0.0.1:7870");
         assert_eq!(config.network.listen, ["/ip4/0.0.0.0/tcp/7872"]);
         assert!(config.executor.endpoints.is_empty());
-        assert!(!config.lend.shared_folders.iter().any(|folder| folder == "loras" || folder == "embeddings"));
+        assert!(
+            !config.scheduler.shared_folders.iter().any(|folder| folder == "loras" || folder == "embeddings")
+        );
     }
 
     #[test]

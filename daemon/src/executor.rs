@@ -223,6 +223,14 @@ pub fn spawn_with(backends: Vec<Box<dyn Backend>>, tasks: &Tasks) -> (Executor, 
     actor::spawn(backends, tasks)
 }
 
+/// Asks a ComfyUI that may not be configured for its version. The error is a sentence for people.
+///
+/// # Errors
+/// When nothing answers there, or not as ComfyUI does.
+pub async fn look(url: &str) -> Result<String, String> {
+    comfyui::look(url).await
+}
+
 impl Executor {
     /// All slots, kept up to date.
     pub fn slots(&self) -> watch::Receiver<Arc<Vec<SlotView>>> {

@@ -1,1 +1,7 @@
-fn main() {}
+//! `scenemeshd`: the SceneMesh node.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    scenemeshd::args::main(std::env::args_os())
+}

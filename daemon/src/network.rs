@@ -35,6 +35,7 @@ mod hello;
 mod links;
 mod peers;
 mod porch;
+mod reachable;
 mod redial;
 mod swarm;
 mod transfer;
@@ -58,8 +59,10 @@ pub struct Config {
     pub listen: Vec<String>,
     /// Addresses of the porch, likewise.
     pub porch: Vec<String>,
-    /// Addresses under which others reach this node from outside; they go into adverts.
+    /// Addresses under which others reach this node from outside; they go into adverts and invites.
     pub external: Vec<String>,
+    /// Whether others are told the addresses that are listened on, besides `external`.
+    pub announce_listen: bool,
     /// Members at fixed addresses: multiaddr text that ends in `/p2p/NODE`.
     pub peers: Vec<String>,
     /// Whether to look for members on the local network.
@@ -78,6 +81,7 @@ impl Default for Config {
             listen: vec!["/ip4/0.0.0.0/tcp/7872".into()],
             porch: vec!["/ip4/0.0.0.0/tcp/7873".into()],
             external: Vec::new(),
+            announce_listen: true,
             peers: Vec::new(),
             mdns: true,
             porch_burst: 20,
@@ -248,6 +252,10 @@ pub enum Link {
 pub struct Listening {
     pub main: Vec<String>,
     pub porch: Vec<String>,
+    /// Where others are told to find the main swarm, best first.
+    pub told_main: Vec<String>,
+    /// Where strangers are told to knock, best first.
+    pub told_porch: Vec<String>,
 }
 
 /// The configuration cannot be used.

@@ -17,6 +17,14 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
     imp::narrow_dir(path)
 }
 
+/// Whether nobody but this user may open the file. Not asked elsewhere than on Unix, where folders are per user.
+///
+/// # Errors
+/// When the system refuses to say.
+pub fn is_private(file: &File) -> io::Result<bool> {
+    imp::is_private(file)
+}
+
 /// Options that create files for this user only (0600); the caller adds access.
 pub fn private_file() -> OpenOptions {
     imp::private_file()
@@ -72,6 +80,11 @@ pub fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
     imp::free_bytes(path)
 }
 
+/// Resolves when the operator or the service manager asks the process to stop.
+pub async fn stop_signal() {
+    imp::stop_signal().await;
+}
+
 #[cfg(unix)]
 mod imp {
     use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -88,6 +101,10 @@ mod imp {
             return Ok(());
         }
         fs::set_permissions(path, Permissions::from_mode(0o700))
+    }
+
+    pub(super) fn is_private(file: &File) -> io::Result<bool> {
+        Ok(file.metadata()?.permissions().mode() & 0o077 == 0)
     }
 
     pub(super) fn private_file() -> OpenOptions {
@@ -112,6 +129,20 @@ mod imp {
         let stat = rustix::fs::statvfs(path)?;
         Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
     }
+
+    pub(super) async fn stop_signal() {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = tokio::signal::ctrl_c() => {}
+                }
+            }
+            // Without a handler SIGTERM ends the process at once, which loses nothing.
+            Err(_) => drop(tokio::signal::ctrl_c().await),
+        }
+    }
 }
 
 #[cfg(windows)]
@@ -127,6 +158,10 @@ mod imp {
 
     pub(super) fn narrow_dir(_path: &Path) -> io::Result<()> {
         Ok(())
+    }
+
+    pub(super) fn is_private(_file: &File) -> io::Result<bool> {
+        Ok(true)
     }
 
     pub(super) fn private_file() -> OpenOptions {
@@ -163,6 +198,10 @@ mod imp {
 
     pub(super) fn free_bytes(_path: &Path) -> io::Result<Option<u64>> {
         Ok(None)
+    }
+
+    pub(super) async fn stop_signal() {
+        drop(tokio::signal::ctrl_c().await);
     }
 }
 

@@ -4,6 +4,7 @@
 //! them, commits the records of a step in one fsync, and only then performs its other actions. A task on this
 //! machine's own ComfyUI goes through both machines over a link inside the actor, unsealed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,11 +53,31 @@ const NEWS_KEPT: usize = 1024;
 pub struct Config {
     /// Most that any task may execute here, whatever its requester allows.
     pub time_limit: Duration,
+    /// Folders of ComfyUI whose models other studios may see.
+    pub shared_folders: BTreeSet<String>,
 }
+
+/// What many have anyway. Never LoRAs or embeddings, which name people and projects.
+const SHARED_FOLDERS: [&str; 11] = [
+    "animatediff_models",
+    "checkpoints",
+    "clip",
+    "clip_vision",
+    "diffusion_models",
+    "latent_upscale_models",
+    "text_encoders",
+    "unet",
+    "upscale_models",
+    "vae",
+    "vae_approx",
+];
 
 impl Default for Config {
     fn default() -> Self {
-        Self { time_limit: Duration::from_hours(12) }
+        Self {
+            time_limit: Duration::from_hours(12),
+            shared_folders: SHARED_FOLDERS.iter().map(ToString::to_string).collect(),
+        }
     }
 }
 
@@ -162,7 +183,25 @@ pub enum SpawnError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Id {
     Job(JobId),
-    Task(TaskId),
+    Task { job: JobId, task: TaskId },
+}
+
+impl Id {
+    /// The job itself, or the one that the task is of.
+    pub fn job(self) -> JobId {
+        match self {
+            Self::Job(job) | Self::Task { job, .. } => job,
+        }
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Job(job) => job.fmt(f),
+            Self::Task { task, .. } => task.fmt(f),
+        }
+    }
 }
 
 /// Why a prefix is no id.

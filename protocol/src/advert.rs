@@ -60,8 +60,10 @@ pub struct Advert {
     /// Changes when it is worth asking for the [`Inventory`] again. Only its sender can compute it: a keyed hash of all that
     /// it shows to anybody, so that nobody can test guesses about what is shown to others.
     pub inventory_root: ContentHash,
-    /// Addresses from the configuration that reach this node from outside, as multiaddr text.
+    /// Where this node is to be found, as multiaddr text: first what its configuration names as reachable from outside.
     pub external: Vec<String>,
+    /// Where its porch is, likewise: whoever it does not know yet shows a record there.
+    pub porch: Vec<String>,
     /// ComfyUI's version, empty when there is none.
     pub comfyui: String,
 }
@@ -87,10 +89,13 @@ impl Advert {
             }
             if self.external.len() > 1 {
                 self.external.pop();
+            } else if self.porch.len() > 1 {
+                self.porch.pop();
             } else if self.gpus.len() > 1 {
                 self.gpus.pop();
             } else {
                 self.external.clear();
+                self.porch.clear();
                 if let Some(gpu) = self.gpus.first_mut() {
                     gpu.name.truncate(64.min(gpu.name.floor_char_boundary(64)));
                 }

@@ -9,9 +9,9 @@ use std::fmt;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::codec::{self, Decode, DecodeError, Encode};
-use crate::ids::{NodeId, PoolId, random_bytes};
+use crate::ids::{NodeId, PoolId, StudioId, random_bytes};
 use crate::keys::{Domain, ForgedSignature, KemPublic, PublicKey, SecretKey, Signature};
-use crate::roster::{SignedRecord, SignedSettings, is_name};
+use crate::roster::{Consent, SignedRecord, SignedSettings, is_name};
 use crate::text_code::{self, BadText};
 
 mod address;
@@ -51,6 +51,8 @@ pub struct Invite {
     pub pool: PoolId,
     /// The only node that can redeem it.
     pub inviter: NodeId,
+    /// The inviter's studio, which the joiner consents to unless it founds its own.
+    pub studio: StudioId,
     secret: InviteSecret,
     /// Where the inviter's porch listens, as multiaddr text, best first.
     addresses: Vec<String>,
@@ -75,6 +77,7 @@ impl Invite {
     pub fn new<A: AsRef<str>>(
         pool: PoolId,
         inviter: NodeId,
+        studio: StudioId,
         secret: InviteSecret,
         addresses: impl IntoIterator<Item = A>,
     ) -> Self {
@@ -84,7 +87,7 @@ impl Invite {
             .filter(|address| address::is_address(address))
             .take(ADDRESS_LIMIT)
             .collect();
-        Self { pool, inviter, secret, addresses }
+        Self { pool, inviter, studio, secret, addresses }
     }
 
     pub fn addresses(&self) -> &[String] {
@@ -100,14 +103,21 @@ impl Invite {
         SecretKey::from_seed(&Zeroizing::new(blake3::derive_key("scenemesh v1 invite key", &material)))
     }
 
-    /// pool (16) ‖ inviter (32) ‖ secret (16) ‖ number of addresses (1) ‖ addresses.
+    /// pool (16) ‖ inviter (32) ‖ studio (16) ‖ secret (16) ‖ number of addresses (1) ‖ addresses.
     fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let addresses: Vec<u8> =
             self.addresses.iter().flat_map(|address| address::to_compact(address)).collect();
         let count = u8::try_from(self.addresses.len()).expect("an invite has at most three addresses");
         Zeroizing::new(
-            [&self.pool.as_bytes()[..], self.inviter.as_bytes(), &self.secret.0, &[count], &addresses]
-                .concat(),
+            [
+                &self.pool.as_bytes()[..],
+                self.inviter.as_bytes(),
+                self.studio.as_bytes(),
+                &self.secret.0,
+                &[count],
+                &addresses,
+            ]
+            .concat(),
         )
     }
 
@@ -132,6 +142,7 @@ impl Invite {
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (pool, bytes) = bytes.split_first_chunk()?;
         let (inviter, bytes) = bytes.split_first_chunk()?;
+        let (studio, bytes) = bytes.split_first_chunk()?;
         let (secret, bytes) = bytes.split_first_chunk()?;
         let (&count, mut bytes) = bytes.split_first()?;
         if usize::from(count) > ADDRESS_LIMIT {
@@ -146,6 +157,7 @@ impl Invite {
         bytes.is_empty().then(|| Self {
             pool: PoolId::from_bytes(*pool),
             inviter: NodeId::from_bytes(*inviter),
+            studio: StudioId::from_bytes(*studio),
             secret: InviteSecret::from_bytes(*secret),
             addresses,
         })
@@ -185,6 +197,8 @@ pub struct Joining {
     pub nonce: [u8; 16],
     /// For an invite that founds a studio: the key that becomes its first admin.
     pub admin: Option<PublicKey>,
+    /// Otherwise: the node's word that it chose the inviter's studio, for its member record.
+    pub consent: Option<Signature>,
 }
 
 const JOINING_LIMIT: usize = 1024;
@@ -244,6 +258,9 @@ impl JoinRequest {
             name: name.to_owned(),
             nonce: random_bytes(),
             admin,
+            consent: admin
+                .is_none()
+                .then(|| Consent { pool: invite.pool, studio: invite.studio, kem }.sign(node)),
         };
         Self::sign(&joining, &key, node)
     }
@@ -297,6 +314,8 @@ pub enum JoinReply {
         settings: Vec<SignedSettings>,
         /// At least the joiner's own record and the inviter's; what is missing comes with the first roster sync.
         records: Vec<SignedRecord>,
+        /// Where the inviter's main swarm listens, as multiaddr text, best first: the code names its porch only.
+        addresses: Vec<String>,
     },
     /// The invite stands, and somebody has to act first: ask again later with the same request.
     Pending {

@@ -1,6 +1,7 @@
 //! What SceneMesh nodes can say to each other: types, proofs, bytes. No I/O, no clock, no async.
 
 pub mod advert;
+pub mod api;
 pub mod codec;
 pub mod envelope;
 pub mod ids;

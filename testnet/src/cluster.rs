@@ -13,6 +13,9 @@ use crate::eventually::eventually;
 use crate::program::Programs;
 use crate::proxy::Proxy;
 
+/// The checkpoint that simulated ComfyUIs hold unless told otherwise.
+pub const CHECKPOINT: &str = "base.safetensors";
+
 /// The ComfyUI beside a node.
 #[derive(Clone, Debug)]
 pub enum Comfy {
@@ -164,7 +167,10 @@ impl Cluster {
         let wire = if wired { Some(Proxy::start(unset).await?) } else { None };
         let mut config = String::from("[network]\nmdns = false\n");
         if let Some(wire) = &wire {
-            config += &format!("external = [\"/ip4/127.0.0.1/tcp/{}\"]\nannounce_listen = false\n", wire.address().port());
+            config += &format!(
+                "external = [\"/ip4/127.0.0.1/tcp/{}\"]\nannounce_listen = false\n",
+                wire.address().port()
+            );
         }
         if let Some(url) = url {
             config += &format!("\n[[comfyui]]\nurl = \"{url}\"\n");
@@ -172,7 +178,8 @@ impl Cluster {
         config += more;
         std::fs::write(dir.join("scenemesh.toml"), config)?;
         let any = "/ip4/127.0.0.1/tcp/0".to_owned();
-        let node = Node { name: name.to_owned(), dir, daemon: None, comfy, listen: any.clone(), porch: any, wire };
+        let node =
+            Node { name: name.to_owned(), dir, daemon: None, comfy, listen: any.clone(), porch: any, wire };
         self.nodes.insert(name.to_owned(), node);
         self.start(name).await
     }
@@ -181,10 +188,15 @@ impl Cluster {
         let ready = dir.join("comfyui.url");
         drop(std::fs::remove_file(&ready));
         let mut all = vec!["--listen".to_owned(), listen.to_owned()];
-        for (flag, path) in [("--data", "comfyui"), ("--log", "comfyui.jsonl"), ("--ready-file", "comfyui.url")] {
+        for (flag, path) in
+            [("--data", "comfyui"), ("--log", "comfyui.jsonl"), ("--ready-file", "comfyui.url")]
+        {
             all.extend([flag.to_owned(), dir.join(path).display().to_string()]);
         }
         all.extend(arguments.iter().cloned());
+        if !arguments.iter().any(|argument| argument == "--model") {
+            all.extend(["--model".to_owned(), format!("checkpoints/{CHECKPOINT}")]);
+        }
         let child = self.programs.start("comfyui", &all, &dir.join("comfyui.log"))?;
         let url = eventually("the simulated ComfyUI listens", || async {
             Ok(std::fs::read_to_string(&ready).ok().filter(|url| url.ends_with('\n')).ok_or("no URL yet"))
@@ -233,7 +245,7 @@ impl Cluster {
     fn hold_addresses(&mut self, name: &str, status: &Value) -> Result<()> {
         let node = self.node_mut(name);
         let first = |key: &str| status[key][0].as_str().map(str::to_owned);
-        if let Some(listen) = first("listen") {
+        if let Some(listen) = first("listening") {
             if let Some(wire) = &node.wire {
                 wire.aim(socket_address(&listen)?);
             }
@@ -289,7 +301,8 @@ impl Cluster {
     /// # Errors
     /// When `init` fails.
     pub async fn found(&mut self, founder: &str, pool: &str, studio: &str) -> Result<()> {
-        self.ok(founder, &["init", "--pool", pool, "--studio", studio, "--name", founder, "--no-passphrase"]).await?;
+        self.ok(founder, &["init", "--pool", pool, "--studio", studio, "--name", founder, "--no-passphrase"])
+            .await?;
         self.learn_addresses(founder).await
     }
 
@@ -317,7 +330,11 @@ impl Cluster {
     pub async fn learn_addresses(&mut self, name: &str) -> Result<()> {
         let status = eventually(&format!("{name} listens"), || async {
             let status = self.ok(name, &["status"]).await?;
-            Ok(if status["listen"][0].is_string() && status["porch"][0].is_string() { Ok(status) } else { Err(status) })
+            Ok(if status["listening"][0].is_string() && status["porch"][0].is_string() {
+                Ok(status)
+            } else {
+                Err(status)
+            })
         })
         .await?;
         self.hold_addresses(name, &status)
@@ -343,7 +360,9 @@ impl Cluster {
             eventually(&format!("{node} sees {wanted:?} up"), || async {
                 let peers = self.ok(node, &["peers"]).await?;
                 let up = |name: &str| {
-                    peers["peers"].as_array().is_some_and(|list| list.iter().any(|p| p["name"] == name && p["state"] == "up"))
+                    peers["peers"]
+                        .as_array()
+                        .is_some_and(|list| list.iter().any(|p| p["name"] == name && p["link"] == "up"))
                 };
                 Ok(if wanted.iter().all(|name| up(name)) { Ok(()) } else { Err(peers) })
             })
@@ -356,7 +375,13 @@ impl Cluster {
     ///
     /// # Errors
     /// When it does not.
-    pub async fn job_until(&self, node: &str, job: &str, what: &str, good: impl Fn(&Value) -> bool) -> Result<Value> {
+    pub async fn job_until(
+        &self,
+        node: &str,
+        job: &str,
+        what: &str,
+        good: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
         eventually(what, || async {
             let shown = self.ok(node, &["show", job]).await?;
             Ok(if good(&shown) { Ok(shown) } else { Err((shown, self.last_words())) })
@@ -378,7 +403,8 @@ impl Cluster {
     /// # Errors
     /// When there is none.
     pub async fn kill_comfy(&mut self, name: &str) -> Result<()> {
-        let comfy = self.node_mut(name).comfy.as_mut().with_context(|| format!("{name} has no ComfyUI of ours"))?;
+        let comfy =
+            self.node_mut(name).comfy.as_mut().with_context(|| format!("{name} has no ComfyUI of ours"))?;
         comfy.child.kill().await.with_context(|| format!("killing the ComfyUI of {name}"))
     }
 

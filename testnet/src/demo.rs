@@ -40,15 +40,27 @@ struct Machine {
     name: &'static str,
     studio: &'static str,
     gpu: &'static str,
-    vram_gb: &'static str,
+    vram_mib: &'static str,
     step_ms: &'static str,
 }
 
 /// Unequal on purpose: a pool is never of one kind.
 const MACHINES: [Machine; 3] = [
-    Machine { name: "amber-01", studio: "amber", gpu: "NVIDIA GeForce RTX 4090", vram_gb: "24", step_ms: "110" },
-    Machine { name: "amber-02", studio: "amber", gpu: "NVIDIA RTX A6000", vram_gb: "48", step_ms: "170" },
-    Machine { name: "birch-01", studio: "birch", gpu: "NVIDIA GeForce RTX 3090", vram_gb: "24", step_ms: "190" },
+    Machine {
+        name: "amber-01",
+        studio: "amber",
+        gpu: "NVIDIA GeForce RTX 4090",
+        vram_mib: "24576",
+        step_ms: "110",
+    },
+    Machine { name: "amber-02", studio: "amber", gpu: "NVIDIA RTX A6000", vram_mib: "49152", step_ms: "170" },
+    Machine {
+        name: "birch-01",
+        studio: "birch",
+        gpu: "NVIDIA GeForce RTX 3090",
+        vram_mib: "24576",
+        step_ms: "190",
+    },
 ];
 
 /// Runs the demo.
@@ -57,7 +69,10 @@ const MACHINES: [Machine; 3] = [
 /// When any part of the story does not come true.
 pub async fn run(options: Options) -> Result<()> {
     let began = Instant::now();
-    let home = tempfile::Builder::new().prefix("scenemesh-demo-").tempdir().context("making a directory for the mesh")?;
+    let home = tempfile::Builder::new()
+        .prefix("scenemesh-demo-")
+        .tempdir()
+        .context("making a directory for the mesh")?;
     let mut mesh = Cluster::new(Programs::this_binary()?, home.path());
     let mut story = Story::default();
 
@@ -73,12 +88,16 @@ pub async fn run(options: Options) -> Result<()> {
     mesh.admit("amber-01", "amber-02", None).await?;
     mesh.admit("amber-01", "birch-01", Some("birch")).await?;
     mesh.all_up().await?;
-    story.tell("amber-02 joined studio amber, birch-01 founded studio birch, by one-use invites; all see each other".into());
+    story.tell(
+        "amber-02 joined studio amber, birch-01 founded studio birch, by one-use invites; all see each other"
+            .into(),
+    );
 
     let graph = workflows::keyframe(&options.checkpoint, 20_260, STEPS, 512);
     let graph = graph_file(home.path(), "keyframe.json", &graph)?;
     let count = TASKS.to_string();
-    let job = mesh.ok("amber-01", &["submit", &graph, "--count", &count, "--reach", "pool", "--detach"]).await?;
+    let job =
+        mesh.ok("amber-01", &["submit", &graph, "--count", &count, "--reach", "pool", "--detach"]).await?;
     let id = job["job"].as_str().context("a submitted job has an id")?.to_owned();
     story.tell(format!("amber-01 submitted job {}: {TASKS} keyframes, reach pool", &id[..8]));
 
@@ -95,8 +114,15 @@ pub async fn run(options: Options) -> Result<()> {
     let attempts: u64 = tasks(&done).filter_map(|task| task["attempts"].as_u64()).sum();
     story.tell(format!("{attempts} attempts in all, every result accepted once"));
     check_pictures(&pictures)?;
-    story.tell(format!("{} different pictures decoded, written to {}", pictures.len(), options.out.display()));
-    story.tell(format!("that took {:.1} s from the first process to the last picture", began.elapsed().as_secs_f64()));
+    story.tell(format!(
+        "{} different pictures decoded, written to {}",
+        pictures.len(),
+        options.out.display()
+    ));
+    story.tell(format!(
+        "that took {:.1} s from the first process to the last picture",
+        began.elapsed().as_secs_f64()
+    ));
 
     story.print();
     for picture in &pictures {
@@ -134,12 +160,12 @@ async fn start_machines(mesh: &mut Cluster, options: &Options) -> Result<()> {
             None => Comfy::simulated(&[
                 "--gpu",
                 machine.gpu,
-                "--vram-gb",
-                machine.vram_gb,
+                "--vram-mib",
+                machine.vram_mib,
                 "--step-ms",
                 machine.step_ms,
-                "--checkpoint",
-                &options.checkpoint,
+                "--model",
+                &format!("checkpoints/{}", options.checkpoint),
             ]),
         };
         let beside = match &comfy {

@@ -12,5 +12,6 @@ pub mod eventually;
 pub mod program;
 pub mod proxy;
 pub mod scenarios;
+pub mod simulated;
 pub mod talk;
 pub mod workflows;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use scenemesh_testnet::{bench, comfyui, demo};
+use scenemesh_testnet::{bench, demo, simulated};
 
 #[derive(Debug, Parser)]
 #[command(name = "testnet", version, about = "Real SceneMesh nodes on one machine")]
@@ -19,7 +19,7 @@ enum Command {
     /// Set up two studios, render four keyframes, kill a renderer half-way, and finish all the same
     Demo(demo::Options),
     /// Run the simulated ComfyUI alone
-    Comfyui(comfyui::Options),
+    Comfyui(simulated::Arguments),
     /// Measure, in one run, against a baseline
     Bench(bench::Options),
     /// Be the daemon (what `scenemeshd` is)
@@ -45,12 +45,17 @@ impl Passed {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Scenemeshd(passed) => return scenemeshd::args::main(passed.with_name("scenemeshd")),
-        Command::Scenemesh(passed) => return scenemesh::main_from(passed.with_name("scenemesh")),
+        Command::Scenemesh(passed) => return cli(passed),
         Command::Demo(options) => run(demo::run(options)),
-        Command::Comfyui(options) => run(comfyui::run(options)),
+        Command::Comfyui(options) => run(simulated::run(options)),
         Command::Bench(options) => run(bench::run(options)),
     };
     outcome.map_or_else(|error| scenemesh_testnet::talk::failed(&error), |()| ExitCode::SUCCESS)
+}
+
+fn cli(passed: Passed) -> ExitCode {
+    let environment = scenemesh::Environment::of_this_process();
+    ExitCode::from(scenemesh::run(passed.with_name("scenemesh"), &environment))
 }
 
 fn run(work: impl Future<Output = Result<()>>) -> Result<()> {

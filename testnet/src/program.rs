@@ -49,7 +49,11 @@ impl Programs {
         I: IntoIterator<Item = S>,
         S: AsRef<OsStr>,
     {
-        let out = File::options().create(true).append(true).open(log).with_context(|| format!("opening {}", log.display()))?;
+        let out = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("opening {}", log.display()))?;
         let err = out.try_clone()?;
         self.command(program)
             .args(args)

@@ -4,8 +4,8 @@ pub mod first_render;
 pub mod link_cut;
 pub mod membership;
 pub mod refusal;
-pub mod requester_killed;
 pub mod renderer_killed;
+pub mod requester_killed;
 pub mod two_requesters;
 
 use std::collections::BTreeMap;
@@ -22,7 +22,8 @@ use crate::cluster::{Cluster, Node};
 /// When the file cannot be written.
 pub fn graph_file(dir: &Path, name: &str, graph: &Value) -> Result<String> {
     let path = dir.join(name);
-    std::fs::write(&path, serde_json::to_vec_pretty(graph)?).with_context(|| format!("writing {}", path.display()))?;
+    std::fs::write(&path, serde_json::to_vec_pretty(graph)?)
+        .with_context(|| format!("writing {}", path.display()))?;
     Ok(path.display().to_string())
 }
 

@@ -16,6 +16,6 @@ pub fn say(line: &str) {
 
 /// The end of a run that failed.
 pub fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("testnet: {error:?}");
+    eprintln!("testnet: {error:#}");
     ExitCode::FAILURE
 }

@@ -83,6 +83,17 @@ impl Known {
     }
 }
 
+/// Version of the ComfyUI at `url`.
+pub(super) async fn look(url: &str) -> Result<String, String> {
+    let client = Client::new(url).map_err(|error| error.to_string())?;
+    let stats = client.system_stats().await.map_err(|error| error.to_string())?;
+    if stats.get("system").is_none() {
+        return Err(format!("{} answers, but not as ComfyUI does", client.base()));
+    }
+    let version = stats.pointer("/system/comfyui_version").and_then(Value::as_str).unwrap_or("unknown");
+    Ok(version.chars().take(40).collect())
+}
+
 impl Comfyui {
     pub(super) fn new(endpoint: EndpointConfig, owner: &str, store: Blobs) -> Result<Self, BadEndpoint> {
         let client = Client::new(&endpoint.url)?;
@@ -254,7 +265,7 @@ fn report_left(names: &Names, left: &[String]) {
 }
 
 fn devices(stats: &Value) -> Vec<DeviceReading> {
-    let text = |device: &Value, key: &str| {
+    let text = |device: &Value, key: &str| -> String {
         device.get(key).and_then(Value::as_str).unwrap_or_default().chars().take(120).collect()
     };
     let mib = |device: &Value, key: &str| {
@@ -263,10 +274,19 @@ fn devices(stats: &Value) -> Vec<DeviceReading> {
     let listed = stats.get("devices").and_then(Value::as_array).into_iter().flatten();
     listed
         .map(|device| DeviceReading {
-            name: text(device, "name"),
+            name: plain_device_name(&text(device, "name")),
             kind: text(device, "type"),
             vram_mib: mib(device, "vram_total"),
             vram_free_mib: mib(device, "vram_free"),
         })
         .collect()
+}
+
+/// ComfyUI says `cuda:0 NVIDIA GeForce RTX 4090 : cudaMallocAsync`: people call it by the middle.
+fn plain_device_name(name: &str) -> String {
+    let without_place = match name.split_once(' ') {
+        Some((place, rest)) if place.contains(':') => rest,
+        _ => name,
+    };
+    without_place.split(" : ").next().unwrap_or(without_place).trim().to_owned()
 }

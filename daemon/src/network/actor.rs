@@ -27,7 +27,7 @@ use super::peers::{Channel, Peer};
 use super::redial::{Redial, Source};
 use super::{
     Command, Config, Identity, Listening, NetworkError, PeerTable, PeerView, Publication, RequestError,
-    RosterEvent, RosterView, StartError, TaskEvent, addresses, declined, porch, swarm, transfer,
+    RosterEvent, RosterView, StartError, TaskEvent, addresses, declined, porch, reachable, swarm, transfer,
 };
 use crate::clock::wall_ms;
 use crate::supervisor::Tasks;
@@ -55,6 +55,7 @@ const AGENT: &str = concat!("scenemeshd ", env!("CARGO_PKG_VERSION"));
 pub(super) struct Setup {
     listen: Vec<Multiaddr>,
     porch: Vec<Multiaddr>,
+    external: Vec<Multiaddr>,
     fixed: Vec<(NodeId, Multiaddr)>,
     porch_rate: Rate,
     config: Config,
@@ -64,13 +65,13 @@ pub(super) struct Setup {
 impl Setup {
     pub(super) fn check(config: Config, identity: &Identity) -> Result<Self, NetworkError> {
         let keypair = swarm::keypair(&identity.key).map_err(NetworkError::BadKey)?;
-        parse_all("external", &config.external)?;
         let fixed =
             parse_all("peers", &config.peers)?.into_iter().zip(&config.peers).map(|(address, given)| {
                 let (address, node) = swarm::split_node(&address);
                 Ok((node.ok_or_else(|| NetworkError::NoNode { given: given.clone() })?, address))
             });
         Ok(Self {
+            external: parse_all("external", &config.external)?,
             listen: parse_all("listen", &config.listen)?,
             porch: parse_all("porch", &config.porch)?,
             fixed: fixed.collect::<Result<_, _>>()?,
@@ -181,7 +182,7 @@ impl Actor {
                 }
             }
         }
-        let own = OwnAdvert::new(me, boot, setup.config.external.clone(), random_bytes());
+        let own = OwnAdvert::new(me, boot, random_bytes());
         Self {
             setup,
             me,
@@ -310,7 +311,7 @@ impl Actor {
             None => {}
         }
         let control = protocol(messages::control_protocol(&pool));
-        let behaviour = Main::new(&self.setup.keypair, AGENT, control, self.setup.config.mdns);
+        let behaviour = Main::new(&self.setup.keypair, AGENT, control, &self.setup.config);
         let mut swarm =
             swarm::build(&self.setup.keypair, behaviour, IDLE, &self.tasks).map_err(StartError::Transport)?;
         listen(&mut swarm, &self.setup.listen)?;
@@ -470,15 +471,17 @@ impl Actor {
     }
 
     fn tell_listening(&mut self) {
-        let texts = |addresses: Vec<&Multiaddr>| addresses.into_iter().map(ToString::to_string).collect();
+        let texts = |addresses: &[Multiaddr]| addresses.iter().map(ToString::to_string).collect();
+        let main: Vec<_> = self.main.iter().flat_map(|main| main.swarm.listeners().cloned()).collect();
+        let porch: Vec<_> = self.porch.iter().flat_map(|porch| porch.swarm.listeners().cloned()).collect();
+        let (external, announce) = (&self.setup.external, self.setup.config.announce_listen);
         let listening = Listening {
-            main: self.main.as_ref().map(|main| texts(main.swarm.listeners().collect())).unwrap_or_default(),
-            porch: self
-                .porch
-                .as_ref()
-                .map(|porch| texts(porch.swarm.listeners().collect()))
-                .unwrap_or_default(),
+            told_main: texts(&reachable::main(external, &main, announce)),
+            told_porch: texts(&reachable::porch(external, &porch, announce)),
+            main: texts(&main),
+            porch: texts(&porch),
         };
+        self.own.set_addresses(&listening.told_main, &listening.told_porch);
         self.outlets.listening.send_replace(listening);
     }
 
@@ -502,7 +505,7 @@ impl Actor {
         self.roster.as_ref()?.members.get(&self.me).copied()
     }
 
-    fn note_good_addresses(&mut self, now: Instant) {
+    fn note_addresses(&mut self, now: Instant) {
         if self.setup.config.dir.is_some() && self.addresses_at.is_none() {
             self.addresses_at = Some(now + ADDRESSES_PAUSE);
         }
@@ -519,7 +522,7 @@ impl Actor {
 
     fn saving(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
         let dir = self.setup.config.dir.clone()?;
-        let good = self.redial.good();
+        let good = self.redial.known();
         let tasks = self.tasks.clone();
         Some(async move {
             match tasks.blocking(move || addresses::save(&dir, &good)).await {

@@ -17,6 +17,8 @@ use tokio::time::Instant;
 
 use super::Publication;
 
+/// Most addresses in an advert.
+const ADDRESSES: usize = 4;
 /// Seconds an advert of ours says something: three heartbeats.
 const TTL_S: u16 = 90;
 /// Longest a stranger's advert is believed, whatever it says.
@@ -31,6 +33,10 @@ pub(super) const SPACING: Duration = Duration::from_secs(1);
 pub(super) const BATCH: usize = 40;
 /// Most nodes named in one sync.
 const SYNCED: usize = 1000;
+
+fn first(addresses: &[String]) -> Vec<String> {
+    addresses.iter().take(ADDRESSES).cloned().collect()
+}
 
 /// A node's newest advert.
 #[derive(Debug)]
@@ -188,7 +194,8 @@ fn is_news(held: &Held, advert: &Advert, heard: Heard) -> bool {
 pub(super) struct OwnAdvert {
     me: NodeId,
     boot: BootId,
-    external: Vec<String>,
+    /// Of the main swarm and of the porch: multiaddr text, best first.
+    addresses: (Vec<String>, Vec<String>),
     /// Hides from other studios what the full inventory consists of, while its change still shows.
     salt: [u8; 32],
     publication: Option<Arc<Publication>>,
@@ -199,11 +206,11 @@ pub(super) struct OwnAdvert {
 }
 
 impl OwnAdvert {
-    pub(super) fn new(me: NodeId, boot: BootId, external: Vec<String>, salt: [u8; 32]) -> Self {
+    pub(super) fn new(me: NodeId, boot: BootId, salt: [u8; 32]) -> Self {
         Self {
             me,
             boot,
-            external,
+            addresses: Default::default(),
             salt,
             publication: None,
             seq: 0,
@@ -217,6 +224,15 @@ impl OwnAdvert {
     pub(super) fn set(&mut self, publication: Arc<Publication>) {
         if self.publication.as_ref() != Some(&publication) {
             self.publication = Some(publication);
+            self.changed = true;
+        }
+    }
+
+    /// Notes where this node is to be found: members that never met learn it from each other's adverts.
+    pub(super) fn set_addresses(&mut self, main: &[String], porch: &[String]) {
+        let told = (first(main), first(porch));
+        if self.addresses != told {
+            self.addresses = told;
             self.changed = true;
         }
     }
@@ -267,7 +283,8 @@ impl OwnAdvert {
             gpus: publication.gpus.clone(),
             warm: publication.warm.clone(),
             inventory_root: self.inventory_root(&publication),
-            external: self.external.clone(),
+            external: self.addresses.0.clone(),
+            porch: self.addresses.1.clone(),
             comfyui: publication.comfyui.clone(),
         };
         advert.shrink_to_limit();

@@ -20,6 +20,7 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol, identify, mdns, ping};
 use scenemesh_protocol::messages::PORCH_PROTOCOL;
 use tokio::time::Instant;
 
+use super::Config;
 use super::bucket::{Gate, Rate};
 use super::exchange::{self, Control, Porch};
 
@@ -48,7 +49,7 @@ pub(super) struct Main {
 }
 
 impl Main {
-    pub(super) fn new(keypair: &Keypair, agent: &str, control: StreamProtocol, with_mdns: bool) -> Self {
+    pub(super) fn new(keypair: &Keypair, agent: &str, control: StreamProtocol, config: &Config) -> Self {
         let limits = ConnectionLimits::default()
             .with_max_pending_incoming(Some(64))
             .with_max_pending_outgoing(Some(64))
@@ -57,6 +58,7 @@ impl Main {
         let identify = identify::Config::new(IDENTIFY_PROTOCOL.into(), keypair.public())
             .with_agent_version(agent.into())
             .with_push_listen_addr_updates(true)
+            .with_hide_listen_addrs(!config.announce_listen)
             .with_cache_size(0);
         Self {
             allowed: allow_block_list::Behaviour::default(),
@@ -65,7 +67,7 @@ impl Main {
             ping: ping::Behaviour::new(
                 ping::Config::new().with_interval(PING_EVERY).with_timeout(PING_EVERY),
             ),
-            mdns: Toggle::from(with_mdns.then(|| neighbours(keypair)).flatten()),
+            mdns: Toggle::from(config.mdns.then(|| neighbours(keypair)).flatten()),
             control: exchange::control(control),
             streams: libp2p_stream::Behaviour::new(),
         }

@@ -209,16 +209,18 @@ impl Redial {
         best(&self.routes.get(node)?.known).into_iter().next()
     }
 
-    /// Everything that worked, for the next life.
-    pub(super) fn good(&self) -> BTreeMap<NodeId, Vec<(Multiaddr, u64)>> {
+    /// Every address that is known, for the next life; 0 for those that nobody has tried: a peer that always dialled
+    /// us must be found again too.
+    pub(super) fn known(&self) -> BTreeMap<NodeId, Vec<(Multiaddr, u64)>> {
         let routes = self.routes.iter().map(|(node, route)| (node, &route.known));
         routes
             .chain(&self.known)
             .map(|(node, known)| {
-                let good = known.iter().filter_map(|known| Some((known.address.clone(), known.good_ms?)));
-                (*node, good.collect::<Vec<_>>())
+                let lasting = known.iter().filter(|known| known.source != Source::Fixed);
+                let known = lasting.map(|known| (known.address.clone(), known.good_ms.unwrap_or(0)));
+                (*node, known.collect::<Vec<_>>())
             })
-            .filter(|(_, good)| !good.is_empty())
+            .filter(|(_, known)| !known.is_empty())
             .collect()
     }
 

@@ -100,7 +100,7 @@ impl Actor {
     ) -> Self {
         let id = me.id();
         let (reports, reported) = mpsc::channel(REPORTS);
-        let picture = Picture::new(id);
+        let picture = Picture::new(id, config.shared_folders.clone());
         let shelf = Shelf::new(ports.store.blobs.clone());
         Self {
             config,

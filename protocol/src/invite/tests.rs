@@ -6,6 +6,7 @@ fn invite() -> Invite {
     Invite::new(
         PoolId::from_bytes([2; 16]),
         inviter,
+        StudioId::from_bytes([12; 16]),
         InviteSecret::from_bytes([3; 16]),
         ["/ip4/192.168.1.20/tcp/7873", "/dns/ws-01.example/tcp/7873"],
     )
@@ -31,6 +32,7 @@ impl Joiner {
             name: "ws-02".into(),
             nonce: [6; 16],
             admin: None,
+            consent: None,
         }
     }
 
@@ -48,8 +50,8 @@ fn an_invite_is_its_code() {
     let code = invite().to_code();
     assert_eq!(
         code.as_str(),
-        "smesh1aibaeaqcaibaeaqcaibaeaqcakfiry65oqe7dfp5klns2pf2lvzmuzyjx4ozieq36n2iqanub5\
-         xvyaydambqgaydambqgaydambqgaycahakqaiud3aqgdlxomwtamjomv4gc3lqnrsr5qncwngx6"
+        "smesh1aibaeaqcaibaeaqcaibaeaqcakfiry65oqe7dfp5klns2pf2lvzmuzyjx4ozieq36n2iqanub5xvyd\
+         ambqgaydambqgaydambqgaydadambqgaydambqgaydambqgaydaia4bkabcqpmcayno5zs2mbrfzsxqylnobwgkhwb2esd7cq"
     );
     assert_eq!(Invite::from_code(&code), Ok(invite()));
     assert_eq!(Invite::from_code(&format!(" {}\n", code.to_uppercase())), Ok(invite()));
@@ -72,7 +74,13 @@ fn an_invite_keeps_three_usable_addresses() {
     let long = format!("/dns/{}/tcp/1", "x".repeat(200));
     let addresses =
         ["nonsense", &long, "/ip4/10.0.0.1/tcp/1", "/a/b", "/ip6/::1/tcp/2", "/ip4/10.0.0.2/tcp/1"];
-    let invite = Invite::new(invite().pool, invite().inviter, InviteSecret::from_bytes([3; 16]), addresses);
+    let invite = Invite::new(
+        invite().pool,
+        invite().inviter,
+        invite().studio,
+        InviteSecret::from_bytes([3; 16]),
+        addresses,
+    );
     assert_eq!(invite.addresses(), ["/ip4/10.0.0.1/tcp/1", "/a/b", "/ip6/::1/tcp/2"]);
     assert_eq!(Invite::from_code(&invite.to_code()), Ok(invite));
 }
@@ -92,7 +100,7 @@ fn the_words_are_fit_to_be_spoken() {
 
 #[test]
 fn check_words_belong_to_one_code() {
-    assert_eq!(invite().check_words().to_string(), "ginger unicorn diamond vanilla");
+    assert_eq!(invite().check_words().to_string(), "radar tractor glacier bottle");
     let mut other = invite();
     other.addresses.pop();
     assert_ne!(other.check_words(), invite().check_words());
@@ -118,7 +126,8 @@ fn a_joiner_proves_the_code_and_its_own_key() {
     let joiner = Joiner::new();
     let request = JoinRequest::new(&invite(), &joiner.node, joiner.kem.public(), "ws-02", None);
     let joining = verify(&request).unwrap();
-    assert_eq!(Joining { nonce: [6; 16], ..joining }, joiner.joining());
+    assert!(joining.consent.is_some());
+    assert_eq!(Joining { nonce: [6; 16], consent: None, ..joining }, joiner.joining());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use super::*;
-use crate::keys::KemSecret;
+use crate::keys::{KemSecret, SecretKey};
+use crate::signed::Signed;
 
 struct World {
     amber: SecretKey,
@@ -24,11 +25,13 @@ fn with(chain: &SettingsChain, name: &str, admin: PublicKey) -> Settings {
 
 fn member(world: &World, studio: &str, version: u32, name: &str, node: &SecretKey) -> Member {
     let studio = world.chain.current().studios.iter().find(|s| s.name == studio).unwrap().id;
+    let kem = KemSecret::from_bytes(&[5; 32]).public();
     Member {
+        consent: Consent { pool: world.chain.pool(), studio, kem }.sign(node),
         pool: world.chain.pool(),
         studio,
         node: node.public(),
-        kem: KemSecret::from_bytes(&[5; 32]).public(),
+        kem,
         name: name.into(),
         roles: Roles::ALL,
         version,
@@ -122,10 +125,50 @@ fn only_a_studios_own_admin_admits_its_nodes() {
     assert_eq!(roster.add(&signed(&record, &world.amber)), Ok(Added::New));
     assert_eq!(roster.add(&signed(&record, &world.amber)), Ok(Added::Known));
     assert_eq!(roster.member(&node.public().node(), 0).unwrap().name, "ws-01");
-    // Another studio cannot take the node over.
-    let grab = member(&world, "birch", 9, "mine", &node);
-    assert_eq!(roster.add(&signed(&grab, &world.birch)), Ok(Added::Known));
+    // Another studio cannot take the node over: it did not choose it.
+    let grab = Member { consent: record.consent, ..member(&world, "birch", 9, "mine", &node) };
+    assert!(matches!(roster.add(&signed(&grab, &world.birch)), Err(RefusedRecord::NoConsent(_))));
     assert_eq!(roster.member(&node.public().node(), 0).unwrap().name, "ws-01");
+}
+
+#[test]
+fn a_studio_cannot_revoke_anothers_node_in_any_order() {
+    let world = two_studios();
+    let node = SecretKey::generate();
+    let record = signed(&member(&world, "amber", 1, "ws-01", &node), &world.amber);
+    let birch = world.chain.current().studios[1].id;
+    let gone = Revoked {
+        pool: world.chain.pool(),
+        studio: birch,
+        key: node.public(),
+        reason: "mine".into(),
+        issued_ms: 4,
+    };
+    let gone = SignedRecord::Revoked(Signed::new(&gone, &world.birch));
+    for order in [[&record, &gone], [&gone, &record]] {
+        let mut roster = Roster::new(world.chain.clone());
+        for record in order {
+            roster.add(record).unwrap();
+        }
+        assert!(roster.member(&node.public().node(), 0).is_some());
+        assert!(roster.revoked_keys().is_empty());
+    }
+}
+
+#[test]
+fn two_studios_that_a_node_chose_agree_on_one_in_any_order() {
+    let world = two_studios();
+    let node = SecretKey::generate();
+    let first = signed(&member(&world, "amber", 1, "ws-01", &node), &world.amber);
+    let moved = signed(&member(&world, "birch", 2, "ws-01", &node), &world.birch);
+    let digest = |order: [&SignedRecord; 2]| {
+        let mut roster = Roster::new(world.chain.clone());
+        for record in order {
+            roster.add(record).unwrap();
+        }
+        roster.digest()
+    };
+    assert_eq!(digest([&first, &moved]), digest([&moved, &first]));
 }
 
 #[test]

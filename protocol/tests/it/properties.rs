@@ -12,7 +12,7 @@ use scenemesh_protocol::codec::{self, DecodeError, Message};
 use scenemesh_protocol::envelope::{
     Desk, Envelope, GrantPayload, MAX_LIFETIME_MS, Opened, Recipient, Sealable, Standing, Terms,
 };
-use scenemesh_protocol::ids::{BootId, ContentHash, MsgId, NodeId, PoolId, TaskId};
+use scenemesh_protocol::ids::{BootId, ContentHash, MsgId, NodeId, PoolId, StudioId, TaskId};
 use scenemesh_protocol::invite::{Invite, InviteSecret, JoinRequest};
 use scenemesh_protocol::keys::KemSecret;
 use scenemesh_protocol::roster::SettingsChain;
@@ -230,13 +230,13 @@ prop_compose! {
         ids: ([u8; 16], [u8; 32], [u8; 16], [u8; 32]), numbers: (u64, u64, u16, u16, u16, u16),
         availability in select(vec![Availability::Available, Availability::NotNow]),
         hygiene in select(vec![Hygiene::Full, Hygiene::Partial]),
-        gpus in vec(gpu(), 0..3), warm in vec(model(), 0..3), external in vec(text(), 0..3), comfyui in text(),
+        gpus in vec(gpu(), 0..3), warm in vec(model(), 0..3), external in vec(text(), 0..3), porch in vec(text(), 0..3), comfyui in text(),
     ) -> Advert {
         Advert {
             pool: PoolId::from_bytes(ids.0), node: NodeId::from_bytes(ids.1), boot: BootId::from_bytes(ids.2),
             seq: numbers.0, created_ms: numbers.1, ttl_s: numbers.2, availability, hygiene,
             slots_total: numbers.3, slots_free: numbers.4, queue: numbers.5, gpus, warm,
-            inventory_root: ContentHash::from_bytes(ids.3), external, comfyui,
+            inventory_root: ContentHash::from_bytes(ids.3), external, porch, comfyui,
         }
     }
 }
@@ -332,7 +332,8 @@ proptest! {
     #[test]
     fn invites_come_back(ids: ([u8; 16], [u8; 32], [u8; 16]), addresses in vec("/[!-~]{0,60}", 0..5)) {
         let invite = Invite::new(
-            PoolId::from_bytes(ids.0), NodeId::from_bytes(ids.1), InviteSecret::from_bytes(ids.2), addresses,
+            PoolId::from_bytes(ids.0), NodeId::from_bytes(ids.1), StudioId::from_bytes(ids.2),
+            InviteSecret::from_bytes(ids.2), addresses,
         );
         prop_assert_eq!(Invite::from_code(&invite.to_code()), Ok(invite));
     }
@@ -340,7 +341,7 @@ proptest! {
     #[test]
     fn a_changed_code_is_no_invite(at: Index, with in "[a-z2-7]") {
         let invite = Invite::new(
-            PoolId::from_bytes([1; 16]), NodeId::from_bytes([2; 32]), InviteSecret::from_bytes([3; 16]),
+            PoolId::from_bytes([1; 16]), NodeId::from_bytes([2; 32]), StudioId::from_bytes([4; 16]), InviteSecret::from_bytes([3; 16]),
             ["/ip4/10.0.0.1/tcp/7873"],
         );
         let code = invite.to_code();

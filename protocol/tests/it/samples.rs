@@ -7,12 +7,12 @@ use scenemesh_protocol::ids::{
     BootId, ClaimId, ContentHash, JobId, MsgId, NodeId, PoolId, ReservationId, StudioId, TaskId,
 };
 use scenemesh_protocol::invite::{JoinNeeds, JoinRefusal, JoinReply, JoinRequest, Joining};
-use scenemesh_protocol::keys::{KemSecret, PublicKey, SecretKey};
+use scenemesh_protocol::keys::{KemPublic, KemSecret, PublicKey, SecretKey, Signature};
 use scenemesh_protocol::lease::*;
 use scenemesh_protocol::messages::*;
 use scenemesh_protocol::receipt::{FeedHead, Quote, UsageClaim};
 use scenemesh_protocol::roster::{
-    Member, PoolParams, Revoked, Roles, RosterDigest, Settings, SignedRecord, SignedSettings, Studio,
+    Consent, Member, PoolParams, Revoked, Roles, RosterDigest, Settings, SignedRecord, SignedSettings, Studio,
 };
 use scenemesh_protocol::sealed::{BlobKey, Manifest};
 use scenemesh_protocol::signed::Signed;
@@ -91,7 +91,12 @@ pub(crate) fn member() -> Member {
         version: 2,
         issued_ms: NOW,
         not_after_ms: Some(NOW + 1),
+        consent: consent(&key(3), KemSecret::from_bytes(&[4; 32]).public()),
     }
+}
+
+fn consent(node: &SecretKey, kem: KemPublic) -> Signature {
+    Consent { pool: POOL, studio: STUDIO, kem }.sign(node)
 }
 
 pub(crate) fn revoked() -> Revoked {
@@ -130,6 +135,7 @@ pub(crate) fn advert() -> Advert {
         warm: vec![model()],
         inventory_root: hash(0x21),
         external: vec!["/ip4/10.0.0.1/tcp/7872".into()],
+        porch: vec!["/ip4/10.0.0.1/tcp/7873".into()],
         comfyui: "0.3.60".into(),
     }
 }
@@ -264,6 +270,7 @@ pub(crate) fn joining(admin: Option<PublicKey>) -> Joining {
         name: "ws-02".into(),
         nonce: [0x2a; 16],
         admin,
+        consent: admin.is_none().then(|| consent(&key(7), KemSecret::from_bytes(&[8; 32]).public())),
     }
 }
 
@@ -460,7 +467,11 @@ fn porch(all: &mut Vec<Sample>) {
     add("PorchRequest::Standing", StandingGet { key: key(3).public() }.into());
 
     let mut add = |name, response: PorchResponse| all.push(Sample { name, frame: response.encode() });
-    let admitted = JoinReply::Admitted { settings: vec![signed_settings()], records: records() };
+    let admitted = JoinReply::Admitted {
+        settings: vec![signed_settings()],
+        records: records(),
+        addresses: vec!["/ip4/192.168.1.5/tcp/7872".into()],
+    };
     add("PorchResponse::Join, admitted", admitted.into());
     add(
         "PorchResponse::Join, locked",

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 
 use super::{finished, graph_file, nodes_of, outputs, png_pixels};
-use crate::cluster::{Cluster, Comfy};
+use crate::cluster::{CHECKPOINT, Cluster, Comfy};
 use crate::workflows;
 
 /// # Errors
@@ -17,7 +17,7 @@ pub async fn run(mesh: &mut Cluster, dir: &Path) -> Result<()> {
     mesh.admit("desk", "birch-01", Some("birch")).await?;
     mesh.all_up().await?;
 
-    let graph = graph_file(dir, "keyframe.json", &workflows::keyframe("base.safetensors", 7, 6, 128))?;
+    let graph = graph_file(dir, "keyframe.json", &workflows::keyframe(CHECKPOINT, 7, 6, 128))?;
     let out = dir.join("out").display().to_string();
     let job = mesh.ok("desk", &["submit", &graph, "--reach", "pool", "--count", "2", "--out", &out]).await?;
 

@@ -37,13 +37,18 @@ pub async fn run(mesh: &mut Cluster, dir: &Path) -> Result<()> {
     ensure!(result.len() == 1, "one picture: {job:#}");
     let came_back = std::fs::metadata(&result[0])?.len();
 
-    let cuts: u64 = ["desk", "ws-01"].iter().filter_map(|name| mesh.node(name).wire()).map(|wire| wire.cuts()).sum();
-    ensure!(cuts == 1, "the link was cut once, not {cuts} times");
+    let cuts: u64 =
+        ["desk", "ws-01"].iter().filter_map(|name| mesh.node(name).wire()).map(|wire| wire.cuts()).sum();
+    // Each wire breaks once, when it is the one that carries the link.
+    ensure!((1..=2).contains(&cuts), "the link was cut {cuts} times");
     // Four streams of one segment each may be lost in a cut; framing, encryption and control add a few per cent.
     let spent = relayed(mesh) - before;
     let needed = bytes + came_back;
-    let allowed = needed + needed / 20 + 5 * MIB;
-    ensure!(spent <= allowed, "{spent} bytes went over the wire for {needed} of payload, at most {allowed} expected");
+    let allowed = needed + needed / 20 + cuts * 5 * MIB;
+    ensure!(
+        spent <= allowed,
+        "{spent} bytes went over the wire for {needed} of payload, at most {allowed} expected"
+    );
     Ok(())
 }
 

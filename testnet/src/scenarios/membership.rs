@@ -30,10 +30,12 @@ pub async fn two_invites_at_once(mesh: &mut Cluster) -> Result<()> {
 
     // A pool of two lets nobody in without the other's word: each approves what it finds until nothing is left.
     eventually("both new studios are in", || async {
-        for approver in ["amber-01", "birch-01"] {
+        for (approver, studio) in [("amber-01", "amber"), ("birch-01", "birch")] {
             let pool = mesh.ok(approver, &["pool"]).await?;
             for proposal in pool["proposals"].as_array().into_iter().flatten() {
-                if let (Some(id), Some(true)) = (proposal["id"].as_str(), proposal["needs_me"].as_bool()) {
+                let signed =
+                    proposal["signed_by"].as_array().is_some_and(|by| by.iter().any(|name| name == studio));
+                if let (Some(id), false) = (proposal["id"].as_str(), signed) {
                     // It may have been overtaken by the other's approval meanwhile.
                     mesh.cli(approver, &["pool", "approve", id]).await?;
                 }

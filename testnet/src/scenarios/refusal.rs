@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use super::{graph_file, one_studio};
-use crate::cluster::{Cluster, Comfy};
+use crate::cluster::{CHECKPOINT, Cluster, Comfy};
 use crate::eventually::eventually;
 use crate::workflows;
 
@@ -13,10 +13,10 @@ use crate::workflows;
 /// When any of it does not hold.
 pub async fn run(mesh: &mut Cluster, dir: &Path) -> Result<()> {
     mesh.add("desk", Comfy::Absent).await?;
-    mesh.add("ws-01", Comfy::simulated(&["--vram-gb", "8"])).await?;
+    mesh.add("ws-01", Comfy::simulated(&["--vram-mib", "8192"])).await?;
     one_studio(mesh, "desk", &["ws-01"]).await?;
 
-    let graph = graph_file(dir, "keyframe.json", &workflows::keyframe("base.safetensors", 7, 4, 64))?;
+    let graph = graph_file(dir, "keyframe.json", &workflows::keyframe(CHECKPOINT, 7, 4, 64))?;
     let job = mesh.ok("desk", &["submit", &graph, "--needs", "vram=24GB", "--detach"]).await?;
     let id = job["job"].as_str().context("a job id")?.to_owned();
     eventually("why names the node and the reason", || async {

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 
 use super::{graph_file, nodes_of, one_studio, outputs};
-use crate::cluster::{Cluster, Comfy};
+use crate::cluster::{CHECKPOINT, Cluster, Comfy};
 use crate::workflows;
 
 /// # Errors
@@ -17,11 +17,13 @@ pub async fn run(mesh: &mut Cluster, dir: &Path) -> Result<()> {
     }
     one_studio(mesh, "desk", &["ws-01", "ws-02"]).await?;
 
-    let graph = graph_file(dir, "slow.json", &workflows::keyframe("base.safetensors", 3, 20, 64))?;
+    let graph = graph_file(dir, "slow.json", &workflows::keyframe(CHECKPOINT, 3, 20, 64))?;
     let job = mesh.ok("desk", &["submit", &graph, "--detach"]).await?;
     let id = job["job"].as_str().unwrap_or_default().to_owned();
     let sampling = mesh
-        .job_until("desk", &id, "a renderer samples", |job| job["tasks"][0]["progress"]["step"].as_u64() > Some(1))
+        .job_until("desk", &id, "a renderer samples", |job| {
+            job["tasks"][0]["progress"]["step"].as_u64() > Some(1)
+        })
         .await?;
     let first = nodes_of(&sampling)[0].clone();
     mesh.kill(&first).await?;

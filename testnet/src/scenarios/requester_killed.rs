@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 
 use super::{graph_file, one_studio, outputs, started};
-use crate::cluster::{Cluster, Comfy};
+use crate::cluster::{CHECKPOINT, Cluster, Comfy};
 use crate::workflows;
 
 /// # Errors
@@ -15,11 +15,13 @@ pub async fn run(mesh: &mut Cluster, dir: &Path) -> Result<()> {
     mesh.add("ws-01", Comfy::simulated(&["--step-ms", "100"])).await?;
     one_studio(mesh, "desk", &["ws-01"]).await?;
 
-    let graph = graph_file(dir, "slow.json", &workflows::keyframe("base.safetensors", 5, 15, 64))?;
+    let graph = graph_file(dir, "slow.json", &workflows::keyframe(CHECKPOINT, 5, 15, 64))?;
     let job = mesh.ok("desk", &["submit", &graph, "--detach", "--count", "2"]).await?;
     let id = job["job"].as_str().unwrap_or_default().to_owned();
     mesh.job_until("desk", &id, "a renderer samples", |job| {
-        job["tasks"].as_array().is_some_and(|tasks| tasks.iter().any(|t| t["progress"]["step"].as_u64() > Some(1)))
+        job["tasks"]
+            .as_array()
+            .is_some_and(|tasks| tasks.iter().any(|t| t["progress"]["step"].as_u64() > Some(1)))
     })
     .await?;
     mesh.kill("desk").await?;

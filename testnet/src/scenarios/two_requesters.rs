@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use super::{graph_file, one_studio};
-use crate::cluster::{Cluster, Comfy};
+use crate::cluster::{CHECKPOINT, Cluster, Comfy};
 use crate::workflows;
 
 /// # Errors
@@ -18,7 +18,7 @@ pub async fn run(mesh: &mut Cluster, dir: &Path) -> Result<()> {
 
     let mut jobs = Vec::new();
     for (desk, seed) in [("desk-a", 100), ("desk-b", 900)] {
-        let graph = graph_file(dir, &format!("{desk}.json"), &workflows::keyframe("base.safetensors", seed, 6, 64))?;
+        let graph = graph_file(dir, &format!("{desk}.json"), &workflows::keyframe(CHECKPOINT, seed, 6, 64))?;
         let job = mesh.ok(desk, &["submit", &graph, "--detach", "--count", "4"]).await?;
         jobs.push((desk, job["job"].as_str().context("a job id")?.to_owned()));
     }

@@ -25,6 +25,7 @@ fn advert(key: &SecretKey, boot: BootId, seq: u64, created_ms: u64) -> Advert {
         warm: Vec::new(),
         inventory_root: ContentHash::of(b""),
         external: Vec::new(),
+        porch: Vec::new(),
         comfyui: String::new(),
     }
 }
@@ -147,7 +148,7 @@ fn publication(slots_free: u16) -> Arc<Publication> {
 #[test]
 fn changes_are_bundled_and_silence_is_broken_by_heartbeats() {
     let (key, now) = (SecretKey::generate(), Instant::now());
-    let mut own = OwnAdvert::new(key.public().node(), FIRST, Vec::new(), [0; 32]);
+    let mut own = OwnAdvert::new(key.public().node(), FIRST, [0; 32]);
     assert!(own.due(now, WALL, POOL, &key).is_none(), "nothing to tell yet");
     own.set(publication(4));
     assert_eq!(own.due(now, WALL, POOL, &key).unwrap().verify().unwrap().seq, 1);
@@ -166,7 +167,7 @@ fn changes_are_bundled_and_silence_is_broken_by_heartbeats() {
 fn the_root_changes_with_either_inventory_and_gives_neither_away() {
     let (key, now) = (SecretKey::generate(), Instant::now());
     let root = |salt: u8, publication: &Publication| {
-        let mut own = OwnAdvert::new(key.public().node(), FIRST, Vec::new(), [salt; 32]);
+        let mut own = OwnAdvert::new(key.public().node(), FIRST, [salt; 32]);
         own.set(Arc::new(publication.clone()));
         own.due(now, WALL, POOL, &key).unwrap().verify().unwrap().inventory_root
     };

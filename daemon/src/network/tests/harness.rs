@@ -157,7 +157,7 @@ impl Bare {
         let supervisor = Supervisor::new(Duration::from_secs(5));
         let keypair: Keypair = swarm::keypair(key).unwrap();
         let control = StreamProtocol::try_from_owned(control_protocol(&POOL)).unwrap();
-        let main = Main::new(&keypair, "bare", control, false);
+        let main = Main::new(&keypair, "bare", control, &Config { mdns: false, ..Config::default() });
         let mut swarm = swarm::build(&keypair, main, SOON, &supervisor.tasks()).unwrap();
         swarm.behaviour_mut().allowed.allow_peer(swarm::peer_id(friend));
         swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();

@@ -83,7 +83,7 @@ impl Actor {
 
     fn tasks_of(&self, id: Id) -> Vec<TaskId> {
         match id {
-            Id::Task(task) => vec![task],
+            Id::Task { task, .. } => vec![task],
             Id::Job(job) => {
                 let known = self.requester.jobs().job(&job);
                 known.map_or_else(Vec::new, |job| job.submission.tasks.iter().map(|plan| plan.task).collect())
@@ -95,7 +95,7 @@ impl Actor {
     fn why(&self, id: Id) -> Option<String> {
         let now = self.now();
         match id {
-            Id::Task(task) => self.requester.why(now, task),
+            Id::Task { task, .. } => self.requester.why(now, task),
             Id::Job(job) => {
                 let view = self.requester.job_view(now, job)?;
                 let done = |state: crate::scheduler::TaskPhase| state == crate::scheduler::TaskPhase::Done;
@@ -119,7 +119,8 @@ impl Actor {
             let id = job.submission.job;
             let own = id.to_string().starts_with(&wanted).then_some(Id::Job(id));
             let tasks = job.submission.tasks.iter().map(|plan| plan.task);
-            let tasks = tasks.filter(|task| task.to_string().starts_with(&wanted)).map(Id::Task);
+            let tasks = tasks.filter(|task| task.to_string().starts_with(&wanted));
+            let tasks = tasks.map(|task| Id::Task { job: id, task });
             own.into_iter().chain(tasks).collect::<Vec<_>>()
         };
         if wanted.is_empty() {

@@ -14,22 +14,6 @@ use crate::network::{self, PeerTable, PeerView, Publication};
 use crate::scheduler::placement::{Card, Link, Node, Nodes};
 use crate::scheduler::renderer::{Facts, MemberFacts, Slot, SlotState};
 
-/// Folders whose models other studios may see: what many have anyway. Never LoRAs or embeddings, which name
-/// people and projects.
-const SHARED_FOLDERS: [&str; 11] = [
-    "animatediff_models",
-    "checkpoints",
-    "clip",
-    "clip_vision",
-    "diffusion_models",
-    "latent_upscale_models",
-    "text_encoders",
-    "unet",
-    "upscale_models",
-    "vae",
-    "vae_approx",
-];
-
 /// All that was last heard from below.
 #[derive(Clone, Debug)]
 pub(super) struct Picture {
@@ -50,6 +34,8 @@ struct Lists {
     /// Of all ready slots together.
     whole: Arc<Inventory>,
     shared: Arc<Inventory>,
+    /// Folders whose models other studios may see.
+    shared_folders: BTreeSet<String>,
 }
 
 impl Lists {
@@ -73,7 +59,8 @@ impl Lists {
         let models: BTreeSet<&ModelName> = ready().flat_map(|view| &view.inventory.models).collect();
         let classes: Vec<String> = classes.into_iter().cloned().collect();
         let models: Vec<ModelName> = models.into_iter().cloned().collect();
-        let shared = models.iter().filter(|model| is_shared(model)).cloned().collect();
+        let shared =
+            models.iter().filter(|model| self.shared_folders.contains(&model.folder)).cloned().collect();
         self.shared = Arc::new(Inventory { classes: classes.clone(), models: shared });
         self.whole = Arc::new(Inventory { classes, models });
     }
@@ -83,19 +70,15 @@ fn is_ready(view: &SlotView) -> bool {
     matches!(view.state, Doing::Ready | Doing::Busy { .. })
 }
 
-fn is_shared(model: &ModelName) -> bool {
-    SHARED_FOLDERS.contains(&model.folder.as_str())
-}
-
 impl Picture {
-    pub(super) fn new(me: NodeId) -> Self {
+    pub(super) fn new(me: NodeId, shared_folders: BTreeSet<String>) -> Self {
         Self {
             me,
             roster: None,
             peers: Arc::default(),
             slots: Arc::default(),
             gpus: Arc::default(),
-            lists: Lists::default(),
+            lists: Lists { shared_folders, ..Lists::default() },
         }
     }
 
@@ -182,7 +165,11 @@ impl Picture {
             slots_free: card.slots_free,
             queue: u16::try_from(queue).unwrap_or(u16::MAX),
             gpus: self.gpus(),
-            warm: card.warm.into_iter().filter(is_shared).collect(),
+            warm: card
+                .warm
+                .into_iter()
+                .filter(|model| self.lists.shared_folders.contains(&model.folder))
+                .collect(),
             comfyui: self.slots.first().map(|view| view.comfyui_version.clone()).unwrap_or_default(),
             inventory_studio: self.lists.whole.clone(),
             inventory_shared: self.lists.shared.clone(),

@@ -301,10 +301,10 @@ async fn a_machine_alone_renders_for_itself() {
     }
     assert_eq!(view.tasks[0].node_name, "this machine");
     assert_eq!(daemon.scheduler.why(Id::Job(job)).await.unwrap(), "all 3 tasks are done");
-    let log = daemon.scheduler.log(Id::Task(view.tasks[0].task)).await;
+    let log = daemon.scheduler.log(Id::Task { job, task: view.tasks[0].task }).await;
     assert!(log.iter().any(|line| line.text.starts_with("granted to this machine")), "{log:#?}");
     let short = view.tasks[1].task.to_string();
-    assert_eq!(daemon.scheduler.resolve(&short[..20]).await, Ok(Id::Task(view.tasks[1].task)));
+    assert_eq!(daemon.scheduler.resolve(&short[..20]).await, Ok(Id::Task { job, task: view.tasks[1].task }));
 
     // All of it is still there after a restart.
     daemon.stop().await;

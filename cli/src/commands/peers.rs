@@ -1,0 +1,118 @@
+//! `peers`: the other nodes of the pool.
+
+use scenemesh_protocol::advert::Availability;
+use scenemesh_protocol::api::{GpuView, LinkState, PeerView};
+
+use super::Context;
+use crate::error::CliError;
+use crate::human;
+use crate::messages::{Message, Word};
+use crate::ui::{Outcome, Table, Tone, Ui};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PeersArgs {}
+
+pub(crate) async fn run(_args: PeersArgs, context: &Context<'_>) -> Result<Outcome, CliError> {
+    let ui = context.ui;
+    let reply = context.connection.open()?.peers().await?;
+    if reply.peers.is_empty() {
+        ui.talk(&Message::NoPeers);
+    } else {
+        ui.table(&table(&reply.peers, human::now_ms(), ui));
+    }
+    Outcome::of_reply(&reply)
+}
+
+pub(super) fn table(peers: &[PeerView], now_ms: u64, ui: &Ui) -> Table {
+    let words = [
+        Word::Name,
+        Word::Studio,
+        Word::State,
+        Word::Gpu,
+        Word::VramFreeTotal,
+        Word::Models,
+        Word::Path,
+        Word::Rtt,
+        Word::Seen,
+    ];
+    let mut table = Table::new(&words.map(|word| ui.word(word)));
+    for peer in peers {
+        let (state, tone) = state(peer, ui);
+        let cells = [
+            peer.name.clone(),
+            peer.studio.clone(),
+            state,
+            gpus(&peer.gpus),
+            vram(&peer.gpus),
+            peer.models.map_or_else(dash, |count| count.to_string()),
+            peer.address.clone().unwrap_or_else(dash),
+            peer.rtt_us.map_or_else(dash, human::rtt),
+            seen(peer, now_ms, ui),
+        ];
+        table.row(cells.iter().enumerate().map(|(at, text)| (text.as_str(), (at == 2).then_some(tone))));
+        if let Some(why) = peer.why.as_deref().filter(|_| peer.link != LinkState::Up) {
+            let why = format!("  {why}");
+            table.row([(why.as_str(), Some(Tone::Faint))]);
+        }
+    }
+    table
+}
+
+fn dash() -> String {
+    "-".into()
+}
+
+fn state(peer: &PeerView, ui: &Ui) -> (String, Tone) {
+    let plain = |word: Word, tone| (ui.word(word).to_owned(), tone);
+    match peer.link {
+        LinkState::Down => plain(Word::Down, Tone::Faint),
+        LinkState::Refused => plain(Word::RefusedState, Tone::Bad),
+        LinkState::Up if peer.slots_total == 0 => plain(Word::NoSlots, Tone::Faint),
+        LinkState::Up if peer.availability == Some(Availability::NotNow) => plain(Word::NotNow, Tone::Warn),
+        LinkState::Up if peer.slots_free > 0 => {
+            (format!("{} {}/{}", ui.word(Word::Idle), peer.slots_free, peer.slots_total), Tone::Good)
+        }
+        LinkState::Up => {
+            let queue = if peer.queue > 0 { format!(" q{}", peer.queue) } else { String::new() };
+            (format!("{} {}/{}{queue}", ui.word(Word::Busy), peer.slots_total, peer.slots_total), Tone::Busy)
+        }
+    }
+}
+
+/// `2x RTX A6000`; different ones with `+`.
+pub(super) fn gpus(gpus: &[GpuView]) -> String {
+    let mut kinds: Vec<(String, usize)> = Vec::new();
+    for gpu in gpus {
+        let name = gpu.name.trim_start_matches("NVIDIA ").trim_start_matches("GeForce ").to_owned();
+        match kinds.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, count)) => *count += 1,
+            None => kinds.push((name, 1)),
+        }
+    }
+    if kinds.is_empty() {
+        return dash();
+    }
+    let one =
+        |(name, count): &(String, usize)| if *count > 1 { format!("{count}x {name}") } else { name.clone() };
+    kinds.iter().map(one).collect::<Vec<_>>().join(" + ")
+}
+
+pub(super) fn vram(gpus: &[GpuView]) -> String {
+    let sum = |of: fn(&GpuView) -> Option<u32>| {
+        let known: Vec<u32> = gpus.iter().filter_map(of).collect();
+        (!known.is_empty()).then(|| known.iter().fold(0_u32, |sum, mib| sum.saturating_add(*mib)))
+    };
+    match (sum(|gpu| gpu.vram_free_mib), sum(|gpu| gpu.vram_mib)) {
+        (_, None) => dash(),
+        (None, Some(total)) => human::gib(total),
+        (Some(free), Some(total)) => format!("{}/{}", human::gib(free), human::gib(total)),
+    }
+}
+
+fn seen(peer: &PeerView, now_ms: u64, ui: &Ui) -> String {
+    match (peer.link, peer.last_seen_ms) {
+        (LinkState::Up, _) => ui.word(Word::Now).to_owned(),
+        (_, Some(at)) => human::age_ms(now_ms.saturating_sub(at)),
+        (_, None) => ui.word(Word::Never).to_owned(),
+    }
+}

@@ -1,0 +1,288 @@
+//! Every sentence that the command line says, in English and Korean. A sentence is a value; each language is one
+//! `match` over all of them, so that one that lacks a translation does not compile.
+
+mod en;
+pub(crate) mod help;
+mod ko;
+
+use std::str::FromStr;
+
+use crate::environment::Environment;
+
+/// A language.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lang {
+    #[default]
+    En,
+    Ko,
+}
+
+impl Lang {
+    /// What `LC_ALL`, `LC_MESSAGES` or `LANG` ask for, in POSIX's order; English for anything but Korean.
+    pub fn of_environment(environment: &Environment) -> Self {
+        ["LC_ALL", "LC_MESSAGES", "LANG"]
+            .iter()
+            .find_map(|name| environment.text(name))
+            .filter(|locale| locale.starts_with("ko"))
+            .map_or(Self::En, |_| Self::Ko)
+    }
+
+    /// As HTTP has it.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::En => "en",
+            Self::Ko => "ko",
+        }
+    }
+}
+
+impl FromStr for Lang {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "en" => Ok(Self::En),
+            "ko" => Ok(Self::Ko),
+            _ => Err("en, ko"),
+        }
+    }
+}
+
+/// A word of a table or a list of fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    AdminKey,
+    Admins,
+    Age,
+    Attempts,
+    Busy,
+    Cancelled,
+    Change,
+    CheckWords,
+    Class,
+    Code,
+    Daemon,
+    DataDir,
+    Done,
+    DoneTotal,
+    Down,
+    Epoch,
+    Error,
+    Expires,
+    Failed,
+    Fetching,
+    Good,
+    Gpu,
+    Granted,
+    Hint,
+    Id,
+    Idle,
+    Job,
+    Label,
+    Listening,
+    Look,
+    Missing,
+    Models,
+    Name,
+    Never,
+    NewStudio,
+    NoAnswer,
+    NoSlots,
+    Node,
+    Nodes,
+    None,
+    NotConfigured,
+    NotNow,
+    NotReady,
+    NotSealed,
+    Now,
+    Output,
+    Path,
+    Peers,
+    Pool,
+    Progress,
+    Queued,
+    Reach,
+    Ready,
+    RecoveryCode,
+    RefusedState,
+    Roles,
+    Rtt,
+    Running,
+    Sealed,
+    Seen,
+    SignedBy,
+    Starting,
+    State,
+    Studio,
+    Submitted,
+    Task,
+    Tasks,
+    Time,
+    VramFreeTotal,
+    Weight,
+    What,
+    Wrong,
+}
+
+impl Word {
+    pub fn text(self, lang: Lang) -> &'static str {
+        match lang {
+            Lang::En => en::word(self),
+            Lang::Ko => ko::word(self),
+        }
+    }
+}
+
+/// A sentence. Those called `Hint…` are one thing to do next; those called `Next…` follow a success; those called
+/// `Ask…` wait for an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    // the command line
+    NoCommand,
+    UnknownCommand { command: String },
+    UnknownArgument { argument: String },
+    MissingArgument { argument: String },
+    MissingValue { argument: String },
+    ArgumentsConflict { argument: String, other: String },
+    BadValue { argument: String, value: String },
+    BadCommandLine { why: String },
+    HintHelp,
+    HintDidYouMean { word: String },
+    HintWriteLike { example: String },
+
+    // finding the daemon, and talking to it
+    NoDataDir,
+    HintDataDir,
+    NoAddress { path: String },
+    AddressNotReadable { path: String },
+    GarbledAddress { path: String },
+    NobodyAnswers { url: String, path: String },
+    AnswerBroke { url: String, why: String },
+    AnswerTimedOut { url: String },
+    AnswerNotOurs { url: String, why: String },
+    DaemonWentAway,
+    DaemonIsBack,
+    DaemonStaysAway,
+    HintStartDaemon { data_dir: String },
+    HintSameUser,
+    HintCheckDataDir,
+    HintDoctor,
+    HintSameRelease,
+    HintJobGoesOn,
+    OurBug { what: String },
+    HintOurBug,
+
+    // files here
+    CannotRead { path: String, why: String },
+    CannotWrite { path: String, why: String },
+    CutOff { path: String, bytes: u64, of: u64 },
+    HintCheckPath,
+    HintCheckDisk,
+    HintFetchAgain,
+
+    // passphrases and questions
+    AskNewPassphrase,
+    AskPassphraseAgain,
+    AskPassphrase,
+    AskContinue,
+    AskLeave,
+    CannotAsk { why: String },
+    EmptyPassphrase,
+    EmptyPassphraseFile { path: String },
+    PassphrasesDiffer,
+    NobodyToAsk,
+    NobodyToAskPassphrase,
+    HintPassphraseFile,
+    HintNoPassphrase,
+    HintTryAgain,
+    HintYes,
+
+    // pool
+    KeepRecoveryCode,
+    NextInvite,
+    NextSubmit,
+    NextJoin { code: String },
+    NextInitOrJoin,
+    NextApprove,
+    InvitesUnlocked { count: u32 },
+    InviteSays { pool: String, inviter: String, check: String },
+    Joining { inviter: String, addresses: String },
+    NewStudioNeedsKey,
+    Joined { peers_up: u32 },
+    NotJoined,
+    InviteIsLocked,
+    HintUnlock,
+    HintCompareWords,
+    AwaitingApproval { signatures_missing: u32 },
+    ApprovedInForce { change: String },
+    ApprovedWaiting { change: String, missing: u32 },
+    Left { pool: String, told: u32 },
+    NotLeft,
+    JoinGivenUp,
+    NoPeers,
+
+    // this node
+    RunningSince { version: String, up: String },
+    PeersUp { up: u32, total: u32 },
+    TasksNow { running: u32, queued: u32 },
+    NoComfyui,
+    ComfyuiNotConfigured { url: String },
+    DaemonAnswers { url: String },
+    ChecksFailed { count: usize },
+    HintChecks,
+
+    // jobs
+    WorkflowTooLarge { path: String, limit: String },
+    WorkflowNotText { path: String },
+    CannotReadInput { name: String, path: String, why: String },
+    InputTooLarge { path: String, bytes: String, limit: String },
+    HintNotEmbedded,
+    HintExportApi,
+    HintSmallerInput,
+    Submitted { job: String, tasks: usize, reach: String },
+    NextShow { job: String },
+    NextFetch { job: String },
+    Detached { job: String },
+    TaskWaits { index: u32, why: String },
+    TaskGranted { index: u32, node: String },
+    TaskRuns { index: u32, node: String },
+    TaskProgress { index: u32, node: String, percent: u32, at: String },
+    TaskDone { index: u32, node: String, took: String },
+    TaskFailed { index: u32, why: String },
+    TaskCancelled { index: u32 },
+    TaskGivenUp { index: u32, node: String },
+    JobProgress { ended: usize, total: usize, running: usize },
+    JobFailed { failed: usize, total: usize, why: String },
+    JobCancelled { job: String },
+    HintRetry { job: String },
+    NoJobs,
+    MoreJobs { count: usize },
+    CancelledNow { job: String, state: String },
+    RetriedNow { job: String, waiting: usize },
+    NothingToFetch { job: String },
+}
+
+impl Message {
+    pub fn text(&self, lang: Lang) -> String {
+        match lang {
+            Lang::En => en::text(self),
+            Lang::Ko => ko::text(self),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_chooses_in_posix_order() {
+        let lang = |variables: &[(&str, &str)]| Lang::of_environment(&Environment::of(variables));
+        assert_eq!(lang(&[]), Lang::En);
+        assert_eq!(lang(&[("LANG", "ko_KR.UTF-8")]), Lang::Ko);
+        assert_eq!(lang(&[("LANG", "ko_KR.UTF-8"), ("LC_ALL", "C")]), Lang::En);
+        assert_eq!(lang(&[("LANG", "de_DE.UTF-8"), ("LC_MESSAGES", "ko")]), Lang::Ko);
+        assert_eq!(lang(&[("LC_ALL", ""), ("LANG", "ko")]), Lang::Ko);
+    }
+}

@@ -1,0 +1,160 @@
+//! The help of every command and argument. English stands at the arguments themselves; Korean stands here, by path.
+
+use clap::{Arg, Command};
+
+use super::Lang;
+
+/// Puts a language's help into a command tree.
+pub(crate) fn localise(command: Command, lang: Lang) -> Command {
+    translate(command, "", lang)
+}
+
+fn translate(command: Command, path: &str, lang: Lang) -> Command {
+    let command = command.disable_help_flag(true).arg(help_flag(lang));
+    let command =
+        if path.is_empty() { command.disable_version_flag(true).arg(version_flag(lang)) } else { command };
+    let command = match lang {
+        Lang::En => command.help_template("{about-with-newline}\nUsage: {usage}\n\n{all-args}{after-help}"),
+        Lang::Ko => {
+            let command = match korean(path) {
+                Some(about) => command.about(about),
+                None => command,
+            };
+            let command = command
+                .help_template("{about-with-newline}\n사용법: {usage}\n\n{all-args}{after-help}")
+                .subcommand_help_heading("명령");
+            command.mut_args(|arg| match korean(&format!("{path} {}", arg.get_id())) {
+                Some(help) => headed(arg).help(help),
+                None => headed(arg),
+            })
+        }
+    };
+    command.mut_subcommands(|sub| {
+        let path = format!("{path} {}", sub.get_name());
+        translate(sub, path.trim_start(), lang)
+    })
+}
+
+fn headed(arg: Arg) -> Arg {
+    let heading = if arg.is_positional() { "인수" } else { "옵션" };
+    arg.help_heading(heading)
+}
+
+fn help_flag(lang: Lang) -> Arg {
+    let help = match lang {
+        Lang::En => "Print help",
+        Lang::Ko => "도움말 출력",
+    };
+    Arg::new("help").short('h').long("help").action(clap::ArgAction::Help).help(help)
+}
+
+fn version_flag(lang: Lang) -> Arg {
+    let help = match lang {
+        Lang::En => "Print version",
+        Lang::Ko => "버전 출력",
+    };
+    Arg::new("version").short('V').long("version").action(clap::ArgAction::Version).help(help)
+}
+
+fn korean(path: &str) -> Option<&'static str> {
+    KOREAN.iter().find(|(known, _)| *known == path.trim_start()).map(|(_, help)| *help)
+}
+
+/// Path of commands, then the argument's id where it is an argument's help.
+const KOREAN: &[(&str, &str)] = &[
+    ("", "함께 쓰는 스튜디오들의 GPU로 ComfyUI 워크플로를 렌더링합니다"),
+    ("data_dir", "대화할 데몬의 데이터 폴더"),
+    ("json", "표준 출력의 마지막 줄에 JSON 객체 하나를 출력"),
+    ("lang", "메시지 언어: en 또는 ko. 없으면 LANG을 따름"),
+    ("help", "도움말 출력"),
+    ("version", "버전 출력"),
+    ("init", "이 노드를 첫 노드로 하는 풀을 만듭니다"),
+    ("init pool", "새 풀의 이름"),
+    ("init studio", "첫 스튜디오, 곧 우리 스튜디오의 이름"),
+    ("init name", "이 노드의 이름"),
+    ("init no_passphrase", "관리자 키를 암호 없이 디스크에 보관"),
+    ("init passphrase_file", "관리자 키의 암호를 파일 첫 줄에서 읽기"),
+    ("init solo", "바깥으로 소켓을 열지 않는 1인용 풀"),
+    ("invite", "다른 컴퓨터를 위한 일회용 초대를 만듭니다"),
+    ("invite role", "새 노드의 역할: submit, render, keep. 없으면 submit과 render"),
+    ("invite new_studio", "들어오는 쪽을 이 이름의 새 스튜디오의 첫 관리자로 지정"),
+    ("invite expires", "코드의 유효 기간"),
+    ("invite unlock", "코드를 만들지 않고, 데몬 재시작으로 잠긴 초대를 풀기"),
+    ("invite passphrase_file", "관리자 키의 암호를 파일 첫 줄에서 읽기"),
+    ("join", "초대를 써서 풀에 들어갑니다"),
+    ("join code", "다른 컴퓨터에서 invite가 출력한 코드"),
+    ("join name", "이 노드의 이름. 없으면 컴퓨터 이름"),
+    ("join yes", "묻지 않기"),
+    ("join no_passphrase", "스튜디오를 새로 만드는 경우 관리자 키를 암호 없이 보관"),
+    ("join passphrase_file", "관리자 키의 암호를 파일 첫 줄에서 읽기"),
+    ("pool", "풀을 보여 주거나 변경을 승인합니다"),
+    ("pool show", "스튜디오, 노드, 서명을 기다리는 변경을 보여 줍니다"),
+    ("pool approve", "우리 스튜디오의 관리자 키로 변경에 서명합니다"),
+    ("pool approve proposal", "pool show에 나온 변경의 ID. 하나뿐이면 생략 가능"),
+    ("pool approve passphrase_file", "관리자 키의 암호를 파일 첫 줄에서 읽기"),
+    ("peers", "풀의 다른 노드를 나열합니다"),
+    ("status", "이 노드의 상태를 보여 줍니다"),
+    ("leave", "풀에서 나갑니다"),
+    ("leave yes", "묻지 않기"),
+    ("submit", "워크플로를 제출하고 결과를 기다립니다"),
+    ("submit workflow", "API 형식의 ComfyUI 워크플로. -는 표준 입력"),
+    ("submit set", "워크플로의 값 하나를 바꾸기"),
+    ("submit input", "파일을 함께 보내기. NAME은 워크플로에 적힌 이름"),
+    ("submit count", "렌더링할 개수. i번 태스크는 모든 seed에 i를 더함"),
+    ("submit class", "급한 정도: urgent, normal, batch"),
+    ("submit reach", "보낼 수 있는 범위: machine, studio, pool 또는 스튜디오 이름들"),
+    ("submit needs", "노드에 필요한 조건: vram=24GB,cc=8.9"),
+    ("submit full_hygiene", "흔적을 모두 지울 수 있는 곳에서만 렌더링"),
+    ("submit out", "결과를 이 폴더 아래에 저장"),
+    ("submit preview", "최신 미리보기 그림을 이 파일에 저장"),
+    ("submit detach", "기다리지 않기"),
+    ("jobs", "작업을 최신순으로 나열합니다"),
+    ("jobs active", "끝나지 않은 작업만"),
+    ("jobs limit", "최대 표시 개수"),
+    ("show", "작업과 그 태스크를 보여 줍니다"),
+    ("show id", "작업이나 태스크의 ID. 줄여 써도 됨"),
+    ("why", "작업이나 태스크가 왜 지금 상태인지 말합니다"),
+    ("why id", "작업이나 태스크의 ID. 줄여 써도 됨"),
+    ("logs", "작업이나 태스크의 경과를 보여 줍니다"),
+    ("logs id", "작업이나 태스크의 ID. 줄여 써도 됨"),
+    ("logs follow", "작업이 끝날 때까지 계속"),
+    ("cancel", "작업이나 태스크를 취소합니다"),
+    ("cancel id", "작업이나 태스크의 ID. 줄여 써도 됨"),
+    ("retry", "작업의 실패한 태스크를 다시 시도합니다"),
+    ("retry id", "작업이나 태스크의 ID. 줄여 써도 됨"),
+    ("fetch", "작업의 결과를 저장합니다"),
+    ("fetch id", "작업이나 태스크의 ID. 줄여 써도 됨"),
+    ("fetch out", "이 폴더 아래에 저장"),
+    ("doctor", "문제를 찾고 해결 방법을 알려 줍니다"),
+    ("doctor peer", "이 노드까지의 경로도 확인: 이름 또는 ID"),
+    ("top", "노드와 실행 중인 태스크를 지켜봅니다"),
+    ("top once", "한 번만 출력. 표준 출력이 터미널이 아닐 때와 같음"),
+    ("completions", "셸 자동 완성 스크립트를 출력합니다"),
+    ("completions shell", "대상 셸"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn paths(command: &Command, path: &str, into: &mut BTreeSet<String>) {
+        into.insert(path.to_owned());
+        for arg in command.get_arguments().filter(|arg| path.is_empty() || !arg.is_global_set()) {
+            if arg.get_id() != "help" && arg.get_id() != "version" || path.is_empty() {
+                into.insert(format!("{path} {}", arg.get_id()).trim_start().to_owned());
+            }
+        }
+        for sub in command.get_subcommands() {
+            paths(sub, format!("{path} {}", sub.get_name()).trim_start(), into);
+        }
+    }
+
+    #[test]
+    fn every_command_and_argument_has_korean_help_and_no_other_has() {
+        let mut wanted = BTreeSet::new();
+        paths(&crate::args::command(Lang::En), "", &mut wanted);
+        let written: BTreeSet<String> = KOREAN.iter().map(|(path, _)| (*path).to_owned()).collect();
+        assert_eq!(written, wanted);
+    }
+}

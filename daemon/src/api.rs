@@ -1,0 +1,222 @@
+//! The local API: how people and programs on this machine speak to the node. `protocol::api` has the words.
+//!
+//! Nobody else hears it: it listens on loopback only, and every request shows the token that `api.json` in the data
+//! directory tells to this user alone. [`bind`] takes the port before anything is announced; [`Bound::serve`] answers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::routing::{get, post};
+use scenemesh_protocol::api::{API_FILE, ApiFile, Role};
+use scenemesh_protocol::ids::{NodeId, random_bytes};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::executor::Executor;
+use crate::gpu::GpuReading;
+use crate::membership::Membership;
+use crate::network::Network;
+use crate::platform;
+use crate::scheduler::Scheduler;
+use crate::store::Store;
+use crate::supervisor::Tasks;
+
+mod body;
+mod comfyui;
+mod doctor;
+mod events;
+mod guard;
+mod inputs;
+mod jobs;
+mod korean;
+mod outputs;
+mod pool;
+mod status;
+mod submit;
+mod trouble;
+mod views;
+mod workflow;
+
+#[cfg(test)]
+mod tests;
+
+/// Where to listen.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Must be loopback; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The data directory: `api.json` is written there.
+    pub dir: PathBuf,
+    /// What `COMFYUI_HOST` says, if anything: another place to look for a ComfyUI.
+    pub comfyui_host: Option<String>,
+    /// Who submits, for the studio's own books: the user of this machine, until each has a token of their own.
+    pub person: String,
+}
+
+impl Config {
+    /// 127.0.0.1:7870.
+    pub fn at(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7870)),
+            dir: dir.into(),
+            comfyui_host: None,
+            person: String::new(),
+        }
+    }
+}
+
+/// What the API stands on.
+#[derive(Clone, Debug)]
+pub struct Ports {
+    pub me: NodeId,
+    pub scheduler: Scheduler,
+    pub membership: Membership,
+    pub network: Network,
+    pub executor: Executor,
+    pub gpus: watch::Receiver<Arc<Vec<GpuReading>>>,
+    pub store: Store,
+}
+
+/// Why the API cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error(
+        "the local API may listen on loopback only, and {0} is not; use 127.0.0.1:PORT or [::1]:PORT (--api, or api in scenemesh.toml)"
+    )]
+    NotLoopback(SocketAddr),
+    #[error("cannot listen on {address}: {source}; another program may hold the port, choose one with --api")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot write {path}: {source}; check the data directory")]
+    File { path: PathBuf, source: io::Error },
+}
+
+/// The port, taken but silent.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+    config: Config,
+}
+
+/// Takes the port, silently.
+///
+/// # Errors
+/// When the address is not loopback or the port is taken.
+pub async fn bind(config: Config) -> Result<Bound, BindError> {
+    if !config.listen.ip().is_loopback() {
+        return Err(BindError::NotLoopback(config.listen));
+    }
+    let failed = |source| BindError::Listen { address: config.listen, source };
+    let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok(Bound { listener, address, config })
+}
+
+impl Bound {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Writes `api.json` and begins to answer; ends, and removes the file, when the node stops.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn serve(self, ports: Ports, tasks: &Tasks) -> Result<(), BindError> {
+        let token = data_encoding::BASE32_NOPAD.encode(&random_bytes::<32>()).to_lowercase();
+        let file = ApiFile { url: format!("http://{}", self.address), token, gateway: None };
+        let path = self.config.dir.join(API_FILE);
+        let guard = guard::Guard::new(&[(&file.token, Role::Admin)], self.address);
+        let node = Node {
+            ports: Arc::new(ports),
+            dir: self.config.dir,
+            comfyui_host: self.config.comfyui_host,
+            person: self.config.person,
+            started: Instant::now(),
+            uploads: Arc::new(inputs::Uploads::default()),
+            stop: tasks.stopping(),
+        };
+        let app = guarded(routes().with_state(node), guard);
+        write(&path, &file).map_err(|source| BindError::File { path: path.clone(), source })?;
+        let stop = tasks.stopping();
+        tasks.spawn("api", async move {
+            let served = axum::serve(self.listener, app).with_graceful_shutdown(stop.cancelled_owned());
+            let result = served.await.context("the local API stopped answering");
+            remove(&path, &file);
+            result
+        });
+        Ok(())
+    }
+}
+
+fn write(path: &std::path::Path, file: &ApiFile) -> io::Result<()> {
+    let mut text = serde_json::to_vec(file)?;
+    text.push(b'\n');
+    platform::replace_file(path, &text)
+}
+
+/// Leaves the file alone when another daemon has written its own meanwhile.
+fn remove(path: &std::path::Path, file: &ApiFile) {
+    let ours = std::fs::read(path)
+        .is_ok_and(|text| serde_json::from_slice::<ApiFile>(&text).is_ok_and(|held| held == *file));
+    if ours {
+        // A file that stays names a port where nobody answers, which clients understand as well.
+        drop(std::fs::remove_file(path));
+    }
+}
+
+/// What every handler gets.
+#[derive(Clone, Debug)]
+struct Node {
+    ports: Arc<Ports>,
+    dir: PathBuf,
+    comfyui_host: Option<String>,
+    person: String,
+    started: Instant,
+    uploads: Arc<inputs::Uploads>,
+    stop: CancellationToken,
+}
+
+fn routes() -> Router<Node> {
+    let view = Router::new()
+        .route("/v1/status", get(status::status))
+        .route("/v1/doctor", get(doctor::doctor))
+        .route("/v1/pool", get(pool::show))
+        .route("/v1/peers", get(status::peers))
+        .route("/v1/jobs", get(jobs::list))
+        .route("/v1/jobs/{id}", get(jobs::show))
+        .route("/v1/jobs/{id}/why", get(jobs::why))
+        .route("/v1/jobs/{id}/log", get(jobs::log))
+        .route("/v1/jobs/{id}/events", get(events::of_job))
+        .route("/v1/events", get(events::of_all))
+        .route("/v1/tasks/{id}/preview", get(outputs::preview))
+        .route_layer(middleware::from_fn_with_state(Role::View, guard::require));
+    let submit = Router::new()
+        .route("/v1/inputs", post(inputs::upload).layer(DefaultBodyLimit::disable()))
+        .route("/v1/jobs", post(submit::submit))
+        .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/v1/jobs/{id}/retry", post(jobs::retry))
+        .route("/v1/tasks/{id}/outputs/{index}", get(outputs::output))
+        .route_layer(middleware::from_fn_with_state(Role::Submit, guard::require));
+    let admin = Router::new()
+        .route("/v1/init", post(pool::init))
+        .route("/v1/invite", post(pool::invite))
+        .route("/v1/join/preview", post(pool::preview))
+        .route("/v1/join", post(pool::join))
+        .route("/v1/pool/approve", post(pool::approve))
+        .route("/v1/leave", post(pool::leave))
+        .route_layer(middleware::from_fn_with_state(Role::Admin, guard::require));
+    view.merge(submit).merge(admin)
+}
+
+fn guarded(router: Router, guard: guard::Guard) -> Router {
+    router.layer(middleware::from_fn_with_state(guard, guard::keep))
+}

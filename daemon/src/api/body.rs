@@ -1,0 +1,79 @@
+//! Reads JSON bodies: bounded, exact, and refused in our own words.
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::header::CONTENT_LENGTH;
+use futures::StreamExt;
+use scenemesh_protocol::api::{ErrorCode, GRAPH_LIMIT};
+use serde::de::DeserializeOwned;
+
+use super::trouble::Trouble;
+use crate::messages::Message;
+
+/// Everything but a submission is small.
+const SMALL: usize = 64 << 10;
+/// A graph within a JSON string doubles its quotes and line ends; settings come on top.
+const SUBMISSION: usize = 2 * GRAPH_LIMIT + (2 << 20);
+
+/// A JSON body of at most 64 KiB.
+#[derive(Debug)]
+pub(super) struct Asked<T>(pub(super) T);
+
+/// A JSON body that holds a workflow.
+#[derive(Debug)]
+pub(super) struct Submitted<T>(pub(super) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Asked<T> {
+    type Rejection = Trouble;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Trouble> {
+        read(request, SMALL).await.map(Self)
+    }
+}
+
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Submitted<T> {
+    type Rejection = Trouble;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Trouble> {
+        read(request, SUBMISSION).await.map(Self)
+    }
+}
+
+async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, Trouble> {
+    let declared = declared_length(&request).unwrap_or(0);
+    if declared > limit as u64 {
+        return Err(too_large(limit as u64));
+    }
+    let bytes = collect(request.into_body(), limit).await?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let message = Message::BodyNotJson { why: error.to_string() };
+        Trouble::new(ErrorCode::Usage, &message).hint(&Message::HintSameRelease)
+    })
+}
+
+/// What the request says about its own length.
+pub(super) fn declared_length(request: &Request) -> Option<u64> {
+    request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+async fn collect(body: Body, limit: usize) -> Result<Vec<u8>, Trouble> {
+    let mut bytes = Vec::new();
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk: Bytes = chunk.map_err(|error| broke_off(&error))?;
+        if bytes.len() + chunk.len() > limit {
+            return Err(too_large(limit as u64));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+pub(super) fn broke_off(error: &axum::Error) -> Trouble {
+    let message = Message::BodyBroke { why: error.to_string() };
+    Trouble::new(ErrorCode::Usage, &message).hint(&Message::HintSameRelease)
+}
+
+fn too_large(limit: u64) -> Trouble {
+    Trouble::new(ErrorCode::TooLarge, &Message::BodyTooLarge { limit }).hint(&Message::HintNotEmbedded)
+}

@@ -1,0 +1,151 @@
+//! Who may speak, and in which shape failures leave.
+//!
+//! Loopback is no proof of anything: any page in a browser on this machine can reach it. So every request shows the
+//! token of `api.json`, a `Host` of our own (else a name that an attacker's DNS points here would do), and, when a
+//! page sends it, an `Origin` of our own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{ACCEPT_LANGUAGE, AUTHORIZATION, HOST, ORIGIN};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use scenemesh_protocol::api::{ErrorCode, Role};
+use tokio::sync::Semaphore;
+
+use super::trouble::Trouble;
+use crate::messages::{Lang, Message};
+
+/// Requests at once, event streams included: a few people with a few windows each.
+const REQUESTS_AT_ONCE: usize = 128;
+
+/// Who asks. Every request that gets past the guard has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Caller {
+    pub(super) role: Role,
+}
+
+/// Checks requests before anything else sees them.
+#[derive(Clone, Debug)]
+pub(super) struct Guard(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Tokens as hashes: comparing those takes the same time whatever the difference is.
+    tokens: Vec<(blake3::Hash, Role)>,
+    hosts: Vec<String>,
+    places: Arc<Semaphore>,
+}
+
+impl Guard {
+    /// Each token opens what its role may do.
+    pub(super) fn new(tokens: &[(&str, Role)], address: SocketAddr) -> Self {
+        let port = address.port();
+        let mut hosts = vec![address.to_string(), format!("localhost:{port}")];
+        if port == 80 {
+            hosts.extend([address.ip().to_string(), "localhost".into()]);
+        }
+        Self(Arc::new(Inner {
+            tokens: tokens.iter().map(|(token, role)| (blake3::hash(token.as_bytes()), *role)).collect(),
+            hosts,
+            places: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
+        }))
+    }
+
+    fn check(&self, headers: &HeaderMap) -> Result<Caller, Trouble> {
+        let refuse = |message, hint| Trouble::new(ErrorCode::NotAuthorised, &message).hint(&hint);
+        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+        let host = text(HOST).unwrap_or_default();
+        let ours = |host: &str| self.0.hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
+        if !ours(host) || headers.get_all(HOST).iter().count() > 1 {
+            let host = clip(host);
+            return Err(refuse(Message::ForeignHost { host }, Message::HintLoopback)
+                .status(StatusCode::MISDIRECTED_REQUEST));
+        }
+        if let Some(origin) = text(ORIGIN)
+            && !origin.strip_prefix("http://").is_some_and(ours)
+        {
+            let origin = clip(origin);
+            return Err(refuse(Message::ForeignOrigin { origin }, Message::HintLoopback)
+                .status(StatusCode::FORBIDDEN));
+        }
+        let Some(token) = text(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer ")) else {
+            return Err(refuse(Message::NoToken, Message::HintToken));
+        };
+        let given = blake3::hash(token.trim().as_bytes());
+        let known = self.0.tokens.iter().filter(|(hash, _)| *hash == given).map(|(_, role)| *role).max();
+        known.map(|role| Caller { role }).ok_or_else(|| refuse(Message::WrongToken, Message::HintToken))
+    }
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+/// The outermost layer: lets nobody in who may not, and gives every failure one shape in the asker's language.
+pub(super) async fn keep(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    let lang = request
+        .headers()
+        .get(ACCEPT_LANGUAGE)
+        .and_then(|value| value.to_str().ok())
+        .map_or(Lang::En, Lang::of_header);
+    let (method, path) = (request.method().to_string(), clip(request.uri().path()));
+    let caller = match guard.check(request.headers()) {
+        Ok(caller) => caller,
+        Err(trouble) => return trouble.answer(lang),
+    };
+    let Ok(place) = guard.0.places.clone().try_acquire_owned() else {
+        return Trouble::new(ErrorCode::Busy, &Message::TooManyRequests)
+            .hint(&Message::HintSlower)
+            .answer(lang);
+    };
+    request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(lang);
+    let mut response = next.run(request).await;
+    if let Some(trouble) = response.extensions_mut().remove::<Trouble>() {
+        response = trouble.answer(lang);
+    } else if response.status().is_client_error() || response.status().is_server_error() {
+        response = foreign(response.status(), method, path).answer(lang);
+    }
+    // The place is given up when the body has been sent, which for event streams is much later.
+    response.map(|body| {
+        let stream = futures::StreamExt::inspect(body.into_data_stream(), move |_| {
+            let _held = &place;
+        });
+        axum::body::Body::from_stream(stream)
+    })
+}
+
+/// What the framework refused in its own words.
+fn foreign(status: StatusCode, method: String, path: String) -> Trouble {
+    match status {
+        StatusCode::NOT_FOUND => Trouble::new(ErrorCode::NotFound, &Message::NoSuchPath { path }),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            Trouble::new(ErrorCode::Usage, &Message::NoSuchMethod { method, path }).status(status)
+        }
+        other if other.is_client_error() => {
+            Trouble::new(ErrorCode::Usage, &Message::BodyNotJson { why: other.to_string() }).status(other)
+        }
+        other => Trouble::broke(&other),
+    }
+    .hint(&Message::HintSameRelease)
+}
+
+/// Lets through callers of at least this role.
+pub(super) async fn require(State(need): State<Role>, request: Request, next: Next) -> Response {
+    let role = request.extensions().get::<Caller>().map(|caller| caller.role);
+    if role.is_some_and(|role| role >= need) {
+        return next.run(request).await;
+    }
+    let need = match need {
+        Role::View => "view",
+        Role::Submit => "submit",
+        Role::Operate => "operate",
+        Role::Admin => "admin",
+    };
+    Trouble::new(ErrorCode::NotAllowed, &Message::RoleLacking { need })
+        .hint(&Message::HintRole)
+        .into_response()
+}

@@ -1,0 +1,180 @@
+//! English.
+
+use super::{Message, gigabytes, limit_words};
+
+#[expect(clippy::too_many_lines, reason = "one line per sentence")]
+pub(super) fn text(message: &Message) -> String {
+    match message {
+        Message::NoToken => "the request has no token".into(),
+        Message::WrongToken => "the token is not that of this daemon: it changes with every start".into(),
+        Message::ForeignHost { host } => format!("the request was made to {host:?}, which is not this daemon"),
+        Message::ForeignOrigin { origin } => format!("a page of {origin:?} may not talk to this daemon"),
+        Message::RoleLacking { need } => format!("the token does not allow this: it takes the role {need}"),
+        Message::HintToken => "read url and token from api.json in the daemon's data directory".into(),
+        Message::HintLoopback => "use the url in api.json".into(),
+        Message::HintRole => "ask whoever runs the daemon for a token with that role".into(),
+
+        Message::NoSuchPath { path } => format!("the API has no {path}"),
+        Message::NoSuchMethod { method, path } => format!("{path} does not take {method}"),
+        Message::BodyNotJson { why } => format!("the request's body cannot be read: {why}"),
+        Message::BodyTooLarge { limit } => format!("the request's body is over the limit of {}", limit_words(*limit)),
+        Message::BodyBroke { why } => format!("the request's body broke off: {why}"),
+        Message::TooManyRequests => "too many requests are under way".into(),
+        Message::HintSameRelease => "use scenemesh and scenemeshd of the same release".into(),
+        Message::HintSlower => "wait for some of them to end".into(),
+        Message::Stopping => "the daemon is stopping".into(),
+        Message::HintRestart => "start it again and repeat; nothing accepted before is lost".into(),
+        Message::Broke { what } => format!("this should have worked: {what}"),
+        Message::HintLog => "the daemon's log has more; scenemesh doctor looks at disk and data directory".into(),
+
+        Message::BadId { given } => format!("{given:?} is not an id: those are hexadecimal"),
+        Message::NoSuchId { given } => format!("no job or task begins with {given}"),
+        Message::AmbiguousId { given } => format!("more than one job or task begins with {given}"),
+        Message::NoSuchOutput { index, count } => format!("the task has no output {index}: it has {count}"),
+        Message::NoPreview => "there is no preview of this task".into(),
+        Message::NothingToCancel => "nothing of it waits or runs any more".into(),
+        Message::NothingToRetry => "nothing of it failed or was cancelled".into(),
+        Message::HintJobs => "scenemesh jobs lists them".into(),
+        Message::HintLongerId => "give more of its characters; scenemesh jobs shows enough of them".into(),
+        Message::HintShow => "scenemesh show ID tells where it stands".into(),
+
+        Message::WorkflowTooLarge { limit } => {
+            format!("the workflow is over the limit of {}", limit_words(*limit as u64))
+        }
+        Message::HintExportApi => {
+            "open it in ComfyUI and choose Workflow → Export (API); in older ones switch on dev mode, then Save (API Format)"
+                .into()
+        }
+        Message::HintNotEmbedded => "send pictures with --input NAME=FILE instead of embedding them".into(),
+        Message::BadSetting { path, value, stands } => {
+            format!("--set {path}={value}: {stands} stands there, and {value:?} is not JSON")
+        }
+        Message::HintQuote => format!("to put text there, quote it as JSON: --set {}", r#"'NODE.INPUT="text"'"#),
+        Message::MissingInput { name, node, class, input } => {
+            format!("the workflow needs the file {name:?} (node {node}, {class}.{input}), and it was not sent")
+        }
+        Message::HintGiveInput { name } => format!("add --input {name}=FILE"),
+        Message::UnusedInput { name, names } => {
+            format!("the file {name:?} was sent, but the workflow does not name it; it names {names}")
+        }
+        Message::HintRenameInput => "write --input NAME=FILE with NAME as it stands in the workflow".into(),
+        Message::UnknownInputHandle { name } => format!("the upload of {name:?} is not known any more"),
+        Message::HintUploadAgain => "send the file again".into(),
+        Message::DuplicateInput { name } => format!("the file {name:?} was sent twice"),
+        Message::UnknownStudio { given, known } => format!("the pool has no studio {given:?}; it has {known}"),
+        Message::HintReach => "--reach takes machine, studio, pool, or names of studios with commas".into(),
+        Message::NotInPool { reach } => format!("this node is in no pool, so a job cannot have reach {reach}"),
+        Message::HintJoinFirst => "join a pool first, or use --reach machine".into(),
+        Message::CountOutOfRange { count, limit } => format!("a job has 1 to {limit} tasks, not {count}"),
+        Message::UnknownClass { class, nodes, unknown } => {
+            format!("no node in reach has the node class {class:?}{}{}", used_by(nodes), besides(unknown))
+        }
+        Message::HintUnknownClass => {
+            "install the custom nodes it comes from on a rendering machine, or correct the workflow".into()
+        }
+        Message::MissingModel { model, unknown } => {
+            format!("no node in reach has the model {model:?}{}", besides(unknown))
+        }
+        Message::HintModelElsewhere { model, nodes, reach } => {
+            format!("{model} is on {nodes}: use --reach {reach}")
+        }
+        Message::HintModelNowhere => {
+            "put it on a rendering machine, or choose one that is there: models are named as ComfyUI lists them".into()
+        }
+        Message::NoNodeHasAll { reasons } => format!("no single node in reach can take this workflow: {reasons}"),
+        Message::HintNoNodeHasAll => "install what is missing on one of them, or widen --reach".into(),
+        Message::MayNotSubmit => "this node is not allowed to submit work to its pool: it lacks the role submit".into(),
+        Message::InputTooLarge { limit } => format!("an input is over the limit of {}", limit_words(*limit)),
+
+        Message::NewStudioNeedsKey => {
+            "this invite founds a studio, and how to keep its admin key was not said".into()
+        }
+        Message::HintPassphrase => "give --passphrase-file FILE or --no-passphrase".into(),
+        Message::NoPool => "this node is in no pool".into(),
+        Message::HintInitOrJoin => "run scenemesh init or scenemesh join CODE first".into(),
+        Message::NoSuchPeer { given } => format!("the pool has no node {given:?}"),
+        Message::HintPeers => "scenemesh peers lists them".into(),
+        Message::SoloNotBuilt => "this release has no solo pools yet".into(),
+        Message::HintWithoutSolo => "leave --solo away: a pool of one works alike, with its ports open".into(),
+
+        Message::DataDirFine { path } => format!("{path} can be written"),
+        Message::DataDirNotWritable { path, why } => format!("{path} cannot be written: {why}"),
+        Message::HintDataDir => "check the directory's owner and permissions, and that the disk is not read-only".into(),
+        Message::DiskFine { free, used } => {
+            format!("{} free; inputs and results take {}", gigabytes(*free), gigabytes(*used))
+        }
+        Message::DiskLow { free } => format!("only {} free: new inputs and results may be refused", gigabytes(*free)),
+        Message::DiskUnknown => "this system does not tell how much is free".into(),
+        Message::HintDisk => "free some space on the disk of the data directory".into(),
+        Message::ComfyuiReady { url, version, classes, models } => {
+            format!("{url} is ready: ComfyUI {version}, {classes} node classes, {models} models")
+        }
+        Message::ComfyuiStarting { url } => format!("{url} is being asked"),
+        Message::ComfyuiNotReady { url, why } => format!("{url} is not ready: {why}"),
+        Message::HintComfyuiStart { url } => format!("start ComfyUI there, or correct the url {url} in scenemesh.toml"),
+        Message::ComfyuiUnused { url, version } => {
+            format!("ComfyUI {version} answers at {url}, and scenemesh.toml does not name it")
+        }
+        Message::HintComfyuiConfigure { url } => {
+            format!("to render on it, add [[comfyui]] url = \"{url}\" to scenemesh.toml and restart the daemon")
+        }
+        Message::ComfyuiNone { tried } => {
+            format!("none is configured, and none answers at {tried}: this node submits, and renders nothing")
+        }
+        Message::HintComfyuiNone => "fine for a desk without a GPU; else start ComfyUI and run doctor again".into(),
+        Message::HygieneFull { url } => format!("everything a task leaves in {url} can be removed"),
+        Message::HygienePartial { url } => {
+            format!("the folders of {url} cannot be reached: some files of a task may stay there")
+        }
+        Message::HintHygiene => {
+            "name its folders in its [[comfyui]] block (input_dir, output_dir, temp_dir), or run it on this machine".into()
+        }
+        Message::GpusSeen { gpus } => format!("the driver sees {gpus}"),
+        Message::GpusFromComfyui { gpus } => format!("no NVIDIA driver answers; ComfyUI sees {gpus}"),
+        Message::GpusNone => "none is seen".into(),
+        Message::HintGpus => "fine if this node only submits; else check the driver (nvidia-smi)".into(),
+        Message::PoolAlone => "this node is in no pool".into(),
+        Message::PoolJoining { words } => format!("this node waits to be let in: {words}"),
+        Message::PoolOutside { why } => format!("the pool does not count this node among its members: {why}"),
+        Message::PoolMember { pool, studio, members } => {
+            format!("member of {pool} for {studio}; {members} members in all")
+        }
+        Message::HintAskAdmin => "ask an admin of your studio for a new invite".into(),
+        Message::HintWait => "it goes on by itself; scenemesh leave gives it up".into(),
+        Message::Listening { addresses } => format!("peers can dial {addresses}"),
+        Message::NotListening => "no port is open for peers".into(),
+        Message::HintPorts => "look into the log for a port that was taken; --listen and --porch choose others".into(),
+        Message::PeersNone => "no other node is in the pool".into(),
+        Message::PeersUp { up, total } => format!("{up} of {total} are up"),
+        Message::PeersAllDown { total } => format!("none of {total} is up"),
+        Message::HintPeersDown => {
+            "are their daemons running, and ports 7872 and 7873 open between you? scenemesh doctor --peer NODE looks closer"
+                .into()
+        }
+        Message::PeerUp { name, address, rtt_ms } => format!("{name} is up at {address}, {rtt_ms} ms away"),
+        Message::PeerDown { name, why } => format!("{name} is away: {why}"),
+        Message::PeerRefused { name, words } => format!("{name} was reached, but: {words}"),
+        Message::HintPeer => "is its daemon running, and its port 7872 open to this machine?".into(),
+        Message::ClockFine { peers } => format!("agrees with {peers} peers"),
+        Message::ClockAlone => "nobody to compare with".into(),
+        Message::ClockOff { name, seconds } => {
+            format!("the clock of {name} is {} s {} this machine's", seconds.abs(), ahead(*seconds))
+        }
+        Message::ClockMine { seconds } => {
+            format!("this machine's clock is {} s {} that of most peers", seconds.abs(), ahead(-*seconds))
+        }
+        Message::HintClock => "set the clock by NTP (timedatectl set-ntp true): tasks are refused beyond 5 minutes".into(),
+    }
+}
+
+fn used_by(nodes: &str) -> String {
+    if nodes.is_empty() { String::new() } else { format!(" (used by {nodes})") }
+}
+
+const fn ahead(seconds: i64) -> &'static str {
+    if seconds >= 0 { "ahead of" } else { "behind" }
+}
+
+fn besides(unknown: &str) -> String {
+    if unknown.is_empty() { String::new() } else { format!("; not known of {unknown}") }
+}

@@ -1,0 +1,97 @@
+//! The one place where all modules meet: spawns them in dependency order and runs until told to stop.
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use scenemesh_protocol::ids::BootId;
+
+use crate::config::Config;
+use crate::supervisor::Supervisor;
+use crate::{api, executor, gpu, membership, network, platform, scheduler, store};
+
+/// How long tasks may take to end by themselves.
+const GRACE: Duration = Duration::from_secs(12);
+
+/// Exit status for a data directory that cannot be used: as bad a configuration as any other.
+const EXIT_CONFIG: u8 = 64;
+
+/// Runs a node until `signal` resolves or one of its tasks fails.
+///
+/// # Errors
+/// What stopped it, or why it did not start.
+pub async fn run(config: Config, signal: impl Future<Output = ()>) -> Result<()> {
+    let supervisor = Supervisor::new(GRACE);
+    let tasks = supervisor.tasks();
+    let boot = BootId::random();
+
+    let (store, replay) = store::open(&config.store, &tasks).await?;
+    for finding in replay.findings() {
+        tracing::warn!("{finding}");
+    }
+    let keys = membership::keys::load_or_create(&config.dir).context("loading this node's keys")?;
+    let me = keys.node.public().node();
+
+    // Ports first: a daemon that cannot listen must not disturb anything.
+    let api = api::bind(config.api).await?;
+    let gpus = gpu::spawn(gpu::Config::default(), Box::new(gpu::Nvml::default()), &tasks).await;
+    let executor_config = executor::Config { owner: me.short(), ..config.executor };
+    let (executor, executor_events) = executor::spawn(executor_config, store.blobs.clone(), &tasks)?;
+    let identity = network::Identity { key: keys.node.clone() };
+    let (network, events) = network::spawn(config.network, identity, boot, store.blobs.clone(), &tasks)?;
+
+    let membership = membership::spawn(
+        membership::Config::at(&config.dir),
+        keys.clone(),
+        store.clone(),
+        network.clone(),
+        events.roster,
+        &replay,
+        &tasks,
+    )
+    .await?;
+    let scheduler = scheduler::spawn(
+        config.scheduler,
+        scheduler::Me { node: keys.node, kem: keys.kem, boot },
+        scheduler::Ports {
+            network: network.clone(),
+            executor: executor.clone(),
+            store: store.clone(),
+            roster: membership.roster(),
+            gpus: gpus.clone(),
+        },
+        scheduler::Inputs { network: events.tasks, executor: executor_events },
+        &replay,
+        &tasks,
+    )?;
+    catch_index_up(&replay).await?;
+    drop(replay);
+
+    let address = api.address();
+    let ports = api::Ports { me, scheduler, membership, network, executor, gpus, store };
+    api.serve(ports, &tasks)?;
+    tracing::info!(node = %me, api = %address, "scenemeshd {} is up", env!("CARGO_PKG_VERSION"));
+
+    supervisor.run_until(signal).await?;
+    tracing::info!("scenemeshd stopped");
+    Ok(())
+}
+
+/// Lets every kind of record that is indexed into the index, as far as it lags behind the journal.
+async fn catch_index_up(replay: &store::Replay) -> Result<()> {
+    let caught_up = replay.index().finish().await.context("catching the index up with the journal")?;
+    tracing::debug!(caught_up, "the index stands where the journal does");
+    Ok(())
+}
+
+/// Resolves when the operator asks the daemon to stop.
+pub async fn stop_signal() {
+    platform::stop_signal().await;
+}
+
+/// The daemon's exit status for an error of [`run`].
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let bad_dir = matches!(error.downcast_ref(), Some(store::OpenError::Dir { .. }));
+    if bad_dir { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+}

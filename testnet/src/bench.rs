@@ -1,0 +1,89 @@
+//! Measurements, each against a baseline taken in the same run: absolute figures of a shared machine mean little.
+
+mod direct;
+mod dispatch;
+mod idle;
+mod overhead;
+mod submitter;
+
+use anyhow::Result;
+use serde_json::{Map, Value, json};
+
+use crate::talk::{result, say};
+
+/// `testnet bench`.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    #[command(subcommand)]
+    what: What,
+    /// End with one JSON object
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Submit at one daemon until ComfyUI starts beside another
+    Dispatch {
+        /// Tasks, one after the other
+        #[arg(long, default_value_t = 100)]
+        count: usize,
+    },
+    /// What the mesh adds to a whole tiny render, against the same ComfyUI asked directly
+    Overhead {
+        /// Renders of each kind, taken in turn
+        #[arg(long, default_value_t = 60)]
+        count: usize,
+        /// Measure on this ComfyUI instead of a simulated one
+        #[arg(long, value_name = "URL")]
+        comfyui: Option<String>,
+    },
+    /// Memory and processor time of a daemon that only sends and receives adverts
+    Idle {
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// Daemons in the mesh
+        #[arg(long, default_value_t = 3)]
+        nodes: usize,
+    },
+}
+
+/// Runs one bench and prints its figures.
+///
+/// # Errors
+/// When the mesh does not come up or a render fails.
+pub async fn run(options: Options) -> Result<()> {
+    let (name, figures) = match options.what {
+        What::Dispatch { count } => ("dispatch", dispatch::run(count).await?),
+        What::Overhead { count, comfyui } => ("overhead", overhead::run(count, comfyui).await?),
+        What::Idle { minutes, nodes } => ("idle", idle::run(minutes, nodes).await?),
+    };
+    for (figure, value) in &figures {
+        say(&format!("{figure:<28} {value}"));
+    }
+    if options.json {
+        let mut object = Map::new();
+        object.insert("schema".into(), json!(format!("bench-{name}/1")));
+        object.insert("ok".into(), json!(true));
+        object.extend(figures);
+        result(&Value::Object(object).to_string());
+    }
+    Ok(())
+}
+
+/// Figures by name, units in the names.
+type Figures = Map<String, Value>;
+
+/// The value below which `part` of the samples lie; samples are sorted in place.
+fn percentile(samples: &mut [f64], part: f64) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    let last = samples.len().saturating_sub(1);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a position in a short list")]
+    let at = (last as f64 * part).round() as usize;
+    samples.get(at).copied().unwrap_or(f64::NAN)
+}
+
+/// A figure in milliseconds, to the hundredth.
+fn ms(value: f64) -> Value {
+    json!((value * 100.0).round() / 100.0)
+}
