@@ -4,7 +4,7 @@
 //! is on disk are the other actions performed. What takes time (sealing, fetching, asking a peer) is a task of its
 //! own that reports back as an input.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ const REPORTS: usize = 256;
 const BATCH: usize = 128;
 /// The pool is looked at again at least this often: memberships end by the clock.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// News of more tasks than this at once is told as news of their jobs.
+const TASKS_TOLD: usize = 256;
 /// Between two adverts of ours.
 const PUBLISH_GAP: Duration = Duration::from_secs(1);
 /// A full disk is tried again after this.
@@ -163,7 +165,6 @@ impl Actor {
         loop {
             let wake = self.deadline();
             tokio::select! {
-                biased;
                 () = stopping.cancelled() => return Ok(()),
                 Some(inbound) = reported.recv() => self.feed(inbound),
                 Some(event) = inputs.executor.recv() => self.ran(event),
@@ -187,7 +188,8 @@ impl Actor {
                     break;
                 }
             }
-            if !self.settle().await? {
+            // A stop is like a kill: runs that the executor breaks off now are no failures, they go on next time.
+            if stopping.is_cancelled() || !self.settle().await? {
                 return Ok(());
             }
         }
@@ -351,7 +353,15 @@ impl Actor {
     fn tell_news(&mut self) {
         let now = self.now();
         let watched = self.board.news.receiver_count() > 0;
-        for task in std::mem::take(&mut self.board.changed) {
+        let changed = std::mem::take(&mut self.board.changed);
+        if changed.len() > TASKS_TOLD {
+            let job = |task| self.requester.jobs().task(task).map(|known| known.job);
+            for job in changed.iter().filter_map(job).collect::<BTreeSet<_>>() {
+                self.board.tell(JobEvent::Job { job });
+            }
+            return;
+        }
+        for task in changed {
             let Some(known) = self.requester.jobs().task(&task) else { continue };
             let (job, over) = (known.job, !known.state.is_open());
             if !watched {

@@ -18,7 +18,7 @@ use crate::clock;
 use crate::executor::{self, Executor, Run, RunError, SlotId};
 use crate::network::{FetchError, Network};
 use crate::scheduler::conversation::{AttemptKey, NoAnswer};
-use crate::scheduler::link::{self, Question};
+use crate::scheduler::link::{self, Question, Sorted};
 use crate::scheduler::renderer::{
     self, Examination, InputTrouble, Rejection, RunEvent, RunOutcome, RunTrouble,
 };
@@ -69,9 +69,9 @@ impl Actor {
 
     pub(super) fn perform_for_requester(&mut self, action: requester::Action) {
         use requester::Action as A;
-        let action = match link::requester_asks(action) {
-            Ok(question) => return self.ask(question),
-            Err(action) => action,
+        let action = match link::sort_for_requester(action) {
+            Sorted::Asks(question) => return self.ask(*question),
+            Sorted::Does(action) => action,
         };
         match action {
             A::SealGrant { node, task, attempt, claim, class } => {
@@ -217,9 +217,9 @@ impl Actor {
 
     pub(super) fn perform_for_renderer(&mut self, action: renderer::Action) {
         use renderer::Action as A;
-        let action = match link::renderer_asks(action) {
-            Ok(question) => return self.ask(question),
-            Err(action) => action,
+        let action = match link::sort_for_renderer(action) {
+            Sorted::Asks(question) => return self.ask(*question),
+            Sorted::Does(action) => action,
         };
         match action {
             A::Examine { claim, from, slot, grant } => self.examine(claim, from, &slot, *grant),

@@ -41,7 +41,8 @@ pub(super) struct Work {
     preview: Option<Preview>,
     /// Something new since the last report.
     news: bool,
-    reported: Instant,
+    /// None: a report is due at once.
+    reported: Option<Instant>,
     /// A report is under way.
     reporting: bool,
 }
@@ -73,16 +74,17 @@ impl Work {
             nodes_total: 0,
             preview: None,
             news: false,
-            reported: now,
+            reported: Some(now),
             reporting: false,
         }
     }
 
+    /// When a report is due by the clock.
     fn report_due(&self) -> Option<Instant> {
         if self.reporting || matches!(self.stage, Stage::Sealed { .. }) {
             return None;
         }
-        Some(self.reported + if self.news { REPORT_GAP } else { HEARTBEAT })
+        self.reported.map(|at| at + if self.news { REPORT_GAP } else { HEARTBEAT })
     }
 
     pub(super) fn deadline(&self, up: bool) -> Option<Instant> {
@@ -128,7 +130,7 @@ impl Renderer {
     /// The requester is back: whatever waited for it goes on at once, and both learn where the other stands.
     pub(super) fn reconcile(&mut self, now: Now, key: AttemptKey) {
         let Some(work) = self.work.get_mut(&key) else { return };
-        work.news = true;
+        work.reported = None;
         work.reporting = false;
         match &work.stage {
             Stage::Sealed { .. } => self.announce(key),
@@ -432,12 +434,13 @@ impl Renderer {
     /// Tells requesters how far their attempts are.
     pub(super) fn report(&mut self, now: Now) {
         for (key, work) in &mut self.work {
-            let due = work.report_due().is_some_and(|at| at <= now.at);
+            let at_once = work.reported.is_none() && !matches!(work.stage, Stage::Sealed { .. });
+            let due = at_once || work.report_due().is_some_and(|at| at <= now.at);
             if !due || !self.up.contains_key(&key.from) {
                 continue;
             }
             work.seq += 1;
-            (work.news, work.reporting, work.reported) = (false, true, now.at);
+            (work.news, work.reporting, work.reported) = (false, true, Some(now.at));
             let progress = Progress {
                 task: key.task,
                 attempt: key.attempt,
