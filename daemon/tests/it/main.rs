@@ -1,0 +1,3 @@
+//! Whole nodes in this process, spoken to as their clients do.
+
+mod api;
