@@ -9,7 +9,9 @@ use futures::future::BoxFuture;
 use scenemesh_protocol::advert::Hygiene;
 use scenemesh_protocol::ids::{BootId, JobId, NodeId};
 use scenemesh_protocol::keys::{KemSecret, SecretKey};
-use scenemesh_protocol::roster::{Member, Roles, Roster, Settings, SettingsChain, SignedRecord, Studio};
+use scenemesh_protocol::roster::{
+    Consent, Member, Roles, Roster, Settings, SettingsChain, SignedRecord, Studio,
+};
 use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::{Class, InputFile, OutputFile, OutputKind, Reach};
 use tempfile::TempDir;
@@ -239,11 +241,13 @@ fn pool(houses: &[&House]) -> Arc<Roster> {
     }
     let mut roster = Roster::new(chain);
     for ((house, admin), studio) in houses.iter().zip(&admins).zip(&studios) {
+        let (pool, kem) = (roster.pool(), house.kem.public());
         let member = Member {
-            pool: roster.pool(),
+            pool,
             studio: studio.id,
             node: house.node.public(),
-            kem: house.kem.public(),
+            kem,
+            consent: Consent { pool, studio: studio.id, kem }.sign(&house.node),
             name: studio.name.replace("studio", "machine"),
             roles: Roles::ALL,
             version: 1,
