@@ -1,6 +1,6 @@
 //! The whole command, as a process, against a scripted daemon: what it prints, what it sends, how it ends.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps in vain, its helpers too")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 
 mod errors;
 mod jobs;
