@@ -6,7 +6,7 @@ use scenemesh_protocol::ids::{ContentHash, NodeId, TaskId};
 use scenemesh_protocol::lease::{
     Ack, AttemptState as Report, Cancel, Finished, FinishedReply, Phase, Preview, Probe, Progress, Verdict,
 };
-use scenemesh_protocol::messages::Done;
+use scenemesh_protocol::messages::{Decline, Declined, Done};
 use scenemesh_protocol::task::{Failure, FailureClass};
 
 use super::{Action, InputTrouble, Occupant, Renderer, RunEvent, RunOutcome, RunTrouble, SlotState};
@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const AGAIN: Duration = Duration::from_secs(2);
 /// A result that was noted and not acknowledged is announced again after this.
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(30);
+/// Most attempts of one requester that are remembered as given up before it must not name new ones that were never
+/// here: each takes a line of the journal.
+const TOMBSTONES_PER_NODE: usize = 4096;
 /// Between two sweeps of what is kept too long.
 const SWEEP_EVERY: Duration = Duration::from_mins(10);
 
@@ -375,8 +378,10 @@ impl Renderer {
 
     pub(super) fn cancel_asked(&mut self, now: Now, from: NodeId, cancel: Cancel, ticket: Ticket) {
         let key = AttemptKey { from, task: cancel.task, attempt: cancel.attempt };
-        self.refuse_from_now_on(now, key);
-        self.reply(ticket, Report::Unknown);
+        match self.refuse_from_now_on(now, key) {
+            Ok(()) => self.reply(ticket, Report::Unknown),
+            Err(declined) => self.reply(ticket, declined),
+        }
     }
 
     pub(super) fn probed(&mut self, now: Now, from: NodeId, probe: Probe, ticket: Ticket) {
@@ -389,22 +394,30 @@ impl Renderer {
                 None => Report::Running(work.phase),
             },
             _ if examining => Report::Running(Phase::Fetching),
-            _ => {
-                self.refuse_from_now_on(now, key);
-                Report::Unknown
-            }
+            _ => match self.refuse_from_now_on(now, key) {
+                Ok(()) => Report::Unknown,
+                Err(declined) => return self.reply(ticket, declined),
+            },
         };
         self.reply(ticket, report);
     }
 
     /// Held or not: this attempt will not run here any more, whatever is still under way.
-    fn refuse_from_now_on(&mut self, now: Now, key: AttemptKey) {
+    ///
+    /// # Errors
+    /// When so many that were never seen here were refused that this one is not written down, and so not promised.
+    fn refuse_from_now_on(&mut self, now: Now, key: AttemptKey) -> Result<(), Declined> {
+        let AttemptKey { from, task, attempt } = key;
         if self.holdings.held(&key).is_some() {
             self.give_up(now, key);
         } else if !self.holdings.is_given_up(&key) {
-            let AttemptKey { from, task, attempt } = key;
+            if self.holdings.given_up_by(&from) >= TOMBSTONES_PER_NODE {
+                let detail = "too many attempts that it never had, ask again later".to_owned();
+                return Err(Declined { why: Decline::Busy, detail });
+            }
             self.commit(RendererRecord::Dropped { from, task, attempt, at_ms: now.wall_ms });
         }
+        Ok(())
     }
 
     /// The attempt is over for us: stop it if it runs, keep nothing of it.

@@ -28,7 +28,7 @@ mod errands;
 mod judge;
 mod machine;
 
-use errands::Errand;
+pub(super) use errands::Errand;
 pub(super) use machine::Machine;
 
 pub(super) const POOL: PoolId = PoolId::from_bytes([1; 16]);

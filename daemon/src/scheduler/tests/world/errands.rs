@@ -6,7 +6,7 @@ use crate::scheduler::renderer::RunTrouble;
 
 /// Work of a daemon that takes a while: it is lost when the daemon dies.
 #[derive(Debug)]
-pub(super) enum Errand {
+pub(in crate::scheduler::tests) enum Errand {
     SealGrant { node: NodeId, task: TaskId, attempt: u32, claim: scenemesh_protocol::ids::ClaimId },
     Fetch { node: NodeId, task: TaskId, attempt: u32, finished: Box<Finished> },
     Examine { claim: scenemesh_protocol::ids::ClaimId, grant: Box<Grant> },

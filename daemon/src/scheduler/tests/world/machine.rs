@@ -23,7 +23,7 @@ pub(in crate::scheduler::tests) struct Machine {
     /// How often ComfyUI really executed each.
     pub(in crate::scheduler::tests) executions: BTreeMap<(TaskId, u32), u32>,
     pub(in crate::scheduler::tests) blobs: BTreeSet<ContentHash>,
-    pub(super) errands: VecDeque<Errand>,
+    pub(in crate::scheduler::tests) errands: VecDeque<Errand>,
     pub(super) asked: BTreeMap<u64, About>,
     pub(super) tickets: BTreeMap<Ticket, (usize, u64)>,
     pub(in crate::scheduler::tests) log: Vec<String>,
@@ -125,7 +125,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn seal_grant(
+    pub(in crate::scheduler::tests) fn seal_grant(
         &self,
         n: u64,
         node: NodeId,
