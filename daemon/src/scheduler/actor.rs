@@ -48,6 +48,8 @@ const TASKS_TOLD: usize = 256;
 const PUBLISH_GAP: Duration = Duration::from_secs(1);
 /// A full disk is tried again after this.
 const DISK_AGAIN: Duration = Duration::from_secs(1);
+/// Callers that wait for room on the disk.
+const POSTPONED: usize = 64;
 
 /// Who waits for a reply.
 enum ReplyTo {
@@ -82,6 +84,8 @@ pub(super) struct Actor {
     confirm: Vec<(oneshot::Sender<usize>, usize)>,
     reports: mpsc::Sender<Inbound>,
     reported: Option<mpsc::Receiver<Inbound>>,
+    /// What callers wanted while nothing could be written down.
+    postponed: VecDeque<Command>,
     draining: bool,
     load: watch::Sender<Load>,
     look_at: Instant,
@@ -121,6 +125,7 @@ impl Actor {
             confirm: Vec::new(),
             reports,
             reported: Some(reported),
+            postponed: VecDeque::new(),
             draining: false,
             load,
             look_at: Instant::now(),
@@ -161,7 +166,7 @@ impl Actor {
         self.feed(Inbound::Requester(requester::Input::Started));
         self.feed(Inbound::Renderer(renderer::Input::Started));
         self.greet(self.id, self.me.boot);
-        self.settle().await?;
+        self.settle(&mut commands).await?;
         loop {
             let wake = self.deadline();
             tokio::select! {
@@ -169,7 +174,7 @@ impl Actor {
                 Some(inbound) = reported.recv() => self.feed(inbound),
                 Some(event) = inputs.executor.recv() => self.ran(event),
                 Some(event) = inputs.network.recv() => self.heard(event),
-                Some(command) = commands.recv() => self.obey(command).await?,
+                Some(command) = commands.recv() => self.obey(command).await,
                 Ok(()) = roster.changed() => self.look(),
                 Ok(()) = peers.changed() => self.look(),
                 Ok(()) = slots.changed() => self.look(),
@@ -189,8 +194,14 @@ impl Actor {
                 }
             }
             // A stop is like a kill: runs that the executor breaks off now are no failures, they go on next time.
-            if stopping.is_cancelled() || !self.settle().await? {
+            if stopping.is_cancelled() || !self.settle(&mut commands).await? {
                 return Ok(());
+            }
+            while let Some(command) = self.postponed.pop_front() {
+                self.obey(command).await;
+                if !self.settle(&mut commands).await? {
+                    return Ok(());
+                }
             }
         }
     }
@@ -239,9 +250,9 @@ impl Actor {
     }
 
     /// Commits and performs until both machines are at rest; false when the node stops.
-    async fn settle(&mut self) -> anyhow::Result<bool> {
+    async fn settle(&mut self, commands: &mut mpsc::Receiver<Command>) -> anyhow::Result<bool> {
         loop {
-            if !self.commit().await? {
+            if !self.commit(commands).await? {
                 return Ok(false);
             }
             let todo = std::mem::take(&mut self.todo);
@@ -268,8 +279,8 @@ impl Actor {
     }
 
     /// Everything written down so far goes to disk, together. While the disk is full nothing is performed and
-    /// nothing new is taken in: what was accepted is safe, and peers are told that we are busy.
-    async fn commit(&mut self) -> anyhow::Result<bool> {
+    /// nothing new is taken in: what was accepted is safe, peers are told that we are busy, and people what is wrong.
+    async fn commit(&mut self, commands: &mut mpsc::Receiver<Command>) -> anyhow::Result<bool> {
         let entries = std::mem::take(&mut self.entries);
         if entries.is_empty() {
             return Ok(true);
@@ -281,9 +292,15 @@ impl Actor {
                 Err(JournalError::Stopping) => return Ok(false),
                 Err(error @ (JournalError::NoSpace { .. } | JournalError::Write { .. })) => {
                     tracing::error!(%error, "the scheduler waits until it can write again");
-                    tokio::select! {
-                        () = stopping.cancelled() => return Ok(false),
-                        () = tokio::time::sleep(DISK_AGAIN) => {}
+                    let again = Instant::now() + DISK_AGAIN;
+                    loop {
+                        tokio::select! {
+                            () = stopping.cancelled() => return Ok(false),
+                            () = tokio::time::sleep_until(again) => break,
+                            Some(command) = commands.recv(), if self.postponed.len() < POSTPONED => {
+                                self.obey_later(command, &error);
+                            }
+                        }
                     }
                 }
                 Err(error) => return Err(error.into()),
