@@ -80,11 +80,11 @@ pub(super) fn submit_trouble(error: &SubmitError) -> Trouble {
         SubmitError::TooLarge { .. } | SubmitError::Count { .. } => {
             Trouble::of(ErrorCode::TooLarge, error, None)
         }
-        SubmitError::Graph(_)
-        | SubmitError::MissingInput { .. }
-        | SubmitError::UnusedInput { .. }
-        | SubmitError::ExtraData(_)
-        | SubmitError::Input { .. } => Trouble::of(ErrorCode::Usage, error, None),
+        SubmitError::Graph(_) => Trouble::of(ErrorCode::InvalidGraph, error, None),
+        SubmitError::MissingInput { .. } | SubmitError::UnusedInput { .. } | SubmitError::Input { .. } => {
+            Trouble::of(ErrorCode::MissingInput, error, None)
+        }
+        SubmitError::ExtraData(_) => Trouble::of(ErrorCode::Usage, error, None),
     }
 }
 

@@ -28,8 +28,8 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintLog => "자세한 내용은 데몬의 로그에 있습니다. scenemesh doctor로 디스크와 데이터 폴더를 확인하세요".into(),
 
         Message::BadId { given } => format!("{given:?} 값은 ID가 아닙니다: ID는 16진수입니다"),
-        Message::NoSuchId { given } => format!("ID가 {given}… 인 작업이나 태스크가 없습니다"),
-        Message::AmbiguousId { given } => format!("ID가 {given}… 인 작업이나 태스크가 둘 이상입니다"),
+        Message::NoSuchId { given } => format!("이 ID로 시작하는 작업이나 태스크가 없습니다: {given}"),
+        Message::AmbiguousId { given } => format!("이 ID로 시작하는 작업이나 태스크가 둘 이상입니다: {given}"),
         Message::NoSuchOutput { index, count } => format!("이 태스크의 결과는 {count}개이고 {index}번은 없습니다"),
         Message::NoPreview => "이 태스크의 미리보기가 없습니다".into(),
         Message::NothingToCancel => "대기 중이거나 실행 중인 것이 없습니다".into(),

@@ -228,6 +228,26 @@ async fn a_submission_is_judged_before_anything_is_queued() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_input_that_is_too_large_is_refused_by_its_length_alone() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let node = Running::start().await;
+    let host = node.api.url.strip_prefix("http://").unwrap();
+    let mut socket = tokio::net::TcpStream::connect(host).await.unwrap();
+    let token = &node.api.token;
+    let head = format!(
+        "POST /v1/inputs HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nContent-Length: {}\r\n\r\n",
+        40_u64 << 30
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 64];
+    let read = socket.read(&mut answer).await.unwrap();
+    assert!(answer[..read].starts_with(b"HTTP/1.1 413 "), "{}", String::from_utf8_lossy(&answer));
+    drop(socket);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_there_is_not_found() {
     let node = Running::start().await;
     for (method, path, code) in [

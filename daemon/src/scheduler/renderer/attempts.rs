@@ -430,6 +430,11 @@ impl Renderer {
                 self.taken.insert(held.acceptance.slot.clone(), Occupant::Leaving(key));
                 self.out.push(Action::CancelRun { task, attempt });
             }
+            Some(Stage::Fetching { .. } | Stage::Waiting { .. }) => {
+                self.let_go(key);
+                // Its prompt may be in ComfyUI since before a restart.
+                self.out.push(Action::CancelRun { task, attempt });
+            }
             _ => self.let_go(key),
         }
         if let Some(sealed) = held.sealed {
