@@ -26,6 +26,7 @@ use crate::store::{Entry, JournalError, Replay};
 use crate::supervisor::Tasks;
 
 mod board;
+mod broom;
 mod commands;
 mod facts;
 mod perform;
@@ -33,6 +34,7 @@ mod seal;
 mod shelf;
 
 use board::Board;
+use broom::Broom;
 use facts::Picture;
 use shelf::Shelf;
 
@@ -48,6 +50,10 @@ const TASKS_TOLD: usize = 256;
 const PUBLISH_GAP: Duration = Duration::from_secs(1);
 /// A full disk is tried again after this.
 const DISK_AGAIN: Duration = Duration::from_secs(1);
+/// Unwanted blobs are swept this long after a start: by then results that were half fetched are being fetched again.
+const FIRST_SWEEP: Duration = Duration::from_mins(10);
+/// Between two sweeps.
+const SWEEP_EVERY: Duration = Duration::from_hours(1);
 /// Callers that wait for room on the disk.
 const POSTPONED: usize = 64;
 
@@ -74,6 +80,8 @@ pub(super) struct Actor {
     picture: Picture,
     board: Board,
     shelf: Shelf,
+    broom: Broom,
+    sweep_at: Instant,
     entries: Vec<Entry>,
     todo: Vec<Todo>,
     /// Between the two machines of this node.
@@ -117,6 +125,8 @@ impl Actor {
             picture,
             board: Board::new(news),
             shelf,
+            broom: Broom::default(),
+            sweep_at: Instant::now() + FIRST_SWEEP,
             entries: Vec::new(),
             todo: Vec::new(),
             inside: VecDeque::new(),
@@ -161,7 +171,6 @@ impl Actor {
         let mut peers = self.ports.network.peers();
         let mut slots = self.ports.executor.slots();
         let mut gpus = self.ports.gpus.clone();
-        self.sweep_blobs();
         self.look();
         self.feed(Inbound::Requester(requester::Input::Started));
         self.feed(Inbound::Renderer(renderer::Input::Started));
@@ -209,13 +218,17 @@ impl Actor {
     fn deadline(&self) -> Instant {
         let machines = [self.requester.deadline(), self.renderer.deadline()];
         let machines = machines.into_iter().flatten().map(Instant::from_std);
-        machines.chain(self.publish_at).chain([self.look_at]).min().unwrap_or(self.look_at)
+        machines.chain(self.publish_at).chain([self.look_at, self.sweep_at]).min().unwrap_or(self.look_at)
     }
 
     fn tick(&mut self) {
         let now = Instant::now();
         if self.look_at <= now {
             self.look();
+        }
+        if self.sweep_at <= now {
+            self.sweep_at = now + SWEEP_EVERY;
+            self.sweep_blobs();
         }
         let due = |at: Option<std::time::Instant>| at.is_some_and(|at| at <= now.into_std());
         if due(self.requester.deadline()) {
