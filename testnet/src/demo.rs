@@ -124,7 +124,7 @@ pub async fn run(options: Options) -> Result<()> {
     mesh.start(&victim).await?;
     let beside = comfyui_of(&mesh, &options, &victim).context("the machine that was killed has a ComfyUI")?;
     real::is_clean(&beside).await?;
-    story.tell(format!("{victim} came back, stopped its old task, and left nothing of it in its ComfyUI"));
+    story.tell(format!("{victim} came back, and nothing of its old task is left in its ComfyUI"));
     story.tell(format!(
         "{} different pictures decoded, written to {}",
         pictures.len(),
@@ -296,14 +296,14 @@ impl Screen {
     fn show(&mut self, job: &Value) {
         for (at, task) in tasks(job).take(TASKS).enumerate() {
             let state = task["state"].as_str().unwrap_or_default();
-            let where_to = node_name(task).unwrap_or("waiting");
+            let doing = node_name(task).map_or_else(|| state.to_owned(), |node| format!("{state} on {node}"));
             let step = task["progress"]["step"].as_u64().unwrap_or(0);
             if let Some((_, bars)) = &self.bars {
                 bars[at].set_position(if state == "done" { u64::from(STEPS) } else { step });
-                bars[at].set_message(format!("{where_to} {state}"));
+                bars[at].set_message(doing);
                 continue;
             }
-            let line = format!("    frame {at}: {state} on {where_to}");
+            let line = format!("    frame {at}: {doing}");
             if self.last[at] != line {
                 say(&line);
                 self.last[at] = line;

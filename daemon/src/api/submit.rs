@@ -128,8 +128,9 @@ fn machines(node: &Node, roster: Option<&Roster>, reach: &Reach) -> Vec<Machine>
         let stock = if here {
             stock.clone()
         } else {
-            let peer = peers.peers.get(&id);
-            peer.and_then(|peer| peer.inventory.clone()).map(Stock::There).into_iter().collect()
+            // Until its ComfyUI has answered, a node tells of an empty inventory.
+            let told = peers.peers.get(&id).and_then(|peer| peer.inventory.clone());
+            told.filter(|inventory| !inventory.classes.is_empty()).map(Stock::There).into_iter().collect()
         };
         let not_there = if !reached {
             Some(NotThere::OutOfReach)
