@@ -4,9 +4,11 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
+type Lookup = dyn Fn(&str) -> Option<OsString>;
+
 /// Variables and terminals of a process.
 pub struct Environment {
-    lookup: Box<dyn Fn(&str) -> Option<OsString>>,
+    lookup: Box<Lookup>,
     pub stdout_is_terminal: bool,
     pub stderr_is_terminal: bool,
     pub stdin_is_terminal: bool,

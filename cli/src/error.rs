@@ -30,13 +30,13 @@ impl From<Message> for Words {
 #[derive(Clone, Debug)]
 pub struct CliError {
     pub code: ErrorCode,
-    message: Words,
-    hint: Option<Words>,
+    message: Box<Words>,
+    hint: Option<Box<Words>>,
 }
 
 impl CliError {
     pub fn new(code: ErrorCode, message: Message, hint: Message) -> Self {
-        Self { code, message: message.into(), hint: Some(hint.into()) }
+        Self { code, message: Box::new(message.into()), hint: Some(Box::new(hint.into())) }
     }
 
     pub fn usage(message: Message, hint: Message) -> Self {
@@ -74,6 +74,7 @@ impl std::error::Error for CliError {}
 /// The daemon's words: it was told the language.
 impl From<ErrorBody> for CliError {
     fn from(body: ErrorBody) -> Self {
-        Self { code: body.code, message: Words::Theirs(body.message), hint: body.hint.map(Words::Theirs) }
+        let theirs = |text| Box::new(Words::Theirs(text));
+        Self { code: body.code, message: theirs(body.message), hint: body.hint.map(theirs) }
     }
 }

@@ -10,7 +10,7 @@ use scenemesh_protocol::task::Class;
 use serde_json::{Value, json};
 
 use crate::human;
-use crate::messages::Word;
+use crate::messages::{Lang, Word};
 use crate::save;
 use crate::ui::{Table, Tone, Ui, clip};
 
@@ -100,7 +100,7 @@ fn tasks(job: &JobView, places: &Places, ui: &Ui) -> Table {
             task.attempts.to_string(),
             task.usage.exec_ms.map_or_else(|| "-".to_owned(), human::span_ms),
         ];
-        let mut notes = notes(task, places).into_iter();
+        let mut notes = notes(task, places, ui.lang).into_iter();
         let first = notes.next().unwrap_or_default();
         let tone = task_tone(task.state);
         let row = cells.iter().enumerate().map(|(at, text)| (text.as_str(), (at == 1).then_some(tone)));
@@ -113,13 +113,14 @@ fn tasks(job: &JobView, places: &Places, ui: &Ui) -> Table {
 }
 
 /// The last column: what came of it, or why not yet.
-fn notes(task: &TaskView, places: &Places) -> Vec<String> {
+fn notes(task: &TaskView, places: &Places, lang: Lang) -> Vec<String> {
     let outputs = task.outputs.iter().map(|output| {
         let name = places.get(task, output).map_or_else(|| clip(&output.filename, 80), str::to_owned);
         format!("{name}  {}", human::bytes(output.bytes))
     });
     let failures = task.failures.iter().map(failure);
-    let progress = task.progress.as_ref().filter(|_| task.state == TaskState::Running).map(progress);
+    let progress =
+        task.progress.as_ref().filter(|_| task.state == TaskState::Running).map(|at| progress(at, lang));
     let waiting = task.waiting.clone().filter(|_| task.state == TaskState::Queued);
     match task.state {
         TaskState::Done => outputs.collect(),
@@ -133,15 +134,21 @@ pub(crate) fn failure(failure: &FailureView) -> String {
     if failure.node.is_empty() { why } else { format!("{}: {why}", failure.node) }
 }
 
-/// `KSampler 10/20  node 3/7`.
-pub(crate) fn progress(progress: &ProgressView) -> String {
+/// `node 3 10/20  (5/7)`: the graph's node at work, its step of how many, nodes done of how many.
+pub(crate) fn progress(progress: &ProgressView, lang: Lang) -> String {
     let steps = if progress.max > 1 { format!(" {}/{}", progress.step, progress.max) } else { String::new() };
     let nodes = if progress.nodes_total > 0 {
         format!("  ({}/{})", progress.nodes_done, progress.nodes_total)
     } else {
         String::new()
     };
-    format!("{}{steps}{nodes}", clip(&progress.node, 40))
+    format!("{}{steps}{nodes}", graph_node(progress, lang))
+}
+
+/// `node 3`.
+pub(crate) fn graph_node(progress: &ProgressView, lang: Lang) -> String {
+    let word = Word::Node.text(lang);
+    if progress.node.is_empty() { word.to_owned() } else { format!("{word} {}", clip(&progress.node, 40)) }
 }
 
 /// Of a whole task, in percent, as well as ComfyUI lets us know: each node of the graph counts the same.

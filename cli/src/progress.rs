@@ -18,6 +18,9 @@ use self::lines::Lines;
 /// More bars than this are counted, not drawn: a screen has about forty lines.
 const MOST_BARS: usize = 12;
 
+const WITH_STEPS: &str = "{prefix:24!} {bar:24} {pos:>4}/{len:4} {eta:>5} {wide_msg}";
+const WITHOUT_STEPS: &str = "{prefix:24!} {spinner} {elapsed:>5} {wide_msg}";
+
 /// Shows a job as it goes.
 #[derive(Debug)]
 pub(crate) struct Progress<'a> {
@@ -43,7 +46,7 @@ impl<'a> Progress<'a> {
         match &mut self.face {
             Face::Bars(bars) => bars.show(job, self.ui),
             Face::Lines(lines) => {
-                for message in lines.note(Instant::now(), job) {
+                for message in lines.note(Instant::now(), job, self.ui.lang) {
                     self.ui.talk(&message);
                 }
             }
@@ -108,7 +111,8 @@ impl Bars {
             if self.tasks.len() >= MOST_BARS {
                 return;
             }
-            let bar = self.all.insert_before(&self.total, ProgressBar::new(0));
+            let bar = ProgressBar::new(0).with_style(style(WITHOUT_STEPS));
+            let bar = self.all.insert_before(&self.total, bar);
             bar.enable_steady_tick(Duration::from_millis(500));
             self.tasks.insert(task.index, bar);
         }
@@ -118,7 +122,7 @@ impl Bars {
         let steps =
             task.progress.as_ref().filter(|progress| progress.max > 1 && task.state == TaskState::Running);
         if let Some(progress) = steps {
-            bar.set_style(style("{prefix:24!} {bar:24} {pos:>4}/{len:4} {eta:>5} {wide_msg}"));
+            bar.set_style(style(WITH_STEPS));
             // Steps of another node are another count, with another pace.
             if bar.length() != Some(progress.max.into()) || bar.position() > progress.step.into() {
                 bar.set_length(progress.max.into());
@@ -126,9 +130,9 @@ impl Bars {
             }
             bar.set_position(progress.step.into());
         } else {
-            bar.set_style(style("{prefix:24!} {spinner} {elapsed:>5} {wide_msg}"));
+            bar.set_style(style(WITHOUT_STEPS));
         }
-        let at = task.progress.as_ref().map(|progress| clip(&progress.node, 40));
+        let at = task.progress.as_ref().map(|progress| job_view::graph_node(progress, ui.lang));
         let words = match (task.state, at) {
             (TaskState::Running, Some(at)) => at,
             (state, _) => job_view::task_state(state, ui).to_owned(),

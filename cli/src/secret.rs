@@ -17,7 +17,7 @@ pub(crate) struct PassphraseArgs {
 }
 
 impl PassphraseArgs {
-    pub(crate) fn from_file(&self) -> Result<Option<Passphrase>, CliError> {
+    pub(crate) fn read(&self) -> Result<Option<Passphrase>, CliError> {
         self.passphrase_file.as_deref().map(read_file).transpose()
     }
 }

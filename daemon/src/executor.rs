@@ -265,7 +265,8 @@ impl Executor {
         answer.await.map_err(|_| RunError::Stopping)?
     }
 
-    /// Cancels an attempt wherever it runs; [`Event::Ended`] follows if it did.
+    /// Cancels an attempt wherever it runs; [`Event::Ended`] follows if it did. One that an earlier run of this
+    /// node left in ComfyUI is stopped and removed too, without an event.
     pub async fn cancel(&self, task: TaskId, attempt: u32) {
         for inbox in self.inboxes.iter() {
             // A closed inbox means the node is stopping, which cancels everything.
@@ -288,6 +289,9 @@ pub trait Backend: Send + 'static {
         report: &'a Reporter,
         stop: tokio_util::sync::CancellationToken,
     ) -> futures::future::BoxFuture<'a, Outcome>;
+
+    /// An attempt that does not run here now, but may still from before a restart, is not wanted any more.
+    fn abandon(&mut self, _task: TaskId, _attempt: u32) {}
 }
 
 /// What a ready backend tells.

@@ -84,6 +84,8 @@ pub enum Message {
     HintModelNowhere,
     NoNodeHasAll { reasons: String },
     HintNoNodeHasAll,
+    NobodyInReach { machines: Vec<(String, NotThere)> },
+    HintNobodyInReach,
     MayNotSubmit,
     InputTooLarge { limit: u64 },
 
@@ -133,7 +135,7 @@ pub enum Message {
     PeersUp { up: usize, total: usize },
     PeersAllDown { total: usize },
     HintPeersDown,
-    PeerUp { name: String, address: String, rtt_ms: u64 },
+    PeerUp { name: String, address: String, rtt_us: u64 },
     PeerDown { name: String, why: String },
     PeerRefused { name: String, words: String },
     HintPeer,
@@ -142,6 +144,14 @@ pub enum Message {
     ClockOff { name: String, seconds: i64 },
     ClockMine { seconds: i64 },
     HintClock,
+}
+
+/// Why a machine cannot be asked, whatever happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotThere {
+    OutOfReach,
+    NoRole,
+    NoComfyui,
 }
 
 impl Message {
@@ -159,7 +169,11 @@ fn gigabytes(bytes: u64) -> String {
     format!("{gigabytes:.1} GB")
 }
 
-/// Milliseconds and bytes are whole; a limit of bytes is shown in the unit it was chosen in.
+fn milliseconds(us: u64) -> String {
+    format!("{}.{}", us / 1000, us % 1000 / 100)
+}
+
+/// A limit of bytes is shown in the unit it was chosen in.
 fn limit_words(bytes: u64) -> String {
     match bytes {
         _ if bytes >= 1 << 30 && bytes.is_multiple_of(1 << 30) => format!("{} GiB", bytes >> 30),

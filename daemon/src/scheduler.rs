@@ -324,7 +324,8 @@ impl Scheduler {
         };
         let recipe = Recipe {
             graph: graph.to_bytes(),
-            extra_data: without_tokens(&spec.extra_data)?,
+            extra_data: without_tokens(&spec.extra_data)
+                .map_err(|error| SubmitError::ExtraData(error.to_string()))?,
             inputs: spec.inputs,
             shape,
             previews: spec.previews,
@@ -422,17 +423,15 @@ fn without_annotation(name: &str) -> &str {
 }
 
 /// Drops the keys under which editors put comfy.org logins: they are the submitter's own and go nowhere.
-fn without_tokens(extra_data: &[u8]) -> Result<Vec<u8>, SubmitError> {
+fn without_tokens(extra_data: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
     if extra_data.is_empty() {
         return Ok(Vec::new());
     }
-    let mut data: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(extra_data).map_err(|error| SubmitError::ExtraData(error.to_string()))?;
+    let mut data: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(extra_data)?;
     data.retain(|key, _| !key.contains("comfy_org"));
-    serde_json::to_vec(&data).map_err(|error| SubmitError::ExtraData(error.to_string()))
+    serde_json::to_vec(&data)
 }
 
-/// A node as it is called before anybody gave it a name.
 impl Me {
     pub fn id(&self) -> NodeId {
         self.node.public().node()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -10,11 +11,13 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, Comfy};
-use crate::eventually::eventually;
+use crate::eventually::eventually_within;
 use crate::program::Programs;
 use crate::scenarios::{graph_file, outputs, png_pixels};
 use crate::talk::{result, say};
 use crate::workflows;
+
+mod real;
 
 /// `testnet demo`.
 #[derive(Debug, clap::Args)]
@@ -22,10 +25,10 @@ pub struct Options {
     /// Leave the mesh up and say how to talk to it
     #[arg(long)]
     keep: bool,
-    /// Use these ComfyUIs instead of simulated ones, the first beside the first machine and so on
+    /// Use these two or three ComfyUIs instead of simulated ones, the first beside the first machine and so on
     #[arg(long, value_delimiter = ',', value_name = "URL")]
     comfyui: Vec<String>,
-    /// Checkpoint that the keyframes are sampled with
+    /// Checkpoint that the keyframes are sampled with; each ComfyUI must hold it
     #[arg(long, value_name = "NAME", default_value = "base.safetensors")]
     checkpoint: String,
     /// Where the pictures go
@@ -35,6 +38,10 @@ pub struct Options {
 
 const TASKS: usize = 4;
 const STEPS: u32 = 20;
+/// The machine that submits.
+const DESK: &str = MACHINES[0].name;
+/// Longest time for a part of the story: a real ComfyUI may load a checkpoint from a slow disk, or sample on a processor.
+const PATIENCE: Duration = Duration::from_mins(20);
 
 struct Machine {
     name: &'static str,
@@ -69,6 +76,7 @@ const MACHINES: [Machine; 3] = [
 /// When any part of the story does not come true.
 pub async fn run(options: Options) -> Result<()> {
     let began = Instant::now();
+    let side = real::check(&options.comfyui, &options.checkpoint).await?;
     let home = tempfile::Builder::new()
         .prefix("scenemesh-demo-")
         .tempdir()
@@ -80,7 +88,7 @@ pub async fn run(options: Options) -> Result<()> {
     story.tell(if options.comfyui.is_empty() {
         "three machines came up, each beside a ComfyUI (simulated: no GPU is used, the pictures are computed gradients)".into()
     } else {
-        format!("three machines came up beside {} real ComfyUI(s)", options.comfyui.len())
+        format!("three machines came up, {} of them beside a real ComfyUI", options.comfyui.len())
     });
 
     mesh.found("amber-01", "aurora", "amber").await?;
@@ -93,11 +101,10 @@ pub async fn run(options: Options) -> Result<()> {
             .into(),
     );
 
-    let graph = workflows::keyframe(&options.checkpoint, 20_260, STEPS, 512);
+    let graph = workflows::keyframe(&options.checkpoint, 20_260, STEPS, side);
     let graph = graph_file(home.path(), "keyframe.json", &graph)?;
     let count = TASKS.to_string();
-    let job =
-        mesh.ok("amber-01", &["submit", &graph, "--count", &count, "--reach", "pool", "--detach"]).await?;
+    let job = mesh.ok(DESK, &["submit", &graph, "--count", &count, "--reach", "pool", "--detach"]).await?;
     let id = job["job"].as_str().context("a submitted job has an id")?.to_owned();
     story.tell(format!("amber-01 submitted job {}: {TASKS} keyframes, reach pool", &id[..8]));
 
@@ -114,6 +121,10 @@ pub async fn run(options: Options) -> Result<()> {
     let attempts: u64 = tasks(&done).filter_map(|task| task["attempts"].as_u64()).sum();
     story.tell(format!("{attempts} attempts in all, every result accepted once"));
     check_pictures(&pictures)?;
+    mesh.start(&victim).await?;
+    let beside = comfyui_of(&mesh, &options, &victim).context("the machine that was killed has a ComfyUI")?;
+    real::is_clean(&beside).await?;
+    story.tell(format!("{victim} came back, and nothing of its old task is left in its ComfyUI"));
     story.tell(format!(
         "{} different pictures decoded, written to {}",
         pictures.len(),
@@ -128,7 +139,7 @@ pub async fn run(options: Options) -> Result<()> {
     for picture in &pictures {
         result(&picture.display().to_string());
     }
-    if options.keep { keep(&mut mesh, &victim).await } else { Ok(()) }
+    if options.keep { keep(&mesh).await } else { Ok(()) }
 }
 
 #[derive(Default)]
@@ -179,6 +190,11 @@ async fn start_machines(mesh: &mut Cluster, options: &Options) -> Result<()> {
     Ok(())
 }
 
+fn comfyui_of(mesh: &Cluster, options: &Options, name: &str) -> Option<String> {
+    let at = MACHINES.iter().position(|machine| machine.name == name)?;
+    options.comfyui.get(at).cloned().or_else(|| mesh.node(name).comfy_url().map(str::to_owned))
+}
+
 fn tasks(job: &Value) -> impl Iterator<Item = &Value> {
     job["tasks"].as_array().into_iter().flatten()
 }
@@ -190,12 +206,16 @@ fn node_name(task: &Value) -> Option<&str> {
 /// Shows progress until a machine other than the submitting one is well into sampling, and gives its name.
 async fn sampling_elsewhere(mesh: &Cluster, id: &str, screen: &mut Screen) -> Result<String> {
     let screen = std::cell::RefCell::new(screen);
-    eventually("another machine is half-way through sampling", || async {
-        let job = mesh.ok("amber-01", &["show", id]).await?;
+    eventually_within(PATIENCE, "another machine is well into sampling", || async {
+        let job = mesh.ok(DESK, &["show", id]).await?;
         screen.borrow_mut().show(&job);
+        ensure!(
+            job["state"] != "failed" && job["state"] != "done",
+            "the job ended before another machine was seen at work: {job:#}"
+        );
         let half_way = |task: &&Value| {
             let far = task["progress"]["step"].as_u64() >= Some(u64::from(STEPS) / 3);
-            far && task["state"] == "running" && node_name(task) != Some("amber-01")
+            far && task["state"] == "running" && node_name(task) != Some(DESK)
         };
         Ok(tasks(&job).find(half_way).and_then(node_name).map(str::to_owned).ok_or(job.clone()))
     })
@@ -204,9 +224,8 @@ async fn sampling_elsewhere(mesh: &Cluster, id: &str, screen: &mut Screen) -> Re
 
 async fn finished(mesh: &Cluster, id: &str, screen: &mut Screen) -> Result<Value> {
     let screen = std::cell::RefCell::new(screen);
-    let patience = std::time::Duration::from_mins(10);
-    crate::eventually::eventually_within(patience, "all four tasks are done", || async {
-        let job = mesh.ok("amber-01", &["show", id]).await?;
+    eventually_within(PATIENCE, "all four tasks are done", || async {
+        let job = mesh.ok(DESK, &["show", id]).await?;
         screen.borrow_mut().show(&job);
         ensure!(job["state"] != "failed", "the job failed: {job:#}");
         Ok(if job["state"] == "done" { Ok(job) } else { Err(job) })
@@ -216,7 +235,7 @@ async fn finished(mesh: &Cluster, id: &str, screen: &mut Screen) -> Result<Value
 
 async fn fetch(mesh: &Cluster, id: &str, out: &Path) -> Result<Vec<PathBuf>> {
     std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
-    let fetched = mesh.ok("amber-01", &["fetch", id, "--out", &out.display().to_string()]).await?;
+    let fetched = mesh.ok(DESK, &["fetch", id, "--out", &out.display().to_string()]).await?;
     Ok(outputs(&fetched))
 }
 
@@ -240,8 +259,7 @@ fn check_pictures(pictures: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-async fn keep(mesh: &mut Cluster, victim: &str) -> Result<()> {
-    mesh.start(victim).await?;
+async fn keep(mesh: &Cluster) -> Result<()> {
     let program = std::env::current_exe()?;
     say("The mesh stays up until Ctrl-C. Talk to it, for example:");
     for node in mesh.nodes() {
@@ -278,14 +296,14 @@ impl Screen {
     fn show(&mut self, job: &Value) {
         for (at, task) in tasks(job).take(TASKS).enumerate() {
             let state = task["state"].as_str().unwrap_or_default();
-            let where_to = node_name(task).unwrap_or("waiting");
+            let doing = node_name(task).map_or_else(|| state.to_owned(), |node| format!("{state} on {node}"));
             let step = task["progress"]["step"].as_u64().unwrap_or(0);
             if let Some((_, bars)) = &self.bars {
                 bars[at].set_position(if state == "done" { u64::from(STEPS) } else { step });
-                bars[at].set_message(format!("{where_to} {state}"));
+                bars[at].set_message(doing);
                 continue;
             }
-            let line = format!("    frame {at}: {state} on {where_to}");
+            let line = format!("    frame {at}: {doing}");
             if self.last[at] != line {
                 say(&line);
                 self.last[at] = line;

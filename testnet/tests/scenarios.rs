@@ -1,5 +1,7 @@
 //! The scenarios, each over real processes in a directory of its own.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps in vain, its helpers too")]
+
 use std::future::Future;
 use std::pin::Pin;
 

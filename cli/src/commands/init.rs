@@ -32,7 +32,7 @@ pub(crate) struct InitArgs {
 pub(crate) async fn run(args: InitArgs, context: &Context<'_>) -> Result<Outcome, CliError> {
     let ui = context.ui;
     let client = context.connection.open()?;
-    let passphrase = match args.passphrase.from_file()? {
+    let passphrase = match args.passphrase.read()? {
         Some(passphrase) => Some(passphrase),
         None if args.no_passphrase => None,
         None => Some(secret::ask_new(ui)?),

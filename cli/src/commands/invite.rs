@@ -38,7 +38,7 @@ pub(crate) async fn run(args: InviteArgs, context: &Context<'_>) -> Result<Outco
         roles: args.role,
         new_studio: args.new_studio,
         expires_s: (!args.unlock).then_some(args.expires.as_secs()),
-        passphrase: args.passphrase.from_file()?,
+        passphrase: args.passphrase.read()?,
         unlock: args.unlock,
     };
     let reply = invite(&client, request, ui).await?;

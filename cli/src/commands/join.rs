@@ -41,7 +41,7 @@ pub(crate) async fn run(args: JoinArgs, context: &Context<'_>) -> Result<Outcome
     let mut request = JoinRequest {
         code,
         name: args.name,
-        passphrase: args.passphrase.from_file()?,
+        passphrase: args.passphrase.read()?,
         no_passphrase: args.no_passphrase,
     };
     ui.talk(&Message::Joining { inviter: preview.inviter.short(), addresses: preview.addresses.join(", ") });

@@ -83,7 +83,7 @@ fn state(peer: &PeerView, ui: &Ui) -> (String, Tone) {
 pub(super) fn gpus(gpus: &[GpuView]) -> String {
     let mut kinds: Vec<(String, usize)> = Vec::new();
     for gpu in gpus {
-        let name = gpu.name.trim_start_matches("NVIDIA ").trim_start_matches("GeForce ").to_owned();
+        let name = short_name(&gpu.name);
         match kinds.iter_mut().find(|(known, _)| *known == name) {
             Some((_, count)) => *count += 1,
             None => kinds.push((name, 1)),
@@ -95,6 +95,17 @@ pub(super) fn gpus(gpus: &[GpuView]) -> String {
     let one =
         |(name, count): &(String, usize)| if *count > 1 { format!("{count}x {name}") } else { name.clone() };
     kinds.iter().map(one).collect::<Vec<_>>().join(" + ")
+}
+
+/// `RTX 4090`, of `NVIDIA GeForce RTX 4090` as the driver has it or of `cuda:0 NVIDIA GeForce RTX 4090 :
+/// cudaMallocAsync` as ComfyUI does.
+fn short_name(name: &str) -> String {
+    let name = match name.split_once(' ') {
+        Some((device, rest)) if device.contains(':') => rest,
+        _ => name,
+    };
+    let name = name.split(" : ").next().unwrap_or(name);
+    name.trim_start_matches("NVIDIA ").trim_start_matches("GeForce ").to_owned()
 }
 
 pub(super) fn vram(gpus: &[GpuView]) -> String {
@@ -114,5 +125,17 @@ fn seen(peer: &PeerView, now_ms: u64, ui: &Ui) -> String {
         (LinkState::Up, _) => ui.word(Word::Now).to_owned(),
         (_, Some(at)) => human::age_ms(now_ms.saturating_sub(at)),
         (_, None) => ui.word(Word::Never).to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpus_go_by_their_short_names() {
+        assert_eq!(short_name("NVIDIA GeForce RTX 4090"), "RTX 4090");
+        assert_eq!(short_name("cuda:0 NVIDIA RTX A6000 : cudaMallocAsync"), "RTX A6000");
+        assert_eq!(short_name("cpu"), "cpu");
     }
 }

@@ -95,7 +95,7 @@ fn members(pool: &PoolReply, ui: &Ui) -> Table {
 }
 
 async fn approve(client: &ApiClient, args: ApproveArgs, ui: &Ui) -> Result<Outcome, CliError> {
-    let mut request = ApproveRequest { proposal: args.proposal, passphrase: args.passphrase.from_file()? };
+    let mut request = ApproveRequest { proposal: args.proposal, passphrase: args.passphrase.read()? };
     let reply = match client.approve(&request).await {
         Err(error) if error.code == ErrorCode::PassphraseNeeded && request.passphrase.is_none() => {
             request.passphrase = Some(secret::ask_existing(ui)?);

@@ -104,7 +104,7 @@ fn running(jobs: &[JobView], ui: &Ui) -> Table {
             format!("#{}", task.index),
             job_view::task_state(task.state, ui).to_owned(),
             task.node.as_ref().map(|node| node.name.clone()).unwrap_or_default(),
-            task.progress.as_ref().map(job_view::progress).unwrap_or_default(),
+            task.progress.as_ref().map(|at| job_view::progress(at, ui.lang)).unwrap_or_default(),
         ];
         table
             .row(cells.iter().enumerate().map(|(at, text)| (text.as_str(), (at == 3).then_some(Tone::Busy))));

@@ -232,7 +232,7 @@ pub(super) fn text(message: &Message) -> String {
             "the job goes on without this command; look again: scenemesh show {job} · \
              scenemesh fetch {job} --out DIR · scenemesh cancel {job}"
         ),
-        Message::TaskWaits { index, why } => format!("task #{index} waits: {why}"),
+        Message::TaskWaits { index, why } => format!("task #{index}: {why}"),
         Message::TaskGranted { index, node } => format!("task #{index} goes to {node}"),
         Message::TaskRuns { index, node } => format!("task #{index} runs on {node}"),
         Message::TaskProgress { index, node, percent, at } => {

@@ -228,7 +228,7 @@ pub(super) fn text(message: &Message) -> String {
             "이 명령이 끝나도 작업은 계속됩니다. 다시 보려면: scenemesh show {job} · \
              scenemesh fetch {job} --out DIR · scenemesh cancel {job}"
         ),
-        Message::TaskWaits { index, why } => format!("태스크 #{index} 대기: {why}"),
+        Message::TaskWaits { index, why } => format!("태스크 #{index}: {why}"),
         Message::TaskGranted { index, node } => format!("태스크 #{index} → {node}"),
         Message::TaskRuns { index, node } => format!("태스크 #{index} 렌더링 시작: {node}"),
         Message::TaskProgress { index, node, percent, at } => {

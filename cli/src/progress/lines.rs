@@ -7,7 +7,7 @@ use scenemesh_protocol::api::{JobView, TaskState, TaskView};
 use tokio::time::Instant;
 
 use crate::job_view;
-use crate::messages::Message;
+use crate::messages::{Lang, Message};
 use crate::ui::clip;
 
 /// At most one line of progress per task in this time.
@@ -33,11 +33,11 @@ struct Said {
 }
 
 impl Lines {
-    pub(super) fn note(&mut self, now: Instant, job: &JobView) -> Vec<Message> {
+    pub(super) fn note(&mut self, now: Instant, job: &JobView, lang: Lang) -> Vec<Message> {
         let few = job.tasks.len() <= MOST_TASKS;
         let mut messages = Vec::new();
         for task in &job.tasks {
-            if let Some(message) = self.note_task(now, task)
+            if let Some(message) = self.note_task(now, task, lang)
                 && (few || task.state == TaskState::Failed)
             {
                 messages.push(message);
@@ -49,7 +49,7 @@ impl Lines {
         messages
     }
 
-    fn note_task(&mut self, now: Instant, task: &TaskView) -> Option<Message> {
+    fn note_task(&mut self, now: Instant, task: &TaskView, lang: Lang) -> Option<Message> {
         let percent = task.progress.as_ref().map_or(0, job_view::percent);
         let node = task.node.as_ref().map(|node| node.name.clone());
         let fresh = Said {
@@ -81,7 +81,7 @@ impl Lines {
             index: task.index,
             node: node.unwrap_or_default(),
             percent,
-            at: job_view::progress(progress),
+            at: job_view::progress(progress, lang),
         })
     }
 
@@ -132,4 +132,56 @@ pub(super) fn ended(task: &TaskView) -> Message {
 /// `node: class: detail` of the last failure.
 pub(crate) fn last_failure(task: &TaskView) -> String {
     task.failures.last().map_or_else(|| "?".into(), job_view::failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use scenemesh_protocol::api::ProgressView;
+
+    fn job(tasks: &[(&str, u32)]) -> JobView {
+        let task = |(index, (state, step)): (usize, &(&str, u32))| {
+            let task = serde_json::json!({
+                "task": format!("{index:032x}"), "short": "0", "index": index, "state": state, "node": null,
+                "attempts": 1, "progress": null, "outputs": [], "failures": [],
+                "usage": { "exec_ms": null, "rgs_milli": null }, "waiting": null,
+            });
+            let mut task: TaskView = serde_json::from_value(task).unwrap();
+            task.progress = Some(ProgressView { step: *step, max: 100, ..ProgressView::default() });
+            task
+        };
+        let job = serde_json::json!({
+            "job": "00000000000000000000000000000000", "short": "0", "label": "", "state": "running",
+            "class": "normal", "reach": "pool", "created_ms": 0, "tasks": [],
+        });
+        let job: JobView = serde_json::from_value(job).unwrap();
+        JobView { tasks: tasks.iter().enumerate().map(task).collect(), ..job }
+    }
+
+    #[test]
+    fn progress_is_told_now_and_then() {
+        let mut lines = Lines::default();
+        let start = Instant::now();
+        let mut told = |after: u64, step| {
+            lines.note(start + Duration::from_secs(after), &job(&[("running", step)]), Lang::En).len()
+        };
+        assert_eq!(told(0, 0), 1, "it runs");
+        assert_eq!((1..10).map(|second| told(second, u32::try_from(second).unwrap())).sum::<usize>(), 0);
+        assert_eq!(told(10, 10), 1);
+        assert_eq!(told(30, 10), 0, "nothing moved");
+        assert_eq!(told(31, 11), 1);
+    }
+
+    #[test]
+    fn many_tasks_share_a_line() {
+        let mut lines = Lines::default();
+        let start = Instant::now();
+        let mut told = 0;
+        for done in 0..=100 {
+            let tasks: Vec<_> =
+                (0..100).map(|i| if i < done { ("done", 0) } else { ("running", 0) }).collect();
+            told += lines.note(start + Duration::from_secs(done), &job(&tasks), Lang::En).len();
+        }
+        assert_eq!(told, 11, "one at the beginning, then every ten seconds of a hundred");
+    }
 }

@@ -317,7 +317,7 @@ fn status(standing: &str, more: serde_json::Value) -> serde_json::Value {
     let mut status = json!({
         "version": "0.1.0", "uptime_s": 11_520, "data_dir": "/data", "standing": standing, "node": NODE,
         "name": null, "pool": null, "pool_name": null, "studio_name": null, "epoch": null, "why": null,
-        "warnings": [], "peers_up": 0, "peers_total": 0, "listening": [], "slots": [], "gpus": [],
+        "warnings": [], "peers_up": 0, "peers_total": 0, "listening": [], "porch": [], "slots": [], "gpus": [],
         "tasks_queued": 0, "tasks_running": 0,
     });
     status.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -403,7 +403,7 @@ async fn top_is_printed_once_when_nobody_watches() {
         0,
         "running",
         json!({ "node": crate::sandbox::node("ws-02"),
-                "progress": { "node": "KSampler", "step": 10, "max": 20, "nodes_done": 2, "nodes_total": 4 } }),
+                "progress": { "node": "3", "step": 10, "max": 20, "nodes_done": 2, "nodes_total": 4 } }),
     );
     sandbox.says("GET /v1/status", status("member", member));
     sandbox.says("GET /v1/peers", json!({ "peers": [] }));
@@ -415,6 +415,6 @@ async fn top_is_printed_once_when_nobody_watches() {
         "aurora  1 of 1 peers up  1 running, 0 queued\n\
          \n\
          JOB       LABEL     TASK  STATE    NODE   PROGRESS\n\
-         3fa9c1d2  keyframe  #0    running  ws-02  KSampler 10/20  (2/4)\n"
+         3fa9c1d2  keyframe  #0    running  ws-02  node 3 10/20  (2/4)\n"
     );
 }

@@ -76,7 +76,7 @@ async fn a_job_is_followed_to_its_end_and_its_pictures_are_saved() {
     assert_eq!(
         ran.err,
         "job 3fa9c1d2: 2 tasks, reach pool\n\
-         task #1 waits: no slot is free\n\
+         task #1: no slot is free\n\
          task #0 goes to ws-02\n\
          task #0 runs on ws-02\n\
          task #0 done on ws-02 in 12.3s\n\
@@ -115,7 +115,7 @@ async fn in_korean_and_without_a_place_to_save() {
     assert_eq!(
         ran.err,
         "작업 3fa9c1d2: 태스크 2개, 범위 pool\n\
-         태스크 #1 대기: no slot is free\n\
+         태스크 #1: no slot is free\n\
          태스크 #0 → ws-02\n\
          태스크 #0 렌더링 시작: ws-02\n\
          태스크 #0 완료: ws-02, 12.3s\n\
@@ -225,7 +225,7 @@ async fn a_daemon_that_restarts_is_found_again() {
     assert_eq!(
         ran.err,
         "job 3fa9c1d2: 2 tasks, reach pool\n\
-         task #1 waits: no slot is free\n\
+         task #1: no slot is free\n\
          task #0 goes to ws-02\n\
          task #0 runs on ws-02\n\
          the daemon went away; looking for it again for a minute\n\

@@ -289,8 +289,8 @@ fn peer_finding(name: String, peer: &PeerView, findings: &mut Findings) {
     match &peer.link {
         Link::Up => {
             let address = peer.address.clone().unwrap_or_default();
-            let rtt_ms = peer.rtt.map_or(0, |rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX));
-            findings.note("peer", CheckState::Ok, &Message::PeerUp { name, address, rtt_ms }, None);
+            let rtt_us = peer.rtt.map_or(0, |rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
+            findings.note("peer", CheckState::Ok, &Message::PeerUp { name, address, rtt_us }, None);
         }
         Link::Down => {
             let address = peer.address.clone().unwrap_or_else(|| "-".into());

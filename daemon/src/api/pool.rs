@@ -22,7 +22,10 @@ use crate::membership::{
     Standing,
 };
 use crate::messages::Message;
-use crate::network::{PorchError, StartError};
+use crate::network::{Link, PorchError, StartError};
+
+/// How long the answer to a join waits for the first link.
+const FIRST_PEER: Duration = Duration::from_secs(2);
 
 pub(super) async fn init(
     State(node): State<Node>,
@@ -115,6 +118,9 @@ pub(super) async fn join(
         outcome => outcome,
     };
     let outcome = outcome.map_err(|error| join_trouble(&error))?;
+    if matches!(outcome, JoinOutcome::Joined(_)) {
+        first_peer(&node).await;
+    }
     let mut reply = JoinReply {
         state: JoinState::Joined,
         pool,
@@ -143,6 +149,14 @@ pub(super) async fn join(
         },
     }
     Ok(Json(reply))
+}
+
+/// Links come up by themselves; a moment's patience lets the answer say so.
+async fn first_peer(node: &Node) {
+    let mut peers = node.ports.network.peers();
+    let up = peers.wait_for(|table| table.peers.values().any(|peer| peer.link == Link::Up));
+    // Nobody may be there, which is no error.
+    drop(tokio::time::timeout(FIRST_PEER, up).await);
 }
 
 pub(super) async fn show(State(node): State<Node>) -> Result<Json<PoolReply>, Trouble> {

@@ -16,7 +16,7 @@ use super::{Node, jobs};
 use crate::clock;
 use crate::executor::SlotState;
 use crate::membership::{self, Role};
-use crate::messages::Message;
+use crate::messages::{Message, NotThere};
 use crate::scheduler::{JobSpec, Needs};
 
 /// Longest label, in characters.
@@ -109,7 +109,8 @@ fn machines(node: &Node, roster: Option<&Roster>, reach: &Reach) -> Vec<Machine>
         .collect();
     let Some(roster) = roster else {
         let name = me.short();
-        return vec![Machine { name, in_reach: !slots.is_empty(), own_studio: true, stock }];
+        let not_there = slots.is_empty().then_some(NotThere::NoComfyui);
+        return vec![Machine { name, not_there, own_studio: true, stock }];
     };
     let now = clock::wall_ms();
     let own = roster.member(&me, now).map(|member| member.studio);
@@ -127,12 +128,18 @@ fn machines(node: &Node, roster: Option<&Roster>, reach: &Reach) -> Vec<Machine>
         let stock = if here {
             stock.clone()
         } else {
-            let peer = peers.peers.get(&id);
-            peer.and_then(|peer| peer.inventory.clone()).map(Stock::There).into_iter().collect()
+            // Until its ComfyUI has answered, a node tells of an empty inventory.
+            let told = peers.peers.get(&id).and_then(|peer| peer.inventory.clone());
+            told.filter(|inventory| !inventory.classes.is_empty()).map(Stock::There).into_iter().collect()
         };
-        // A machine without a ComfyUI cannot have anything, and is no reason to wait.
-        let renders = member.roles.render && (!here || !slots.is_empty());
-        Machine { name: member.name.clone(), in_reach: reached && renders, own_studio, stock }
+        let not_there = if !reached {
+            Some(NotThere::OutOfReach)
+        } else if !member.roles.render {
+            Some(NotThere::NoRole)
+        } else {
+            (here && slots.is_empty()).then_some(NotThere::NoComfyui)
+        };
+        Machine { name: member.name.clone(), not_there, own_studio, stock }
     };
     roster.members(now).map(machine).collect()
 }

@@ -10,8 +10,11 @@ use serde_json::Value;
 use super::korean;
 use super::trouble::Trouble;
 use crate::executor;
-use crate::executor::graph::{Graph, GraphError, without_annotation};
-use crate::messages::Message;
+use crate::executor::graph::{Graph, GraphError};
+use crate::messages::{Message, NotThere};
+
+/// Names in one sentence at most.
+const NAMES_SHOWN: usize = 8;
 
 /// Reads a workflow, applies `--set`, and checks that the files it names are the files that come along.
 pub(super) fn prepare(workflow: &str, set: &[Setting], inputs: &[String]) -> Result<Graph, Trouble> {
@@ -82,14 +85,7 @@ fn check_inputs(graph: &Graph, inputs: &[String]) -> Result<(), Trouble> {
         let message = Message::MissingInput { name: name.clone(), node, class, input };
         return Err(Trouble::new(ErrorCode::MissingInput, &message).hint(&Message::HintGiveInput { name }));
     }
-    // Loaders of custom nodes are not all known as such: any literal that says the name will do.
-    let says = |name: &str| {
-        graph.nodes().any(|node| {
-            let mut texts = node.inputs.values().filter_map(Value::as_str);
-            texts.any(|text| without_annotation(text) == name)
-        })
-    };
-    if let Some(name) = inputs.iter().find(|name| !says(name)) {
+    if let Some(name) = inputs.iter().find(|name| !named.iter().any(|file| file.name() == name.as_str())) {
         let names = some_names(named.iter().map(|file| file.name().to_owned()));
         let message = Message::UnusedInput { name: name.clone(), names };
         return Err(Trouble::new(ErrorCode::MissingInput, &message).hint(&Message::HintRenameInput));
@@ -127,7 +123,8 @@ impl Stock {
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
     pub(super) name: String,
-    pub(super) in_reach: bool,
+    /// Why it cannot be asked, whatever happens; `None` when it is in reach and renders.
+    pub(super) not_there: Option<NotThere>,
     pub(super) own_studio: bool,
     /// One per ComfyUI; empty when nothing is known.
     pub(super) stock: Vec<Stock>,
@@ -142,7 +139,13 @@ impl Machine {
 /// Refuses a workflow that none of the machines in reach could run. Where nothing is known of any, nothing is
 /// refused: the job waits, and `why` says for whom.
 pub(super) fn check_machines(graph: &Graph, machines: &[Machine]) -> Result<(), Trouble> {
-    let in_reach: Vec<&Machine> = machines.iter().filter(|machine| machine.in_reach).collect();
+    let in_reach: Vec<&Machine> = machines.iter().filter(|machine| machine.not_there.is_none()).collect();
+    if in_reach.is_empty() {
+        let why = |machine: &Machine| Some((machine.name.clone(), machine.not_there?));
+        let machines = machines.iter().filter_map(why).take(NAMES_SHOWN).collect();
+        return Err(Trouble::new(ErrorCode::NoEligibleNode, &Message::NobodyInReach { machines })
+            .hint(&Message::HintNobodyInReach));
+    }
     let known: Vec<&Machine> = in_reach.iter().filter(|machine| !machine.stock.is_empty()).copied().collect();
     if known.is_empty() {
         return Ok(());
@@ -187,7 +190,7 @@ fn elsewhere(model: &ModelName, machines: &[Machine]) -> Message {
     let holders = |own: bool| {
         let names = machines
             .iter()
-            .filter(|machine| !machine.in_reach && machine.own_studio == own)
+            .filter(|machine| machine.not_there.is_some() && machine.own_studio == own)
             .filter(|machine| machine.any(|stock| stock.has_model(model)))
             .map(|machine| machine.name.clone());
         some_names(names)
@@ -203,10 +206,9 @@ fn elsewhere(model: &ModelName, machines: &[Machine]) -> Message {
 
 /// A few names with commas; the rest as `…`.
 fn some_names(names: impl Iterator<Item = String>) -> String {
-    const SHOWN: usize = 8;
-    let mut names: Vec<String> = names.take(SHOWN + 1).collect();
-    if names.len() > SHOWN {
-        names[SHOWN] = "…".into();
+    let mut names: Vec<String> = names.take(NAMES_SHOWN + 1).collect();
+    if names.len() > NAMES_SHOWN {
+        names[NAMES_SHOWN] = "…".into();
     }
     names.join(", ")
 }
@@ -302,7 +304,8 @@ mod tests {
             let classes = classes.iter().map(|name| (*name).to_owned()).collect();
             Stock::Here(Arc::new(executor::Inventory::of(classes, models)))
         };
-        Machine { name: name.into(), in_reach, own_studio, stock: stock.map(of).into_iter().collect() }
+        let not_there = (!in_reach).then_some(NotThere::OutOfReach);
+        Machine { name: name.into(), not_there, own_studio, stock: stock.map(of).into_iter().collect() }
     }
 
     #[test]
@@ -314,7 +317,16 @@ mod tests {
 
         let here = machine("ws-01", (true, true), Some((ALL, TINY)));
         assert_eq!(check(std::slice::from_ref(&here)), Ok(()));
-        assert_eq!(check(&[]), Ok(()), "nothing is known, so nothing is refused");
+        let starting = machine("ws-01", (true, true), None);
+        assert_eq!(check(&[starting]), Ok(()), "nothing is known, so nothing is refused");
+        let desk = machine("desk", (false, true), None);
+        let desk = Machine { not_there: Some(NotThere::NoComfyui), ..desk };
+        let body = check(&[desk, machine("ws-02", (false, true), None)]).unwrap_err();
+        assert_eq!(body.code, ErrorCode::NoEligibleNode);
+        assert_eq!(
+            body.message,
+            "no node can take this job: desk has no ComfyUI configured, ws-02 is out of reach"
+        );
 
         let bare = machine("ws-01", (true, true), Some((ALL, &[])));
         let other = machine("ws-02", (false, true), Some((ALL, TINY)));

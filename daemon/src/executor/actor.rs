@@ -92,7 +92,10 @@ impl Slot {
                 () = self.stopping.cancelled() => return,
                 command = commands.recv() => match command {
                     None => return,
-                    Some(Command::Cancel { .. }) => {}
+                    Some(Command::Cancel { task, attempt }) => {
+                        self.backend.abandon(task, attempt);
+                        probe_at = Instant::now();
+                    }
                     Some(Command::Run { run, reply }) => {
                         let answer = self.admit();
                         let accepted = answer.is_ok();

@@ -1,12 +1,13 @@
 //! The backend for a ComfyUI that runs beside this node, attached by its URL.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use scenemesh_protocol::advert::Hygiene;
+use scenemesh_protocol::ids::TaskId;
 use scenemesh_protocol::task::{Failure, FailureClass, ModelName};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -46,6 +47,8 @@ const ORPHAN_GRACE: Duration = if cfg!(test) { Duration::from_millis(100) } else
 const ORPHAN_INTERRUPT: Duration = Duration::from_secs(2);
 /// Models called warm at most. More than a few do not fit a card anyway.
 const MOST_WARM: usize = 8;
+/// Unwanted prompts remembered until ComfyUI answers. One slot runs one at a time: more are not likely to be there.
+const MOST_ABANDONED: usize = 64;
 
 /// One attached ComfyUI.
 pub(super) struct Comfyui {
@@ -57,6 +60,8 @@ pub(super) struct Comfyui {
     warm: Vec<ModelName>,
     /// Prompts of ours that nobody waits for, and when they are to be removed.
     orphans: BTreeMap<Orphan, Instant>,
+    /// Prompt ids told to be unwanted before ComfyUI was asked what it has of ours.
+    abandoned: BTreeSet<String>,
 }
 
 /// Why work cannot start now.
@@ -99,7 +104,16 @@ impl Comfyui {
         let client = Client::new(&endpoint.url)?;
         let owner: String = owner.chars().filter(char::is_ascii_alphanumeric).take(16).collect();
         let owner = if owner.is_empty() { "node".to_owned() } else { owner };
-        Ok(Self { client, endpoint, owner, store, known: None, warm: Vec::new(), orphans: BTreeMap::new() })
+        Ok(Self {
+            client,
+            endpoint,
+            owner,
+            store,
+            known: None,
+            warm: Vec::new(),
+            orphans: BTreeMap::new(),
+            abandoned: BTreeSet::new(),
+        })
     }
 
     async fn ask(&mut self) -> Result<Probe, NotReady> {
@@ -141,7 +155,11 @@ impl Comfyui {
         };
         if first {
             let found = hygiene::sweep(&self.client, folders.as_ref(), &self.owner).await?;
-            self.orphans = found.into_iter().map(|orphan| (orphan, now + ORPHAN_GRACE)).collect();
+            let abandoned = std::mem::take(&mut self.abandoned);
+            let due = |orphan: &Orphan| {
+                if abandoned.contains(&orphan.prompt_id) { now } else { now + ORPHAN_GRACE }
+            };
+            self.orphans = found.into_iter().map(|orphan| (orphan.clone(), due(&orphan))).collect();
         }
         self.known = Some(Known { inventory, asked: now, folders });
         Ok(())
@@ -255,6 +273,21 @@ impl Backend for Comfyui {
         stop: CancellationToken,
     ) -> BoxFuture<'a, Outcome> {
         self.render(run, report, stop).boxed()
+    }
+
+    fn abandon(&mut self, task: TaskId, attempt: u32) {
+        let prompt_id = rewrite::prompt_id(task, attempt);
+        if self.known.is_none() {
+            if self.abandoned.len() < MOST_ABANDONED {
+                self.abandoned.insert(prompt_id);
+            }
+            return;
+        }
+        for (orphan, due) in &mut self.orphans {
+            if orphan.prompt_id == prompt_id {
+                *due = Instant::now();
+            }
+        }
     }
 }
 

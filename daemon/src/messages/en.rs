@@ -1,6 +1,6 @@
 //! English.
 
-use super::{Message, gigabytes, limit_words};
+use super::{Message, NotThere, gigabytes, limit_words, milliseconds};
 
 #[expect(clippy::too_many_lines, reason = "one line per sentence")]
 pub(super) fn text(message: &Message) -> String {
@@ -55,7 +55,7 @@ pub(super) fn text(message: &Message) -> String {
         }
         Message::HintGiveInput { name } => format!("add --input {name}=FILE"),
         Message::UnusedInput { name, names } => {
-            format!("the file {name:?} was sent, but the workflow does not name it; it names {names}")
+            format!("the file {name:?} was sent, but the workflow does not name it; it names {}", or(names, "none"))
         }
         Message::HintRenameInput => "write --input NAME=FILE with NAME as it stands in the workflow".into(),
         Message::UnknownInputHandle { name } => format!("the upload of {name:?} is not known any more"),
@@ -82,6 +82,18 @@ pub(super) fn text(message: &Message) -> String {
             "put it on a rendering machine, or choose one that is there: models are named as ComfyUI lists them".into()
         }
         Message::NoNodeHasAll { reasons } => format!("no single node in reach can take this workflow: {reasons}"),
+        Message::NobodyInReach { machines } => {
+            let reason = |not_there: &NotThere| match not_there {
+                NotThere::OutOfReach => "is out of reach",
+                NotThere::NoRole => "does not have the role render",
+                NotThere::NoComfyui => "has no ComfyUI configured",
+            };
+            let reasons: Vec<_> = machines.iter().map(|(name, why)| format!("{name} {}", reason(why))).collect();
+            format!("no node can take this job: {}", reasons.join(", "))
+        }
+        Message::HintNobodyInReach => {
+            "widen --reach, or give a machine in reach a ComfyUI: a [[comfyui]] block in its scenemesh.toml".into()
+        }
         Message::HintNoNodeHasAll => "install what is missing on one of them, or widen --reach".into(),
         Message::MayNotSubmit => "this node is not allowed to submit work to its pool: it lacks the role submit".into(),
         Message::InputTooLarge { limit } => format!("an input is over the limit of {}", limit_words(*limit)),
@@ -151,11 +163,13 @@ pub(super) fn text(message: &Message) -> String {
             "are their daemons running, and ports 7872 and 7873 open between you? scenemesh doctor --peer NODE looks closer"
                 .into()
         }
-        Message::PeerUp { name, address, rtt_ms } => format!("{name} is up at {address}, {rtt_ms} ms away"),
+        Message::PeerUp { name, address, rtt_us } => {
+            format!("{name} is up at {address}, {} ms away", milliseconds(*rtt_us))
+        },
         Message::PeerDown { name, why } => format!("{name} is away: {why}"),
         Message::PeerRefused { name, words } => format!("{name} was reached, but: {words}"),
         Message::HintPeer => "is its daemon running, and its port 7872 open to this machine?".into(),
-        Message::ClockFine { peers } => format!("agrees with {peers} peers"),
+        Message::ClockFine { peers } => format!("agrees with peers: {peers}"),
         Message::ClockAlone => "nobody to compare with".into(),
         Message::ClockOff { name, seconds } => {
             format!("the clock of {name} is {} s {} this machine's", seconds.abs(), ahead(*seconds))
@@ -165,6 +179,10 @@ pub(super) fn text(message: &Message) -> String {
         }
         Message::HintClock => "set the clock by NTP (timedatectl set-ntp true): tasks are refused beyond 5 minutes".into(),
     }
+}
+
+fn or<'a>(text: &'a str, otherwise: &'a str) -> &'a str {
+    if text.is_empty() { otherwise } else { text }
 }
 
 fn used_by(nodes: &str) -> String {

@@ -1,6 +1,6 @@
 //! Korean.
 
-use super::{Message, gigabytes, limit_words};
+use super::{Message, NotThere, gigabytes, limit_words, milliseconds};
 
 #[expect(clippy::too_many_lines, reason = "one line per sentence")]
 pub(super) fn text(message: &Message) -> String {
@@ -28,8 +28,8 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintLog => "자세한 내용은 데몬의 로그에 있습니다. scenemesh doctor로 디스크와 데이터 폴더를 확인하세요".into(),
 
         Message::BadId { given } => format!("{given:?} 값은 ID가 아닙니다: ID는 16진수입니다"),
-        Message::NoSuchId { given } => format!("ID가 {given}… 인 작업이나 태스크가 없습니다"),
-        Message::AmbiguousId { given } => format!("ID가 {given}… 인 작업이나 태스크가 둘 이상입니다"),
+        Message::NoSuchId { given } => format!("이 ID로 시작하는 작업이나 태스크가 없습니다: {given}"),
+        Message::AmbiguousId { given } => format!("이 ID로 시작하는 작업이나 태스크가 둘 이상입니다: {given}"),
         Message::NoSuchOutput { index, count } => format!("이 태스크의 결과는 {count}개이고 {index}번은 없습니다"),
         Message::NoPreview => "이 태스크의 미리보기가 없습니다".into(),
         Message::NothingToCancel => "대기 중이거나 실행 중인 것이 없습니다".into(),
@@ -55,7 +55,7 @@ pub(super) fn text(message: &Message) -> String {
         }
         Message::HintGiveInput { name } => format!("--input {name}=FILE을 추가하세요"),
         Message::UnusedInput { name, names } => {
-            format!("보낸 파일이 워크플로에 나오지 않습니다: {name:?}. 워크플로에 나오는 파일: {names}")
+            format!("보낸 파일이 워크플로에 나오지 않습니다: {name:?}. 워크플로에 나오는 파일: {}", or(names, "없음"))
         }
         Message::HintRenameInput => "--input NAME=FILE의 NAME을 워크플로에 적힌 그대로 쓰세요".into(),
         Message::UnknownInputHandle { name } => format!("업로드한 {name:?} 파일을 더는 찾을 수 없습니다"),
@@ -87,6 +87,18 @@ pub(super) fn text(message: &Message) -> String {
         }
         Message::NoNodeHasAll { reasons } => {
             format!("이 워크플로를 혼자서 렌더링할 수 있는 노드가 범위 안에 없습니다: {reasons}")
+        }
+        Message::NobodyInReach { machines } => {
+            let reason = |not_there: &NotThere| match not_there {
+                NotThere::OutOfReach => "범위 밖",
+                NotThere::NoRole => "render 역할 없음",
+                NotThere::NoComfyui => "설정된 ComfyUI 없음",
+            };
+            let reasons: Vec<_> = machines.iter().map(|(name, why)| format!("{name} ({})", reason(why))).collect();
+            format!("이 작업을 맡을 수 있는 노드가 없습니다: {}", reasons.join(", "))
+        }
+        Message::HintNobodyInReach => {
+            "--reach를 넓히거나 범위 안의 컴퓨터에 ComfyUI를 두세요: scenemesh.toml의 [[comfyui]] 블록".into()
         }
         Message::HintNoNodeHasAll => "한 노드에 부족한 것을 설치하거나 --reach를 넓히세요".into(),
         Message::MayNotSubmit => "이 노드는 풀에 작업을 낼 수 없습니다: submit 역할이 없습니다".into(),
@@ -160,7 +172,9 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintPeersDown => {
             "상대 데몬이 실행 중이고 7872, 7873 포트가 열려 있나요? scenemesh doctor --peer NODE로 더 살펴보세요".into()
         }
-        Message::PeerUp { name, address, rtt_ms } => format!("{name} 연결됨: {address}, 왕복 {rtt_ms} ms"),
+        Message::PeerUp { name, address, rtt_us } => {
+            format!("{name} 연결됨: {address}, 왕복 {} ms", milliseconds(*rtt_us))
+        },
         Message::PeerDown { name, why } => format!("{name} 연결 끊김: {why}"),
         Message::PeerRefused { name, words } => format!("{name}에 닿았지만 거부됨: {words}"),
         Message::HintPeer => "상대 데몬이 실행 중이고 7872 포트가 이 컴퓨터에 열려 있나요?".into(),
@@ -176,6 +190,10 @@ pub(super) fn text(message: &Message) -> String {
             "NTP로 시계를 맞추세요 (timedatectl set-ntp true): 5분 넘게 다르면 태스크가 거부됩니다".into()
         }
     }
+}
+
+fn or<'a>(text: &'a str, otherwise: &'a str) -> &'a str {
+    if text.is_empty() { otherwise } else { text }
 }
 
 fn used_by(nodes: &str) -> String {

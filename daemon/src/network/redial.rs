@@ -119,7 +119,9 @@ impl Redial {
         if node == self.me {
             return;
         }
-        let soon = now + self.head_start(&node).max(AFTER_LOSS);
+        // A hint comes with an invite: the other side knows no address of ours yet and cannot dial first.
+        let head_start = if source == Source::Hint { Duration::ZERO } else { self.head_start(&node) };
+        let soon = now + head_start.max(AFTER_LOSS);
         let Some(route) = self.routes.get_mut(&node) else {
             remember(self.known.entry(node).or_default(), address, source, None);
             return;

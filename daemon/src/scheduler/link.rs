@@ -17,6 +17,13 @@ pub struct Question {
     pub about: About,
 }
 
+/// An action, sorted: a question to somebody, or something else to do.
+#[derive(Clone, Debug)]
+pub enum Sorted<A> {
+    Asks(Box<Question>),
+    Does(A),
+}
+
 /// What must be remembered of a question to understand its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum About {
@@ -37,11 +44,8 @@ pub enum Inbound {
     Renderer(renderer::Input),
 }
 
-/// The question in a requester's action; any other action is handed back.
-///
-/// # Errors
-/// The action itself, when it asks nothing.
-pub fn requester_asks(action: requester::Action) -> Result<Question, requester::Action> {
+/// The question in a requester's action, if it is one.
+pub fn sort_for_requester(action: requester::Action) -> Sorted<requester::Action> {
     use requester::Action as A;
     let (to, request, about) = match action {
         A::Offer { node, offer } => {
@@ -58,16 +62,13 @@ pub fn requester_asks(action: requester::Action) -> Result<Question, requester::
             (node, Request::from(Probe { task, attempt }), About::Probe { task, attempt })
         }
         A::Ack { node, ack } => (node, Request::from(ack), About::Ack),
-        other => return Err(other),
+        other => return Sorted::Does(other),
     };
-    Ok(Question { to, request, about })
+    Sorted::Asks(Box::new(Question { to, request, about }))
 }
 
-/// The question in a renderer's action; any other action is handed back.
-///
-/// # Errors
-/// The action itself, when it asks nothing.
-pub fn renderer_asks(action: renderer::Action) -> Result<Question, renderer::Action> {
+/// The question in a renderer's action, if it is one.
+pub fn sort_for_renderer(action: renderer::Action) -> Sorted<renderer::Action> {
     use renderer::Action as A;
     let (to, request, about) = match action {
         A::Claim { node, claim } => {
@@ -76,9 +77,9 @@ pub fn renderer_asks(action: renderer::Action) -> Result<Question, renderer::Act
         }
         A::Progress { key, progress } => (key.from, Request::from(*progress), About::Progress { key }),
         A::Finished { key, finished } => (key.from, Request::from(*finished), About::Finished { key }),
-        other => return Err(other),
+        other => return Sorted::Does(other),
     };
-    Ok(Question { to, request, about })
+    Sorted::Asks(Box::new(Question { to, request, about }))
 }
 
 /// Whom a question is for. `ours` tells whether our requester granted the attempt of a probe to the asker: both

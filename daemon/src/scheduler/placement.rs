@@ -198,6 +198,12 @@ pub fn check(nodes: &Nodes, id: NodeId, shape: &Shape, reach: &Reach) -> Result<
     fits(card.inventory.as_deref(), card.vram_mib, card.cc, card.hygiene, shape)
 }
 
+/// Whether a task of this reach may travel to a node that renders.
+pub fn reaches(nodes: &Nodes, id: NodeId, reach: &Reach) -> bool {
+    let node = nodes.nodes.get(&id).filter(|node| node.renders);
+    node.is_some_and(|node| within_reach(nodes, id, node, reach).is_ok())
+}
+
 fn within_reach(nodes: &Nodes, id: NodeId, node: &Node, reach: &Reach) -> Result<(), WhyNot> {
     let is_me = id == nodes.me;
     let of_my_studio = is_me || (node.studio.is_some() && node.studio == nodes.my_studio);

@@ -26,7 +26,7 @@ mod offers;
 mod results;
 mod why;
 
-use attempts::Contact;
+use attempts::{Contact, Rest};
 use jobs::{AttemptState, Jobs, Over};
 use offers::{Refusal, Reservation};
 
@@ -217,6 +217,8 @@ pub struct Requester {
     refusals: BTreeMap<(JobId, NodeId), Refusal>,
     /// A node that lost or dropped a task gets it back only later.
     returns: BTreeMap<(TaskId, NodeId), Instant>,
+    /// Nodes that claimed and then did not take it.
+    resting: BTreeMap<NodeId, Rest>,
     /// Tasks promised to a claim whose grant is being sealed.
     promised: BTreeMap<TaskId, Promise>,
     /// Live attempts.
@@ -246,6 +248,7 @@ impl Requester {
             reservations: BTreeMap::new(),
             refusals: BTreeMap::new(),
             returns: BTreeMap::new(),
+            resting: BTreeMap::new(),
             promised: BTreeMap::new(),
             contacts: BTreeMap::new(),
             cancels: BTreeMap::new(),
@@ -258,6 +261,11 @@ impl Requester {
     /// What the journal holds.
     pub fn jobs(&self) -> &Jobs {
         &self.jobs
+    }
+
+    /// Results that are on their way here.
+    pub fn fetching(&self) -> impl Iterator<Item = ContentHash> {
+        self.contacts.values().filter_map(|contact| contact.fetch.as_ref()).flat_map(results::Fetch::roots)
     }
 
     /// Whether we ever granted this attempt to this node: then it is us it should ask.
@@ -309,7 +317,8 @@ impl Requester {
         let reservations = self.reservations.values().flatten();
         let offers = reservations.filter(|(node, _)| self.up.contains_key(*node));
         let offers = offers.map(|(_, reservation)| reservation.refresh_at());
-        contacts.chain(refusals).chain(offers).chain(self.returns.values().copied()).min()
+        let rests = self.resting.values().filter_map(|rest| rest.until);
+        contacts.chain(refusals).chain(offers).chain(rests).chain(self.returns.values().copied()).min()
     }
 
     fn start(&mut self, now: Now) {
@@ -336,6 +345,10 @@ impl Requester {
         for key in passed {
             self.returns.remove(&key);
             self.dirty.extend(self.jobs.task(&key.0).map(|task| task.job));
+        }
+        for rest in self.resting.values_mut().filter(|rest| rest.until.is_some_and(|until| until <= now.at)) {
+            rest.until = None;
+            self.dirty.extend(self.jobs.open_jobs());
         }
         let live: Vec<_> = self.contacts.keys().copied().collect();
         for (task, attempt) in live {

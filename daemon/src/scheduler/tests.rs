@@ -1,6 +1,7 @@
 //! The two machines against each other: scripts, kills at every record, and chance.
 
 mod chaos;
+mod hostile;
 mod kills;
 mod live;
 mod scripts;

@@ -26,7 +26,8 @@ pub async fn two_invites_at_once(mesh: &mut Cluster) -> Result<()> {
         async move { mesh.ok(name, &["join", &code, "--name", name, "--yes", "--no-passphrase"]).await }
     };
     let (one, other) = tokio::join!(join("cedar-01", cedar), join("dogwood-01", dogwood));
-    (one?, other?);
+    one?;
+    other?;
 
     // A pool of two lets nobody in without the other's word: each approves what it finds until nothing is left.
     eventually("both new studios are in", || async {

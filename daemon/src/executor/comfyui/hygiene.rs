@@ -141,9 +141,6 @@ pub(super) async fn clean(
     full: bool,
 ) -> Vec<String> {
     let mut left = Vec::new();
-    if let Err(error) = forget(client, &names.prompt_id).await {
-        left.push(format!("the history entry ({error})"));
-    }
     match folders {
         Some(folders) => {
             for file in &traces.files {
@@ -164,6 +161,10 @@ pub(super) async fn clean(
             left.extend(out_of_reach(traces.uploads, "uploaded inputs"));
             left.extend(out_of_reach(traces.files.len(), "output files"));
         }
+    }
+    // After the files: should this node die in between, the entry tells the next sweep of them.
+    if let Err(error) = forget(client, &names.prompt_id).await {
+        left.push(format!("the history entry ({error})"));
     }
     if full && let Err(error) = client.free().await {
         left.push(format!("the execution cache ({error})"));

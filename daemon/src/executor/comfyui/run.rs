@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::classify;
-use super::client::{CallError, Client, Posted, Socket};
+use super::client::{CallError, Client, FileRef, Posted, Socket};
 use super::collect::{self, What};
 use super::deliver::Sink;
 use super::follow::{self, Followed};
@@ -56,6 +56,7 @@ impl Attempt<'_> {
             Ok((streamed, exec_ms)) => sink.finish(&streamed).await.map(|outputs| (outputs, exec_ms)),
             Err(failure) => {
                 sink.discard().await;
+                traces.files = self.reported_files().await;
                 Err(failure)
             }
         };
@@ -66,6 +67,12 @@ impl Attempt<'_> {
             Err(failure) => Outcome::Failed(failure),
         };
         Finished { outcome, models, left_behind }
+    }
+
+    /// Of a prompt that did not run to its end: it may have saved some by then.
+    async fn reported_files(&self) -> Vec<FileRef> {
+        let entry = self.client.history(&self.names.prompt_id).await.ok().flatten();
+        entry.map(|entry| traces_of(&entry).files).unwrap_or_default()
     }
 
     async fn work(

@@ -6,7 +6,7 @@ use scenemesh_protocol::ids::{ContentHash, NodeId, TaskId};
 use scenemesh_protocol::lease::{
     Ack, AttemptState as Report, Cancel, Finished, FinishedReply, Phase, Preview, Probe, Progress, Verdict,
 };
-use scenemesh_protocol::messages::Done;
+use scenemesh_protocol::messages::{Decline, Declined, Done};
 use scenemesh_protocol::task::{Failure, FailureClass};
 
 use super::{Action, InputTrouble, Occupant, Renderer, RunEvent, RunOutcome, RunTrouble, SlotState};
@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const AGAIN: Duration = Duration::from_secs(2);
 /// A result that was noted and not acknowledged is announced again after this.
 const ANNOUNCE_AGAIN: Duration = Duration::from_secs(30);
+/// Most attempts of one requester that are remembered as given up before it must not name new ones that were never
+/// here: each takes a line of the journal.
+const TOMBSTONES_PER_NODE: usize = 4096;
 /// Between two sweeps of what is kept too long.
 const SWEEP_EVERY: Duration = Duration::from_mins(10);
 
@@ -41,7 +44,8 @@ pub(super) struct Work {
     preview: Option<Preview>,
     /// Something new since the last report.
     news: bool,
-    reported: Instant,
+    /// None: a report is due at once.
+    reported: Option<Instant>,
     /// A report is under way.
     reporting: bool,
 }
@@ -73,16 +77,17 @@ impl Work {
             nodes_total: 0,
             preview: None,
             news: false,
-            reported: now,
+            reported: Some(now),
             reporting: false,
         }
     }
 
+    /// When a report is due by the clock.
     fn report_due(&self) -> Option<Instant> {
         if self.reporting || matches!(self.stage, Stage::Sealed { .. }) {
             return None;
         }
-        Some(self.reported + if self.news { REPORT_GAP } else { HEARTBEAT })
+        self.reported.map(|at| at + if self.news { REPORT_GAP } else { HEARTBEAT })
     }
 
     pub(super) fn deadline(&self, up: bool) -> Option<Instant> {
@@ -128,7 +133,7 @@ impl Renderer {
     /// The requester is back: whatever waited for it goes on at once, and both learn where the other stands.
     pub(super) fn reconcile(&mut self, now: Now, key: AttemptKey) {
         let Some(work) = self.work.get_mut(&key) else { return };
-        work.news = true;
+        work.reported = None;
         work.reporting = false;
         match &work.stage {
             Stage::Sealed { .. } => self.announce(key),
@@ -373,8 +378,10 @@ impl Renderer {
 
     pub(super) fn cancel_asked(&mut self, now: Now, from: NodeId, cancel: Cancel, ticket: Ticket) {
         let key = AttemptKey { from, task: cancel.task, attempt: cancel.attempt };
-        self.refuse_from_now_on(now, key);
-        self.reply(ticket, Report::Unknown);
+        match self.refuse_from_now_on(now, key) {
+            Ok(()) => self.reply(ticket, Report::Unknown),
+            Err(declined) => self.reply(ticket, declined),
+        }
     }
 
     pub(super) fn probed(&mut self, now: Now, from: NodeId, probe: Probe, ticket: Ticket) {
@@ -387,22 +394,30 @@ impl Renderer {
                 None => Report::Running(work.phase),
             },
             _ if examining => Report::Running(Phase::Fetching),
-            _ => {
-                self.refuse_from_now_on(now, key);
-                Report::Unknown
-            }
+            _ => match self.refuse_from_now_on(now, key) {
+                Ok(()) => Report::Unknown,
+                Err(declined) => return self.reply(ticket, declined),
+            },
         };
         self.reply(ticket, report);
     }
 
     /// Held or not: this attempt will not run here any more, whatever is still under way.
-    fn refuse_from_now_on(&mut self, now: Now, key: AttemptKey) {
+    ///
+    /// # Errors
+    /// When so many that were never seen here were refused that this one is not written down, and so not promised.
+    fn refuse_from_now_on(&mut self, now: Now, key: AttemptKey) -> Result<(), Declined> {
+        let AttemptKey { from, task, attempt } = key;
         if self.holdings.held(&key).is_some() {
             self.give_up(now, key);
         } else if !self.holdings.is_given_up(&key) {
-            let AttemptKey { from, task, attempt } = key;
+            if self.holdings.given_up_by(&from) >= TOMBSTONES_PER_NODE {
+                let detail = "too many attempts that it never had, ask again later".to_owned();
+                return Err(Declined { why: Decline::Busy, detail });
+            }
             self.commit(RendererRecord::Dropped { from, task, attempt, at_ms: now.wall_ms });
         }
+        Ok(())
     }
 
     /// The attempt is over for us: stop it if it runs, keep nothing of it.
@@ -413,6 +428,11 @@ impl Renderer {
         match self.work.remove(&key).map(|work| work.stage) {
             Some(Stage::Running) => {
                 self.taken.insert(held.acceptance.slot.clone(), Occupant::Leaving(key));
+                self.out.push(Action::CancelRun { task, attempt });
+            }
+            Some(Stage::Fetching { .. } | Stage::Waiting { .. }) => {
+                self.let_go(key);
+                // Its prompt may be in ComfyUI since before a restart.
                 self.out.push(Action::CancelRun { task, attempt });
             }
             _ => self.let_go(key),
@@ -432,12 +452,13 @@ impl Renderer {
     /// Tells requesters how far their attempts are.
     pub(super) fn report(&mut self, now: Now) {
         for (key, work) in &mut self.work {
-            let due = work.report_due().is_some_and(|at| at <= now.at);
+            let at_once = work.reported.is_none() && !matches!(work.stage, Stage::Sealed { .. });
+            let due = at_once || work.report_due().is_some_and(|at| at <= now.at);
             if !due || !self.up.contains_key(&key.from) {
                 continue;
             }
             work.seq += 1;
-            (work.news, work.reporting, work.reported) = (false, true, now.at);
+            (work.news, work.reporting, work.reported) = (false, true, Some(now.at));
             let progress = Progress {
                 task: key.task,
                 attempt: key.attempt,

@@ -69,8 +69,7 @@ impl Renderer {
         if from != self.facts.me && Some(terms.pool) != self.facts.pool {
             return Err(bad("the grant is of another pool"));
         }
-        let foreign = |other: &AttemptKey| (other.task, other.attempt) == (key.task, key.attempt);
-        if self.work.keys().any(foreign) {
+        if self.is_foreign(&key) {
             return Err(bad("another node's attempt has this name"));
         }
         let busy = || refused(RefusalReason::Busy, "the slot was not held any longer");
@@ -92,20 +91,35 @@ impl Renderer {
         Ok(None)
     }
 
+    /// Whether another requester's attempt here has the same task and number, by which the executor and ComfyUI know
+    /// it: task ids are chosen by peers.
+    fn is_foreign(&self, key: &AttemptKey) -> bool {
+        let leaving = self.taken.values().filter_map(|occupant| match occupant {
+            Occupant::Attempt(key) | Occupant::Leaving(key) => Some(key),
+            Occupant::Claim(_) => None,
+        });
+        let mut others = self.work.keys().chain(leaving);
+        others.any(|other| (other.task, other.attempt) == (key.task, key.attempt))
+    }
+
     pub(super) fn examined(&mut self, now: Now, id: ClaimId, result: Result<Examination, Rejection>) {
         let Some(claim) = self.claims.get_mut(&id) else { return };
         let Some(exam) = claim.exam.take() else { return };
-        let key = exam.key;
+        let (key, from, reservation) = (exam.key, claim.from, claim.reservation);
         // Given up while it was being looked at.
-        let result = result.and_then(|examination| match self.holdings.is_given_up(&key) {
-            true => Err(refused(RefusalReason::Tombstone, "this attempt was given up here")),
-            false => Ok(examination),
+        let result = result.and_then(|examination| {
+            if self.holdings.is_given_up(&key) {
+                return Err(refused(RefusalReason::Tombstone, "this attempt was given up here"));
+            }
+            // Two that were looked at side by side.
+            if self.is_foreign(&key) {
+                return Err(refused(RefusalReason::BadGrant, "another node's attempt has this name"));
+            }
+            Ok(examination)
         });
         let examination = match result {
             Ok(examination) => examination,
             Err(Rejection { refusal, failure }) => {
-                let from = claim.from;
-                let reservation = claim.reservation;
                 self.release_claim(id);
                 if refusal.reason != RefusalReason::Tombstone {
                     // It was this node that refused: the next one in line is served before it asks again.

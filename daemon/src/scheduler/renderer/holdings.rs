@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use scenemesh_protocol::ids::{ContentHash, MsgId, NodeId};
+use scenemesh_protocol::ids::{ContentHash, MsgId, NodeId, TaskId};
 use scenemesh_protocol::lease::Finished;
 
 use crate::scheduler::conversation::AttemptKey;
@@ -46,6 +46,12 @@ impl Holdings {
 
     pub fn is_given_up(&self, key: &AttemptKey) -> bool {
         self.tombstones.contains_key(key)
+    }
+
+    /// How many attempts of one requester are given up.
+    pub fn given_up_by(&self, from: &NodeId) -> usize {
+        let first = AttemptKey { from: *from, task: TaskId::from_bytes([0; 16]), attempt: 0 };
+        self.tombstones.range(first..).take_while(|(key, _)| key.from == *from).count()
     }
 
     /// Attempts given up before this wall time: their tombstones have done their duty.

@@ -18,6 +18,10 @@ use crate::scheduler::record::RequesterRecord;
 
 /// A grant without an answer is sent again after this.
 const GRANT_AGAIN: Duration = Duration::from_secs(2);
+/// How long a node rests that twice did not take what it had claimed; doubled each time.
+const REST: Duration = Duration::from_secs(2);
+/// Longest such rest.
+const REST_AT_LAST: Duration = Duration::from_mins(10);
 
 /// What is known of a live attempt, and is not worth writing down.
 #[derive(Debug)]
@@ -31,8 +35,24 @@ pub(super) struct Contact {
     grant_again: Option<Instant>,
     pub(super) progress: Option<Progress>,
     /// Last line of the log about progress: phase and quarter.
-    milestone: Option<(Phase, u32)>,
+    milestone: Option<(Phase, u64)>,
     pub(super) fetch: Option<Fetch>,
+}
+
+/// A node that did not take or keep what it had claimed, since its last result.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    balks: u32,
+    /// It is not asked before.
+    pub(super) until: Option<Instant>,
+}
+
+impl Rest {
+    /// How long it rests after one more; not at all after the first.
+    fn wait(&self) -> Option<Duration> {
+        let times = self.balks.checked_sub(1)?;
+        Some(REST.saturating_mul(1 << times.min(12)).min(REST_AT_LAST))
+    }
 }
 
 impl Contact {
@@ -116,12 +136,25 @@ impl Requester {
                 let why = sentence(refusal.detail, refusal.reason);
                 self.log(task, format!("not taken by {name}: {why}"));
                 self.commit(now, RequesterRecord::Refused { task, attempt, reason: refusal.reason });
+                self.balked(now, node);
                 let job = self.jobs.task(&task).map(|task| task.job);
                 if let Some(job) = job.filter(|_| refusal.reason != RefusalReason::Busy) {
                     self.refuse(now, job, node, why, patience(refusal.reason));
                 }
             }
             Err(NoAnswer(_)) => self.grant_again(now, task, attempt),
+        }
+    }
+
+    /// A node did not take or keep what it had claimed. Once is chance: a hold of two seconds runs out. Again and
+    /// again it would fill both journals with grants, so each time it is left alone for longer.
+    fn balked(&mut self, now: Now, node: NodeId) {
+        let rest = self.resting.entry(node).or_default();
+        let wait = rest.wait();
+        rest.balks = rest.balks.saturating_add(1);
+        rest.until = wait.map(|wait| now.at + wait);
+        if wait.is_some() {
+            self.dirty.extend(self.jobs.open_jobs());
         }
     }
 
@@ -209,6 +242,7 @@ impl Requester {
             Ok(Report::Unknown) => {
                 self.log(task, format!("{} does not have it any more", self.name(node)));
                 self.commit(now, RequesterRecord::Unheld { task, attempt });
+                self.balked(now, node);
             }
             Ok(Report::Running(_)) => {
                 self.verdict(now, node, task, attempt);
@@ -253,7 +287,7 @@ impl Requester {
         {
             self.out.push(Action::Preview { task, preview });
         }
-        let quarter = (progress.step * 4).checked_div(progress.max).unwrap_or(0);
+        let quarter = (u64::from(progress.step) * 4).checked_div(u64::from(progress.max)).unwrap_or(0);
         let milestone = (progress.phase, quarter);
         let line = (contact.milestone.replace(milestone) != Some(milestone)).then(|| words(&progress));
         contact.progress = Some(progress);

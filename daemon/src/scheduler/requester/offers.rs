@@ -8,7 +8,7 @@ use scenemesh_protocol::ids::{ClaimId, JobId, NodeId, ReservationId, TaskId};
 use scenemesh_protocol::lease::{Claim, ClaimReply, Offer, OfferReply, RefusalReason};
 use scenemesh_protocol::task::Shape;
 
-use super::jobs::{AttemptState, Task};
+use super::jobs::{AttemptState, Task, TaskState};
 use super::{Action, Promise, Requester, SealedGrant};
 use crate::scheduler::conversation::{Answer, NoAnswer, Now, Ticket};
 use crate::scheduler::placement::{self, Nodes, WhyNot};
@@ -176,6 +176,10 @@ impl Requester {
         if !self.up.contains_key(&node) {
             return Err(WhyNot::NotConnected);
         }
+        if self.resting.get(&node).is_some_and(|rest| rest.until.is_some()) {
+            let why = "it keeps claiming what it then does not take; it is asked again later".into();
+            return Err(WhyNot::SaidNo { why });
+        }
         if let Some(refusal) = self.refusals.get(&(job, node)) {
             return Err(WhyNot::SaidNo { why: refusal.why.clone() });
         }
@@ -215,8 +219,8 @@ impl Requester {
         let card = self.nodes.nodes.get(&node).and_then(|node| node.card.as_ref());
         match card.and_then(|card| card.vram_mib) {
             Some(has_mib) if has_mib > floor => Ok(()),
-            Some(has_mib) => Err(WhyNot::TooLittleVram { need_mib: floor + 1, has_mib }),
-            None => Err(WhyNot::VramUnknown { need_mib: floor + 1 }),
+            Some(has_mib) => Err(WhyNot::TooLittleVram { need_mib: floor.saturating_add(1), has_mib }),
+            None => Err(WhyNot::VramUnknown { need_mib: floor.saturating_add(1) }),
         }
     }
 
@@ -380,6 +384,7 @@ impl Requester {
     ) {
         let kept = self.promised.get(&task).is_some_and(|promise| promise.claim == claim);
         if !kept {
+            self.unwanted(sealed);
             return;
         }
         let Some(promise) = self.promised.remove(&task) else { return };
@@ -392,11 +397,12 @@ impl Requester {
                 return;
             }
         };
-        let Some(known) = self.jobs.task(&task) else { return };
-        // Cancelled while it was being sealed: the slot's hold runs out by itself.
-        if known.state != super::jobs::TaskState::Ready {
+        // Ended while it was being sealed, or the node may not have it any more: the slot's hold runs out by itself.
+        let known = self.jobs.task(&task).filter(|known| known.state == TaskState::Ready);
+        let Some(known) = known.filter(|_| self.within_reach(promise.job, node)) else {
+            self.unwanted(Ok(sealed));
             return;
-        }
+        };
         let attempt = known.attempts.keys().next_back().map_or(1, |last| last + 1);
         let SealedGrant { grant, roots } = sealed;
         let grant = Box::new(grant);
@@ -404,6 +410,20 @@ impl Requester {
         self.commit(now, RequesterRecord::Granted { task, attempt, node, claim, grant, roots, at_ms });
         self.log(task, format!("granted to {}, attempt {attempt}", self.name(node)));
         self.send_grant(task, attempt);
+    }
+
+    /// A grant that will not be sent: a task that was too large for its envelope lies in a blob of its own.
+    fn unwanted(&mut self, sealed: Result<SealedGrant, String>) {
+        if let Ok(sealed) = sealed {
+            self.out.push(Action::DropBlobs(sealed.roots.iter().map(|blob| blob.root).collect()));
+        }
+    }
+
+    /// Whether a job's tasks may travel to this node, as the roster is now.
+    fn within_reach(&self, job: JobId, node: NodeId) -> bool {
+        self.jobs
+            .job(&job)
+            .is_some_and(|known| placement::reaches(&self.nodes, node, &known.submission.reach))
     }
 
     /// A line in the log of every task of a job that waits; bounded, because a job can have thousands.

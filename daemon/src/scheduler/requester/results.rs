@@ -32,6 +32,16 @@ pub(super) struct Fetch {
     pub(super) trouble: Option<String>,
 }
 
+impl Fetch {
+    /// What is being fetched.
+    pub(super) fn roots(&self) -> Vec<ContentHash> {
+        match self.finished.terms.verify().map(|terms| terms.outcome.clone()) {
+            Ok(Outcome::Done { roots, .. }) => roots.iter().map(|blob| blob.root).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
 impl Requester {
     /// A renderer says how an attempt ended. Without a ticket it said so in the answer to a probe.
     pub(super) fn finished(
@@ -142,10 +152,13 @@ impl Requester {
                 let count = outputs.len();
                 let at_ms = now.wall_ms;
                 self.commit(now, RequesterRecord::Stored { task, attempt, outputs, exec_ms, at_ms });
+                self.resting.remove(&node);
                 self.log(task, format!("done: {count} files from {}", self.name(node)));
                 self.out.push(Action::Ack { node, ack: Ack { task, attempt, kind: AckKind::Stored } });
             }
             Err(FetchTrouble::DoesNotVerify(why)) => {
+                let roots = fetch.roots();
+                self.out.push(Action::DropBlobs(roots));
                 self.fail(now, task, attempt, Failure::new(FailureClass::ResultDoesNotVerify, why));
                 self.out.push(Action::Ack { node, ack: Ack { task, attempt, kind: AckKind::Discard } });
             }

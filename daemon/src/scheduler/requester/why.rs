@@ -22,8 +22,21 @@ impl Requester {
     pub fn job_view(&self, now: Now, id: JobId) -> Option<JobView> {
         let job = self.jobs.job(&id)?;
         let submission = &job.submission;
-        let tasks: Vec<TaskView> =
-            submission.tasks.iter().filter_map(|plan| self.task_view(now, plan.task)).collect();
+        // Tasks that only wait, wait for the same: a job can have thousands of them.
+        let mut waiting: Option<String> = None;
+        let mut view = |task: TaskId| {
+            let known = self.jobs.task(&task)?;
+            let plain = known.state == TaskState::Ready
+                && known.failures.is_empty()
+                && !self.promised.contains_key(&task);
+            let why = if plain {
+                waiting.get_or_insert_with(|| self.why_waiting(task, known)).clone()
+            } else {
+                self.why(now, task)?
+            };
+            self.task_view_with(task, why)
+        };
+        let tasks: Vec<TaskView> = submission.tasks.iter().filter_map(|plan| view(plan.task)).collect();
         Some(JobView {
             job: id,
             label: submission.label.clone(),
@@ -45,6 +58,10 @@ impl Requester {
     }
 
     pub fn task_view(&self, now: Now, id: TaskId) -> Option<TaskView> {
+        self.task_view_with(id, self.why(now, id)?)
+    }
+
+    fn task_view_with(&self, id: TaskId, why: String) -> Option<TaskView> {
         let task = self.jobs.task(&id)?;
         let held = match task.state {
             TaskState::Held(attempt) => Some(attempt),
@@ -66,7 +83,7 @@ impl Requester {
             outputs: result.map(|result| result.outputs.clone()).unwrap_or_default(),
             failures: self.failures(task),
             exec_ms: result.map(|result| result.exec_ms),
-            why: self.why(now, id).unwrap_or_default(),
+            why,
             ended_ms: task.ended_ms,
         })
     }

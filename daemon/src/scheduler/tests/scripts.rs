@@ -40,7 +40,7 @@ impl World {
     }
 
     fn finish_all(&mut self) {
-        self.until("everything settles", World::is_settled);
+        self.until("everything settles", Self::is_settled);
         self.assert_ended_exactly_once();
         self.assert_replay_gives_the_state();
     }
@@ -331,4 +331,60 @@ fn a_requester_away_for_ten_minutes_finds_its_results() {
     world.heal(0, 1);
     world.finish_all();
     assert_eq!(world.machines[1].executions.len(), 2);
+}
+
+#[test]
+fn a_grant_that_a_probe_overtook_is_refused() {
+    let mut world = World::with_slots(&[0, 1]);
+    world.submit(0, 7, 1);
+    let late = world.intercept(|packet| asks(packet, "Grant"));
+    let probe = scenemesh_protocol::lease::Probe { task: task_id(7, 0), attempt: 1 };
+    let request = Request::from(probe);
+    world.deliver(Packet { from: 0, to: 1, cargo: Cargo::Question { id: 1_000_000, request } });
+    world.deliver(late);
+    let reply = world.intercept(|packet| answers(packet, "Grant"));
+    let Cargo::Answer { response: Response::Grant(GrantReply::Rejected { refusal, .. }), .. } = &reply.cargo
+    else {
+        panic!("{reply:?}");
+    };
+    assert_eq!(refusal.reason, RefusalReason::Tombstone);
+    world.deliver(reply);
+    world.finish_all();
+    assert_eq!(world.task(0, task_id(7, 0)).attempts, 2);
+}
+
+#[test]
+fn every_contact_begins_with_a_question_about_what_is_held() {
+    let mut world = World::with_slots(&[0, 1]);
+    world.machines[1].comfy = Comfy::Hangs;
+    world.submit(0, 7, 1);
+    world.flow();
+    world.cut(0, 1);
+    world.heal(0, 1);
+    assert!(world.packets.iter().any(|packet| packet.from == 0 && asks(packet, "Probe")));
+    assert!(world.packets.iter().any(|packet| packet.from == 1 && asks(packet, "Progress")));
+    world.machines[1].comfy = Comfy::Renders;
+    world.finish_all();
+}
+
+#[test]
+fn a_cancel_while_the_run_is_handed_over_frees_the_slot() {
+    let mut world = World::with_slots(&[0, 1]);
+    world.submit(0, 7, 2);
+    // Up to the moment at which the renderer is about to start it.
+    while !world.machines[1].is_about_to_run() {
+        if world.packets.is_empty() {
+            assert!((0..2).any(|n| world.errand(n)), "it never gets there");
+        } else {
+            let packet = world.packets.remove(0);
+            world.deliver(packet);
+        }
+    }
+    world.tell_requester(0, crate::scheduler::requester::Input::CancelWanted(vec![task_id(7, 0)]));
+    while let Some(packet) = (!world.packets.is_empty()).then(|| world.packets.remove(0)) {
+        world.deliver(packet);
+    }
+    world.until("the other one is done", World::is_settled);
+    assert_eq!(world.phase(0, task_id(7, 1)), TaskPhase::Done);
+    assert!(world.machines[1].executions.keys().all(|(task, _)| *task != task_id(7, 0)));
 }

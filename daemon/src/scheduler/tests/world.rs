@@ -17,12 +17,19 @@ use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, OutputKind, Reach, Shape};
 
 use crate::scheduler::conversation::{AttemptKey, IdSource, NoAnswer, Now, Ticket};
-use crate::scheduler::link::{self, About, Inbound, Question};
+use crate::scheduler::link::{self, About, Inbound, Question, Sorted};
 use crate::scheduler::placement::{Card, Link, Node, Nodes};
 use crate::scheduler::record::{Recipe, RendererRecord, RequesterRecord, Submission, TaskPlan};
 use crate::scheduler::renderer::{self, Facts, MemberFacts, Renderer, RunEvent, RunOutcome, Slot, SlotState};
 use crate::scheduler::requester::{self, FetchTrouble, Requester, SealedGrant};
 use crate::scheduler::view::{TaskPhase, TaskView};
+
+mod errands;
+mod judge;
+mod machine;
+
+pub(super) use errands::Errand;
+pub(super) use machine::Machine;
 
 pub(super) const POOL: PoolId = PoolId::from_bytes([1; 16]);
 const START_MS: u64 = 1_800_000_000_000;
@@ -52,44 +59,6 @@ pub(super) enum Comfy {
     Fails(FailureClass),
     /// Stays at work until told otherwise.
     Hangs,
-}
-
-#[derive(Debug)]
-pub(super) struct Machine {
-    key: SecretKey,
-    pub(super) id: NodeId,
-    pub(super) name: String,
-    boots: u8,
-    pub(super) requester: Requester,
-    pub(super) renderer: Renderer,
-    pub(super) journal: Vec<Line>,
-    commits: usize,
-    slots: Vec<String>,
-    inventory: Arc<Inventory>,
-    pub(super) comfy: Comfy,
-    pub(super) refuses_grants: Option<Failure>,
-    /// Prompts in ComfyUI, which outlives the daemon: present until taken out.
-    prompts: BTreeSet<(TaskId, u32)>,
-    /// Prompts that the running daemon waits for.
-    watched: BTreeSet<(TaskId, u32)>,
-    /// How often ComfyUI really executed each.
-    pub(super) executions: BTreeMap<(TaskId, u32), u32>,
-    pub(super) blobs: BTreeSet<ContentHash>,
-    errands: VecDeque<Errand>,
-    asked: BTreeMap<u64, About>,
-    tickets: BTreeMap<Ticket, (usize, u64)>,
-    pub(super) log: Vec<String>,
-}
-
-/// Work of a daemon that takes a while: it is lost when the daemon dies.
-#[derive(Debug)]
-enum Errand {
-    SealGrant { node: NodeId, task: TaskId, attempt: u32, claim: scenemesh_protocol::ids::ClaimId },
-    Fetch { node: NodeId, task: TaskId, attempt: u32, finished: Box<Finished> },
-    Examine { claim: scenemesh_protocol::ids::ClaimId, grant: Box<Grant> },
-    FetchInputs { key: AttemptKey },
-    Run { key: AttemptKey },
-    SealResult { key: AttemptKey, outcome: RunOutcome },
 }
 
 #[derive(Clone, Debug)]
@@ -368,15 +337,11 @@ impl World {
         true
     }
 
-    pub(super) fn commits(&self, n: usize) -> usize {
-        self.machines[n].commits
-    }
-
     fn perform_for_requester(&mut self, n: usize, action: requester::Action) {
         use requester::Action as A;
-        let action = match link::requester_asks(action) {
-            Ok(question) => return self.ask(n, question),
-            Err(action) => action,
+        let action = match link::sort_for_requester(action) {
+            Sorted::Asks(question) => return self.ask(n, *question),
+            Sorted::Does(action) => action,
         };
         let machine = &mut self.machines[n];
         match action {
@@ -395,9 +360,9 @@ impl World {
 
     fn perform_for_renderer(&mut self, n: usize, action: renderer::Action) {
         use renderer::Action as A;
-        let action = match link::renderer_asks(action) {
-            Ok(question) => return self.ask(n, question),
-            Err(action) => action,
+        let action = match link::sort_for_renderer(action) {
+            Sorted::Asks(question) => return self.ask(n, *question),
+            Sorted::Does(action) => action,
         };
         let machine = &mut self.machines[n];
         match action {
@@ -480,94 +445,6 @@ impl World {
         if let Some(about) = self.machines[asker].asked.remove(&id) {
             self.answered(asker, about, Err(NoAnswer("timed out".into())));
         }
-    }
-
-    /// Does the oldest errand of a machine.
-    pub(super) fn errand(&mut self, n: usize) -> bool {
-        let Some(errand) = self.machines[n].errands.pop_front() else { return false };
-        let now_ms = self.now().wall_ms;
-        let machine = &mut self.machines[n];
-        match errand {
-            Errand::SealGrant { node, task, attempt, claim } => {
-                self.next += 1;
-                let sealed = Ok(machine.seal_grant(self.next, node, task, attempt, claim));
-                self.tell_requester(n, requester::Input::GrantSealed { task, node, claim, sealed });
-            }
-            Errand::Examine { claim, grant } => {
-                let result = machine.examine(&grant, now_ms);
-                self.tell_renderer(n, renderer::Input::Examined { claim, result });
-            }
-            Errand::FetchInputs { key } => {
-                self.tell_renderer(n, renderer::Input::InputsFetched { key, result: Ok(()) });
-            }
-            Errand::Run { key } => {
-                let prompt = (key.task, key.attempt);
-                // Looked up before it is posted: a prompt that is there is not posted again.
-                if machine.prompts.insert(prompt) {
-                    *machine.executions.entry(prompt).or_default() += 1;
-                }
-                machine.watched.insert(prompt);
-                self.tell_renderer(n, renderer::Input::RunAnswered { key, result: Ok(()) });
-            }
-            Errand::SealResult { key, outcome } => {
-                let (finished, roots) = machine.seal_result(key, outcome);
-                self.tell_renderer(n, renderer::Input::Sealed { key, finished: Box::new(finished), roots });
-            }
-            Errand::Fetch { node, task, attempt, finished } => {
-                let result = self.fetch(n, node, task, attempt, &finished);
-                self.tell_requester(n, requester::Input::Fetched { task, attempt, result });
-            }
-        }
-        true
-    }
-
-    fn fetch(
-        &mut self,
-        n: usize,
-        node: NodeId,
-        task: TaskId,
-        attempt: u32,
-        finished: &Finished,
-    ) -> Result<Vec<OutputFile>, FetchTrouble> {
-        let at = self.machines.iter().position(|machine| machine.id == node).unwrap();
-        if at != n && !self.connected(n, at) {
-            return Err(FetchTrouble::Unreachable("not connected".into()));
-        }
-        let terms = finished.terms.verify().unwrap();
-        let Outcome::Done { roots, .. } = &terms.outcome else { panic!("only results are fetched") };
-        for blob in roots {
-            if !self.machines[at].blobs.contains(&blob.root) {
-                return Err(FetchTrouble::Unreachable("not served".into()));
-            }
-            self.machines[n].blobs.insert(blob.root);
-        }
-        Ok(vec![output(task, attempt)])
-    }
-
-    /// A ComfyUI gets done with whatever it runs.
-    pub(super) fn finish_runs(&mut self, n: usize) -> bool {
-        let outcome = match &self.machines[n].comfy {
-            Comfy::Hangs => return false,
-            Comfy::Renders => None,
-            Comfy::Fails(class) => Some(Failure::new(*class, "as the test wants it")),
-        };
-        let watched = std::mem::take(&mut self.machines[n].watched);
-        let any = !watched.is_empty();
-        for (task, attempt) in watched {
-            let machine = &mut self.machines[n];
-            machine.prompts.remove(&(task, attempt));
-            let outcome = match &outcome {
-                Some(failure) => RunOutcome::Failed(failure.clone()),
-                None => {
-                    let output = output(task, attempt);
-                    machine.blobs.insert(output.root);
-                    RunOutcome::Done { outputs: vec![output], exec_ms: 1500 }
-                }
-            };
-            let event = RunEvent::Ended(outcome);
-            self.tell_renderer(n, renderer::Input::Ran { task, attempt, event });
-        }
-        any
     }
 
     pub(super) fn tick(&mut self) {
@@ -687,243 +564,5 @@ impl World {
 
     pub(super) fn phase(&self, n: usize, task: TaskId) -> TaskPhase {
         self.task(n, task).state
-    }
-
-    /// Every task has ended and no renderer holds anything.
-    pub(super) fn is_settled(&self) -> bool {
-        self.machines.iter().all(|machine| {
-            machine.requester.jobs().open_jobs().next().is_none()
-                && machine.renderer.holdings().all().next().is_none()
-                && machine.renderer.is_idle()
-        })
-    }
-
-    /// The promise: every task ended once, with one result, and nothing was executed beyond what deaths explain.
-    pub(super) fn assert_ended_exactly_once(&self) {
-        for machine in &self.machines {
-            let mut stored: BTreeMap<TaskId, u32> = BTreeMap::new();
-            for line in &machine.journal {
-                if let Line::Requester(RequesterRecord::Stored { task, .. }) = line {
-                    *stored.entry(*task).or_default() += 1;
-                }
-            }
-            for job in machine.requester.jobs().jobs() {
-                for plan in &job.submission.tasks {
-                    let view = machine.requester.task_view(self.now(), plan.task).unwrap();
-                    assert_eq!(view.state, TaskPhase::Done, "{}", self.story());
-                    assert_eq!(stored.get(&plan.task), Some(&1), "{}", self.story());
-                    for output in &view.outputs {
-                        assert!(machine.blobs.contains(&output.root), "a result is gone\n{}", self.story());
-                    }
-                }
-            }
-            for (prompt, count) in &machine.executions {
-                let bound = 1 + self.kills;
-                assert!(usize::try_from(*count).unwrap() <= bound, "{prompt:?} ran {count} times");
-            }
-        }
-    }
-
-    /// What replaying a journal gives is what the machine has.
-    pub(super) fn assert_replay_gives_the_state(&self) {
-        for machine in &self.machines {
-            let mut jobs = requester::jobs::Jobs::default();
-            let mut holdings = renderer::holdings::Holdings::default();
-            for line in &machine.journal {
-                match line {
-                    Line::Requester(record) => jobs.apply(record),
-                    Line::Renderer(record) => holdings.apply(record),
-                }
-            }
-            assert_eq!(&jobs, machine.requester.jobs());
-            let cutoff = u64::MAX;
-            let mut known = machine.renderer.holdings().clone();
-            known.forget_tombstones(cutoff);
-            holdings.forget_tombstones(cutoff);
-            assert_eq!(holdings, known);
-        }
-    }
-
-    pub(super) fn story(&self) -> String {
-        let mut story = format!("after {:?}, {} kills\n", self.elapsed, self.kills);
-        for machine in &self.machines {
-            story += &format!("{}: {:?}\n", machine.name, machine.renderer.holdings());
-            for line in &machine.journal {
-                let text = format!("{line:?}");
-                story += &format!("  {}\n", text.chars().take(160).collect::<String>());
-            }
-            for job in machine.requester.jobs().jobs() {
-                for plan in &job.submission.tasks {
-                    let why = machine.requester.why(self.now(), plan.task);
-                    story += &format!("  {:?}: {}\n", plan.task, why.unwrap_or_default());
-                }
-            }
-            for line in &machine.log {
-                story += &format!("  · {line}\n");
-            }
-        }
-        story
-    }
-}
-
-fn output(task: TaskId, attempt: u32) -> OutputFile {
-    OutputFile {
-        node: "9".into(),
-        kind: OutputKind::Image,
-        filename: "a.png".into(),
-        root: root(&format!("result of {task} {attempt}")),
-        key: BlobKey::from_bytes([3; 32]),
-        bytes: 10,
-    }
-}
-
-impl Machine {
-    fn new(n: usize, slots: usize) -> Self {
-        let names = ["amber", "birch", "cedar", "damson", "elm"];
-        let id = node_id(n);
-        let mut machine = Self {
-            key: secret(n),
-            id,
-            name: names[n].to_owned(),
-            boots: 0,
-            requester: Requester::new(id, IdSource::new([0; 32])),
-            renderer: Renderer::new(id, IdSource::new([0; 32])),
-            journal: Vec::new(),
-            commits: 0,
-            slots: (0..slots).map(|slot| format!("http://comfy-{slot}")).collect(),
-            inventory: Arc::new(Inventory { classes: vec!["SaveImage".into()], models: Vec::new() }),
-            comfy: Comfy::default(),
-            refuses_grants: None,
-            prompts: BTreeSet::new(),
-            watched: BTreeSet::new(),
-            executions: BTreeMap::new(),
-            blobs: BTreeSet::new(),
-            errands: VecDeque::new(),
-            asked: BTreeMap::new(),
-            tickets: BTreeMap::new(),
-            log: Vec::new(),
-        };
-        machine.die();
-        machine
-    }
-
-    fn die(&mut self) {
-        self.boots += 1;
-        let mut seed = [self.boots; 32];
-        seed[..16].copy_from_slice(&self.id.as_bytes()[..16]);
-        self.requester = Requester::new(self.id, IdSource::new(seed));
-        self.renderer = Renderer::new(self.id, IdSource::new(seed));
-        self.errands.clear();
-        self.watched.clear();
-        self.asked.clear();
-        self.tickets.clear();
-        self.log.push("— restart —".into());
-    }
-
-    fn boot_id(&self) -> BootId {
-        BootId::from_bytes([self.boots; 16])
-    }
-
-    pub(super) fn has_models(&mut self, names: &[&str]) {
-        let models =
-            names.iter().map(|name| scenemesh_protocol::task::ModelName::new("checkpoints", name)).collect();
-        self.inventory = Arc::new(Inventory { classes: vec!["SaveImage".into()], models });
-    }
-
-    fn slot_facts(&self, n: usize) -> Vec<Slot> {
-        let slot = |name: &String| Slot {
-            name: name.clone(),
-            state: SlotState::Ready,
-            inventory: self.inventory.clone(),
-            warm: Vec::new(),
-            vram_mib: Some(u32::try_from(8192 * (n + 1)).unwrap()),
-            cc: Some(86),
-            hygiene: Hygiene::Full,
-        };
-        self.slots.iter().map(slot).collect()
-    }
-
-    fn asked_whom(&self, about: About, me: NodeId) -> NodeId {
-        let of_attempt = |task: &TaskId, attempt: u32| {
-            self.requester.jobs().attempt(task, attempt).map_or(me, |attempt| attempt.node)
-        };
-        match about {
-            About::Offer { node, .. } => node,
-            About::Grant { task, attempt }
-            | About::Cancel { task, attempt }
-            | About::Probe { task, attempt } => of_attempt(&task, attempt),
-            About::Progress { key } | About::Finished { key } => key.from,
-            // Answers to these change nothing that a timeout does not heal.
-            About::Ack | About::Claim { .. } => me,
-        }
-    }
-
-    fn seal_grant(
-        &self,
-        n: u64,
-        node: NodeId,
-        task: TaskId,
-        attempt: u32,
-        claim: scenemesh_protocol::ids::ClaimId,
-    ) -> SealedGrant {
-        let envelope = n.to_le_bytes().to_vec();
-        let mut msg_id = [0; 16];
-        msg_id[..8].copy_from_slice(&n.to_le_bytes());
-        let roots = vec![BlobRef { root: root("input"), sealed_bytes: 5 }];
-        let terms = GrantTerms {
-            pool: POOL,
-            claim,
-            task,
-            attempt,
-            from: self.id,
-            to: node,
-            msg_id: MsgId::from_bytes(msg_id),
-            envelope: ContentHash::of(&envelope),
-            roots: roots.clone(),
-            lease_ms: 15_000,
-            class: Class::Normal,
-            quote: None,
-        };
-        SealedGrant { grant: Grant { terms: Signed::new(&terms, &self.key), envelope }, roots }
-    }
-
-    fn examine(&self, grant: &Grant, now_ms: u64) -> Result<renderer::Examination, renderer::Rejection> {
-        let terms = grant.terms.verify().unwrap();
-        if let Some(failure) = &self.refuses_grants {
-            let refusal = scenemesh_protocol::lease::Refusal {
-                reason: scenemesh_protocol::lease::RefusalReason::BadGrant,
-                detail: "not here".into(),
-            };
-            return Err(renderer::Rejection { refusal, failure: Some(failure.clone()) });
-        }
-        let accepted = AcceptedTerms {
-            grant: terms.hash(),
-            task: terms.task,
-            attempt: terms.attempt,
-            sigma_milli: None,
-        };
-        Ok(renderer::Examination {
-            msg_id: terms.msg_id,
-            expires_ms: now_ms + 600_000,
-            roots: terms.roots.clone(),
-            accepted: Signed::new(&accepted, &self.key),
-        })
-    }
-
-    fn seal_result(&self, key: AttemptKey, outcome: RunOutcome) -> (Finished, Vec<ContentHash>) {
-        let held = self.renderer.holdings().held(&key);
-        let grant = held.map_or(root("nothing"), |held| held.acceptance.grant.terms.hash());
-        let keys = b"keys".to_vec();
-        let (outcome, exec_ms, roots) = match outcome {
-            RunOutcome::Done { outputs, exec_ms } => {
-                let roots: Vec<ContentHash> = outputs.iter().map(|output| output.root).collect();
-                let blobs = roots.iter().map(|root| BlobRef { root: *root, sealed_bytes: 10 }).collect();
-                (Outcome::Done { roots: blobs, keys: ContentHash::of(&keys) }, exec_ms, roots)
-            }
-            RunOutcome::Failed(failure) => (Outcome::Failed(failure), 0, Vec::new()),
-        };
-        let terms =
-            FinishedTerms { pool: POOL, task: key.task, attempt: key.attempt, grant, outcome, exec_ms };
-        (Finished { terms: Signed::new(&terms, &self.key), keys, usage: None }, roots)
     }
 }
