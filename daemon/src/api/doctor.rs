@@ -136,7 +136,10 @@ async fn comfyuis(node: &Node, findings: &mut Findings) {
                 continue;
             }
             SlotState::NotReady { why } => {
-                let found = Message::ComfyuiNotReady { url: url.clone(), why: why.clone() };
+                let found = Message::ComfyuiNotReady {
+                    url: url.clone(),
+                    why: why.replace(&format!(" at {url}"), ""),
+                };
                 findings.note("comfyui", CheckState::Fail, &found, Some(Message::HintComfyuiStart { url }));
                 continue;
             }

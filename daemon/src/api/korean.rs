@@ -160,7 +160,9 @@ pub(super) fn approve(error: &CannotApprove) -> String {
 
 pub(super) fn keys(error: &KeysError) -> String {
     match error {
-        KeysError::Io { path, source, .. } => format!("키 파일 {}: {source}", path.display()),
+        KeysError::Io { path, source, .. } => {
+            format!("키 파일 {}: {source}; 파일 소유자와 디스크를 확인하세요", path.display())
+        }
         KeysError::TooOpen { path } => {
             let path = path.display();
             format!("다른 사용자가 읽을 수 있는 키 파일입니다: {path}; chmod 600 {path} 명령을 실행하세요")
@@ -180,7 +182,10 @@ pub(super) fn keys(error: &KeysError) -> String {
         KeysError::NeedsPassphrase { .. } => {
             "관리자 키가 암호로 잠겨 있습니다; --passphrase-file로 암호를 주세요".into()
         }
-        KeysError::DoesNotOpen { .. } => "암호가 틀렸습니다: 관리자 키가 열리지 않습니다".into(),
+        KeysError::DoesNotOpen { .. } => {
+            "암호가 틀렸습니다: 관리자 키가 열리지 않습니다; 암호를 다시 주거나 백업에서 키 파일을 되살리세요"
+                .into()
+        }
         KeysError::EmptyPassphrase => {
             "빈 암호는 아무것도 지키지 못합니다; 더 긴 암호를 쓰거나 --no-passphrase를 쓰세요".into()
         }

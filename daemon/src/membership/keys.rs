@@ -49,13 +49,13 @@ impl std::fmt::Debug for Protection {
 /// A key file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    #[error("key file {path}: cannot {tried}: {source}")]
+    #[error("key file {path}: cannot {tried}: {source}; check who owns it, and the disk")]
     Io { path: PathBuf, tried: &'static str, source: io::Error },
     #[error("key file {path} can be read by others on this machine; run: chmod 600 {path}")]
     TooOpen { path: PathBuf },
     #[error("key file {path} is damaged: {why}; restore it from a backup")]
     Damaged { path: PathBuf, why: &'static str },
-    #[error("key file {path}: {source}")]
+    #[error("key file {path}: {source}; restore it from a backup")]
     Admin { path: PathBuf, source: BadKeyFile },
     #[error(
         "{path} is missing while node.key is there; restore it from a backup, or move node.key away to begin as a new node"
@@ -65,7 +65,7 @@ pub enum KeysError {
     NoAdminKey { path: PathBuf },
     #[error("the admin key {path} is sealed; give its passphrase with --passphrase-file")]
     NeedsPassphrase { path: PathBuf },
-    #[error("the admin key {path} does not open: {source}")]
+    #[error("the admin key {path} does not open: {source}; give it again, or the file back from a backup")]
     DoesNotOpen { path: PathBuf, source: OpenKeyError },
     #[error("an empty passphrase protects nothing; give a longer one, or say --no-passphrase")]
     EmptyPassphrase,

@@ -36,23 +36,23 @@ pub(super) type Channel = ResponseChannel<Result<PorchResponse, DecodeError>>;
 /// A question at another node's porch came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PorchError {
-    #[error("no usable address for {0:?}: ask for a fresh invite")]
+    #[error("no usable address for {0:?}; ask for a fresh invite")]
     NoAddress(NodeId),
     #[error(
         "{node:?} cannot be reached at {addresses}: {cause}; is its daemon running, and its porch port open?"
     )]
     Unreachable { node: NodeId, addresses: String, cause: String },
     #[error(
-        "at {address} answers {found}, not {expected:?}: the address belongs to another machine now, ask for a fresh invite"
+        "at {address} answers {found}, not {expected:?}: the address belongs to another machine now; ask for a fresh invite"
     )]
     WrongNode { address: String, found: String, expected: NodeId },
-    #[error("{0:?} did not answer in time")]
+    #[error("{0:?} did not answer in time; is its machine busy or asleep? try again in a minute")]
     TimedOut(NodeId),
     #[error(
         "{node:?} closed the link without an answer: {cause}; it may have had too many questions, try again in a minute"
     )]
     Closed { node: NodeId, cause: String },
-    #[error("{node:?} answered what this release does not understand: {cause}")]
+    #[error("{node:?} answered what this release does not understand: {cause}; upgrade the older side")]
     Garbled { node: NodeId, cause: String },
     #[error("cannot set up a link: {0}")]
     Setup(String),
