@@ -13,6 +13,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
+use axum::serve::ListenerExt as _;
 use scenemesh_protocol::api::{API_FILE, ApiFile, Role};
 use scenemesh_protocol::ids::{NodeId, random_bytes};
 use tokio::net::TcpListener;
@@ -148,7 +149,9 @@ impl Bound {
         write(&path, &file).map_err(|source| BindError::File { path: path.clone(), source })?;
         let stop = tasks.stopping();
         tasks.spawn("api", async move {
-            let served = axum::serve(self.listener, app).with_graceful_shutdown(stop.cancelled_owned());
+            // Without it a streamed answer's tail waits 40 ms for the reader's delayed acknowledgement.
+            let listener = self.listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+            let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
             let result = served.await.context("the local API stopped answering");
             remove(&path, &file);
             result

@@ -176,4 +176,4 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

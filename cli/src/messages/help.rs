@@ -6,7 +6,16 @@ use super::Lang;
 
 /// Puts a language's help into a command tree.
 pub(crate) fn localise(command: Command, lang: Lang) -> Command {
-    translate(command, "", lang)
+    translate(command, "", lang).after_help(match lang {
+        Lang::En => {
+            "Exit codes: 0 done, 1 the work failed, 2 usage, 3 the daemon is not running, 4 not authorised, \
+             5 a peer cannot be reached, 6 refused, 7 timeout, 70 our bug, 130 after Ctrl-C"
+        }
+        Lang::Ko => {
+            "종료 코드: 0 완료, 1 작업 실패, 2 사용법 오류, 3 데몬이 실행 중이 아님, 4 권한 없음, \
+             5 피어에 연결할 수 없음, 6 거부됨, 7 시간 초과, 70 SceneMesh의 버그, 130 Ctrl-C"
+        }
+    })
 }
 
 fn translate(command: Command, path: &str, lang: Lang) -> Command {

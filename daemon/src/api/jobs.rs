@@ -10,6 +10,7 @@ use super::trouble::Trouble;
 use super::views::{self, Shorts};
 use crate::messages::Message;
 use crate::scheduler::{Id, ResolveError, SubmitError};
+use crate::store::JournalError;
 
 /// Reads any unambiguous beginning of a job's or task's id.
 pub(super) async fn resolve(node: &Node, given: &str) -> Result<Id, Trouble> {
@@ -74,15 +75,16 @@ fn nothing_to(count: usize, message: &Message) -> Result<(), Trouble> {
 pub(super) fn submit_trouble(error: &SubmitError) -> Trouble {
     match error {
         SubmitError::Stopping => Trouble::stopping(),
+        SubmitError::Journal(JournalError::NoSpace { .. }) => Trouble::of(ErrorCode::DiskFull, error, None),
         SubmitError::Journal(_) => Trouble::broke(error),
         SubmitError::TooLarge { .. } | SubmitError::Count { .. } => {
             Trouble::of(ErrorCode::TooLarge, error, None)
         }
-        SubmitError::Graph(_)
-        | SubmitError::MissingInput { .. }
-        | SubmitError::UnusedInput { .. }
-        | SubmitError::ExtraData(_)
-        | SubmitError::Input { .. } => Trouble::of(ErrorCode::Usage, error, None),
+        SubmitError::Graph(_) => Trouble::of(ErrorCode::InvalidGraph, error, None),
+        SubmitError::MissingInput { .. } | SubmitError::UnusedInput { .. } | SubmitError::Input { .. } => {
+            Trouble::of(ErrorCode::MissingInput, error, None)
+        }
+        SubmitError::ExtraData(_) => Trouble::of(ErrorCode::Usage, error, None),
     }
 }
 

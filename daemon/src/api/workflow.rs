@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::korean;
 use super::trouble::Trouble;
 use crate::executor;
-use crate::executor::graph::{Graph, GraphError, without_annotation};
+use crate::executor::graph::{Graph, GraphError};
 use crate::messages::{Message, NotThere};
 
 /// Names in one sentence at most.
@@ -85,14 +85,7 @@ fn check_inputs(graph: &Graph, inputs: &[String]) -> Result<(), Trouble> {
         let message = Message::MissingInput { name: name.clone(), node, class, input };
         return Err(Trouble::new(ErrorCode::MissingInput, &message).hint(&Message::HintGiveInput { name }));
     }
-    // Loaders of custom nodes are not all known as such: any literal that says the name will do.
-    let says = |name: &str| {
-        graph.nodes().any(|node| {
-            let mut texts = node.inputs.values().filter_map(Value::as_str);
-            texts.any(|text| without_annotation(text) == name)
-        })
-    };
-    if let Some(name) = inputs.iter().find(|name| !says(name)) {
+    if let Some(name) = inputs.iter().find(|name| !named.iter().any(|file| file.name() == name.as_str())) {
         let names = some_names(named.iter().map(|file| file.name().to_owned()));
         let message = Message::UnusedInput { name: name.clone(), names };
         return Err(Trouble::new(ErrorCode::MissingInput, &message).hint(&Message::HintRenameInput));

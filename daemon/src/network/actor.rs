@@ -481,7 +481,9 @@ impl Actor {
             main: texts(&main),
             porch: texts(&porch),
         };
-        self.own.set_addresses(&listening.told_main, &listening.told_porch);
+        if !main.is_empty() {
+            self.own.set_addresses(&listening.told_main, &listening.told_porch);
+        }
         self.outlets.listening.send_replace(listening);
     }
 

@@ -194,8 +194,9 @@ fn is_news(held: &Held, advert: &Advert, heard: Heard) -> bool {
 pub(super) struct OwnAdvert {
     me: NodeId,
     boot: BootId,
-    /// Of the main swarm and of the porch: multiaddr text, best first.
-    addresses: (Vec<String>, Vec<String>),
+    /// Of the main swarm and of the porch: multiaddr text, best first. None until it is known where we listen: an
+    /// advert that does not say how to find us is of little use to whom it reaches second-hand.
+    addresses: Option<(Vec<String>, Vec<String>)>,
     /// Hides from other studios what the full inventory consists of, while its change still shows.
     salt: [u8; 32],
     publication: Option<Arc<Publication>>,
@@ -210,7 +211,7 @@ impl OwnAdvert {
         Self {
             me,
             boot,
-            addresses: Default::default(),
+            addresses: None,
             salt,
             publication: None,
             seq: 0,
@@ -230,7 +231,7 @@ impl OwnAdvert {
 
     /// Notes where this node is to be found: members that never met learn it from each other's adverts.
     pub(super) fn set_addresses(&mut self, main: &[String], porch: &[String]) {
-        let told = (first(main), first(porch));
+        let told = Some((first(main), first(porch)));
         if self.addresses != told {
             self.addresses = told;
             self.changed = true;
@@ -249,6 +250,7 @@ impl OwnAdvert {
     /// When the next advert is due, if there is anything to tell.
     pub(super) fn next(&self) -> Option<Instant> {
         self.publication.as_ref()?;
+        self.addresses.as_ref()?;
         let pause = if self.changed { SPACING } else { HEARTBEAT };
         self.sent_at.map(|at| at + pause)
     }
@@ -262,6 +264,7 @@ impl OwnAdvert {
         key: &SecretKey,
     ) -> Option<Signed<Advert>> {
         let publication = self.publication.clone()?;
+        let (external, porch) = self.addresses.clone()?;
         if self.next().is_some_and(|at| at > now) {
             return None;
         }
@@ -283,8 +286,8 @@ impl OwnAdvert {
             gpus: publication.gpus.clone(),
             warm: publication.warm.clone(),
             inventory_root: self.inventory_root(&publication),
-            external: self.addresses.0.clone(),
-            porch: self.addresses.1.clone(),
+            external,
+            porch,
             comfyui: publication.comfyui.clone(),
         };
         advert.shrink_to_limit();

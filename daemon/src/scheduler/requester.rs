@@ -263,6 +263,11 @@ impl Requester {
         &self.jobs
     }
 
+    /// Results that are on their way here.
+    pub fn fetching(&self) -> impl Iterator<Item = ContentHash> {
+        self.contacts.values().filter_map(|contact| contact.fetch.as_ref()).flat_map(results::Fetch::roots)
+    }
+
     /// Whether we ever granted this attempt to this node: then it is us it should ask.
     pub fn granted_to(&self, node: NodeId, probe: &Probe) -> bool {
         self.jobs.attempt(&probe.task, probe.attempt).is_some_and(|attempt| attempt.node == node)

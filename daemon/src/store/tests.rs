@@ -203,7 +203,7 @@ fn copy(from: &Path, to: &Path) {
 /// Runs this test again in a mount namespace of its own and gives the directory of a small file system there; `None` in the
 /// first run, when the second has passed or cannot be had.
 #[cfg(target_os = "linux")]
-pub(super) fn on_a_small_disk(test: &str, size: &str) -> Option<PathBuf> {
+pub(crate) fn on_a_small_disk(test: &str, size: &str) -> Option<PathBuf> {
     const DIR: &str = "SCENEMESH_TEST_SMALL_DISK";
     if let Some(dir) = std::env::var_os(DIR) {
         return Some(dir.into());

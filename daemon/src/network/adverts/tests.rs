@@ -149,6 +149,7 @@ fn publication(slots_free: u16) -> Arc<Publication> {
 fn changes_are_bundled_and_silence_is_broken_by_heartbeats() {
     let (key, now) = (SecretKey::generate(), Instant::now());
     let mut own = OwnAdvert::new(key.public().node(), FIRST, [0; 32]);
+    own.set_addresses(&[], &[]);
     assert!(own.due(now, WALL, POOL, &key).is_none(), "nothing to tell yet");
     own.set(publication(4));
     assert_eq!(own.due(now, WALL, POOL, &key).unwrap().verify().unwrap().seq, 1);
@@ -168,6 +169,7 @@ fn the_root_changes_with_either_inventory_and_gives_neither_away() {
     let (key, now) = (SecretKey::generate(), Instant::now());
     let root = |salt: u8, publication: &Publication| {
         let mut own = OwnAdvert::new(key.public().node(), FIRST, [salt; 32]);
+        own.set_addresses(&[], &[]);
         own.set(Arc::new(publication.clone()));
         own.due(now, WALL, POOL, &key).unwrap().verify().unwrap().inventory_root
     };

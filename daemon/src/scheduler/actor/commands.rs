@@ -8,10 +8,11 @@ use crate::scheduler::renderer;
 use crate::scheduler::requester::{Action, Input};
 use crate::scheduler::view::{JobEvent, LogLine};
 use crate::scheduler::{Command, Id, ResolveError};
-use crate::store::Entry;
+use crate::store::{Entry, JournalError};
 
 impl Actor {
-    pub(super) async fn obey(&mut self, command: Command) -> anyhow::Result<()> {
+    /// Does what a caller wants.
+    pub(super) async fn obey(&mut self, command: Command) {
         let now = self.now();
         // A caller that went away does not mind that nobody hears the answer.
         match command {
@@ -28,15 +29,6 @@ impl Actor {
                 }
                 drop(reply.send(written.map(|_| ())));
             }
-            Command::Jobs { reply } => {
-                let mut jobs: Vec<_> = self.requester.jobs().jobs().map(|job| &job.submission).collect();
-                jobs.sort_by_key(|submission| std::cmp::Reverse((submission.created_ms, submission.job)));
-                let views = jobs.iter().filter_map(|job| self.requester.job_view(now, job.job));
-                drop(reply.send(views.collect()));
-            }
-            Command::Show { job, reply } => drop(reply.send(self.requester.job_view(now, job))),
-            Command::Task { task, reply } => drop(reply.send(self.requester.task_view(now, task))),
-            Command::Why { id, reply } => drop(reply.send(self.why(id))),
             Command::Cancel { id, reply } => {
                 let tasks = self.tasks_of(id);
                 let open = |task: &TaskId| {
@@ -58,6 +50,39 @@ impl Actor {
                 }
                 self.confirm.push((reply, count));
             }
+            Command::Drain { draining, reply } => {
+                self.draining = draining;
+                self.feed(Inbound::Renderer(renderer::Input::Drain(draining)));
+                let _ = reply.send(());
+            }
+            question => self.tell(question),
+        }
+    }
+
+    /// While nothing can be written down: questions are answered, jobs are turned away, the rest waits.
+    pub(super) fn obey_later(&mut self, command: Command, trouble: &JournalError) {
+        match command {
+            Command::Submit { reply, .. } => drop(reply.send(Err(trouble.clone()))),
+            Command::Cancel { .. } | Command::Retry { .. } | Command::Drain { .. } => {
+                self.postponed.push_back(command);
+            }
+            question => self.tell(question),
+        }
+    }
+
+    /// Answers a question; what is not one was dealt with before.
+    fn tell(&self, question: Command) {
+        let now = self.now();
+        match question {
+            Command::Jobs { reply } => {
+                let mut jobs: Vec<_> = self.requester.jobs().jobs().map(|job| &job.submission).collect();
+                jobs.sort_by_key(|submission| std::cmp::Reverse((submission.created_ms, submission.job)));
+                let views = jobs.iter().filter_map(|job| self.requester.job_view(now, job.job));
+                drop(reply.send(views.collect()));
+            }
+            Command::Show { job, reply } => drop(reply.send(self.requester.job_view(now, job))),
+            Command::Task { task, reply } => drop(reply.send(self.requester.task_view(now, task))),
+            Command::Why { id, reply } => drop(reply.send(self.why(id))),
             Command::Resolve { prefix, reply } => drop(reply.send(self.resolve(prefix))),
             Command::Preview { task, reply } => drop(reply.send(self.board.preview(task))),
             Command::Log { id, reply } => {
@@ -67,13 +92,11 @@ impl Actor {
                 lines.sort_by_key(|line| line.at_ms);
                 drop(reply.send(lines));
             }
-            Command::Drain { draining, reply } => {
-                self.draining = draining;
-                self.feed(Inbound::Renderer(renderer::Input::Drain(draining)));
-                let _ = reply.send(());
-            }
+            Command::Submit { .. }
+            | Command::Cancel { .. }
+            | Command::Retry { .. }
+            | Command::Drain { .. } => {}
         }
-        Ok(())
     }
 
     fn open_among(&self, tasks: &[TaskId]) -> usize {

@@ -86,13 +86,9 @@ impl Actor {
             A::Unserve { node, task, attempt } => {
                 let served = self.shelf.end(For::Inputs(task, attempt), node);
                 // A task that travelled as a blob of its own was sealed for this attempt only.
-                let payload = served.into_iter().filter(|root| !self.requester.jobs().names(root)).collect();
-                self.drop_blobs(payload);
+                self.drop_blobs(served);
             }
-            A::DropBlobs(roots) => {
-                let unwanted = roots.into_iter().filter(|root| !self.requester.jobs().names(root)).collect();
-                self.drop_blobs(unwanted);
-            }
+            A::DropBlobs(roots) => self.drop_blobs(roots),
             A::Reply { ticket, response } => self.reply(ticket, response),
             A::Changed(task) => {
                 self.board.changed.insert(task);
@@ -114,17 +110,25 @@ impl Actor {
     fn log(&mut self, task: TaskId, text: String) {
         let Some(known) = self.requester.jobs().task(&task) else { return };
         let (job, index) = (known.job, known.index);
-        tracing::debug!(job = %job.short(), task = %task.short(), "{text}");
         self.board.log(job, LogLine { at_ms: clock::wall_ms(), task, index, text });
     }
 
+    /// Removes blobs, except those that a job or an attempt names: some of these roots were chosen by peers.
     fn drop_blobs(&self, roots: Vec<ContentHash>) {
+        let wanted = self.renderer.holdings().roots();
+        let named = |root: &ContentHash| self.requester.jobs().names(root) || wanted.contains(root);
+        let roots: Vec<_> = roots.into_iter().filter(|root| !named(root)).collect();
         if roots.is_empty() {
             return;
         }
-        let blobs = self.ports.store.blobs.clone();
+        let (blobs, broom) = (self.ports.store.blobs.clone(), self.broom.clone());
+        broom.doom(&roots);
         self.errand("drop blobs", async move {
+            let sweeping = broom.sweeping().await;
             for root in roots {
+                if !sweeping.is_doomed(root) {
+                    continue;
+                }
                 if let Err(error) = blobs.remove(root).await {
                     tracing::warn!(root = %root.short(), %error, "a blob that nobody wants stays for now");
                 }
@@ -133,13 +137,15 @@ impl Actor {
         });
     }
 
-    /// What no job and no attempt names is of an earlier run that died.
+    /// What no job and no attempt names is of an earlier run that died, or came when nobody wanted it any more.
     pub(super) fn sweep_blobs(&self) {
         let mut keep: std::collections::HashSet<ContentHash> =
             self.requester.jobs().roots().into_iter().collect();
         keep.extend(self.renderer.holdings().roots());
-        let blobs = self.ports.store.blobs.clone();
+        keep.extend(self.requester.fetching());
+        let (blobs, broom) = (self.ports.store.blobs.clone(), self.broom.clone());
         self.errand("sweep blobs", async move {
+            let _sweeping = broom.sweeping().await;
             match blobs.sweep(keep).await {
                 Ok(swept) if swept.blobs > 0 => {
                     tracing::info!(
@@ -239,12 +245,8 @@ impl Actor {
             A::Unserve { key } => {
                 self.shelf.end(For::Results(key.task, key.attempt), key.from);
             }
-            // What our own job names is ours to keep: on this machine results stay where they were made, and no
-            // peer can name a blob of ours to have it removed.
-            A::DropResults { roots, .. } | A::DropInputs { roots, .. } => {
-                let unwanted = roots.into_iter().filter(|root| !self.requester.jobs().names(root)).collect();
-                self.drop_blobs(unwanted);
-            }
+            // On this machine results stay where they were made: our own job names them.
+            A::DropResults { roots, .. } | A::DropInputs { roots, .. } => self.drop_blobs(roots),
             A::Reply { ticket, response } => self.reply(ticket, response),
             _ => {}
         }
@@ -338,8 +340,11 @@ impl Actor {
         if key.from == self.id {
             return self.inside.push_back(answer(Ok(())));
         }
-        let network = self.ports.network.clone();
+        let (network, broom) = (self.ports.network.clone(), self.broom.clone());
+        broom.pardon(blobs.iter().map(|blob| blob.root));
         self.errand("fetch inputs", async move {
+            // What is here and being removed must be gone before it is asked for.
+            drop(broom.sweeping().await);
             let fetched = fetch_all(&network, key.from, key.task, key.attempt, blobs).await;
             Some(answer(fetched.map_err(input_trouble)))
         });
@@ -397,7 +402,12 @@ impl Actor {
     fn seal_result(&mut self, key: AttemptKey, outcome: RunOutcome) {
         let (to, outcome) = match self.recipient(key.from) {
             Ok(to) => (to, outcome),
-            Err(why) => (None, RunOutcome::Failed(Failure::new(FailureClass::Revoked, why))),
+            Err(why) => {
+                if let RunOutcome::Done { outputs, .. } = outcome {
+                    self.drop_blobs(outputs.iter().map(|output| output.root).collect());
+                }
+                (None, RunOutcome::Failed(Failure::new(FailureClass::Revoked, why)))
+            }
         };
         let held = self.renderer.holdings().held(&key);
         let grant = held.map_or(ContentHash::of(&[]), |held| held.acceptance.grant.terms.hash());

@@ -231,11 +231,11 @@ pub(super) async fn finished(
                 Ok((blobs, keys)) => {
                     (Outcome::Done { roots: blobs, keys: ContentHash::of(&keys) }, keys, exec_ms, roots)
                 }
-                Err(why) => {
+                Err(failure) => {
                     for root in roots {
                         drop(blobs.remove(root).await);
                     }
-                    failed(Failure::new(FailureClass::Transfer, format!("the result cannot be sent: {why}")))
+                    failed(failure)
                 }
             }
         }
@@ -255,15 +255,22 @@ async fn result_keys(
     now_ms: u64,
     key: &SecretKey,
     blobs: &Blobs,
-) -> Result<(Vec<BlobRef>, Vec<u8>), String> {
+) -> Result<(Vec<BlobRef>, Vec<u8>), Failure> {
+    let unsent = |error: &dyn std::fmt::Display| {
+        Failure::new(FailureClass::Transfer, format!("the result cannot be sent: {error}"))
+    };
     let mut refs = Vec::with_capacity(outputs.len());
     for output in &outputs {
-        let manifest = blobs.manifest(output.root).await.map_err(|error| error.to_string())?;
+        let manifest = blobs.manifest(output.root).await.map_err(|error| unsent(&error))?;
         refs.push(BlobRef { root: output.root, sealed_bytes: manifest.sealed_bytes() });
     }
     let keys = ResultKeys { task, attempt, grant, outputs };
+    let plain = codec::encode_body(&keys);
+    if plain.len() > ResultKeys::LIMIT {
+        return Err(too_many_files(keys.outputs.len()));
+    }
     let bytes = match to {
-        None => codec::encode_body(&keys),
+        None => plain,
         Some(to) => {
             let terms = Terms {
                 pool: pool.pool,
@@ -274,11 +281,19 @@ async fn result_keys(
                 created_ms: now_ms,
                 expires_ms: now_ms + MAX_LIFETIME_MS,
             };
-            let sealed = Envelope::seal(&keys, key, &to, &terms).map_err(|error| error.to_string())?;
+            let sealed = Envelope::seal(&keys, key, &to, &terms).map_err(|error| unsent(&error))?;
             sealed.as_bytes().to_vec()
         }
     };
     Ok((refs, bytes))
+}
+
+/// Names and keys of all results travel in one message. Rendering it again would not make them fewer.
+fn too_many_files(count: usize) -> Failure {
+    let words = format!(
+        "it made {count} files, more than one task can send back; save a video, or give each task fewer frames"
+    );
+    Failure::new(FailureClass::InvalidGraph, words)
 }
 
 /// The files of a result, as its keys name them: for this attempt of this grant, and exactly the signed roots.
@@ -345,5 +360,52 @@ impl BadResult {
             BlobError::Segment { .. } | BlobError::Manifest { .. } => Self::DoesNotVerify(error.to_string()),
             other => Self::Here(other.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use scenemesh_protocol::sealed::BlobKey;
+    use scenemesh_protocol::task::OutputKind;
+
+    use super::*;
+    use crate::store;
+    use crate::supervisor::Supervisor;
+
+    #[tokio::test]
+    async fn more_files_than_one_message_names_fail_the_task_in_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let supervisor = Supervisor::new(std::time::Duration::from_secs(5));
+        let config = store::Config { reserve: 0, ..store::Config::at(dir.path()) };
+        let (store, _replay) = store::open(&config, &supervisor.tasks()).await.unwrap();
+        let sealed = seal_bytes(&store.blobs, b"frame").await.unwrap();
+        let output = |n: usize| OutputFile {
+            node: "9".into(),
+            kind: OutputKind::Image,
+            filename: format!("shot_010_frame_{n:05}_.png"),
+            root: sealed.root,
+            key: BlobKey::generate(),
+            bytes: sealed.bytes,
+        };
+        let key = SecretKey::generate();
+        let ended = async |count: usize| {
+            let parts = ResultParts {
+                pool: NO_POOL,
+                task: TaskId::random(),
+                attempt: 1,
+                grant: ContentHash::of(b"grant"),
+                to: None,
+                outcome: RunOutcome::Done { outputs: (0..count).map(output).collect(), exec_ms: 1 },
+                now_ms: 1,
+            };
+            let (finished, _) = super::finished(parts, &key, &store.blobs).await;
+            // Whatever it is, the requester can read it.
+            finished.terms.verify().unwrap().outcome.clone()
+        };
+        assert!(matches!(ended(3000).await, Outcome::Done { .. }));
+        let Outcome::Failed(failure) = ended(6000).await else { panic!("too many files") };
+        assert_eq!(failure.class, FailureClass::InvalidGraph);
+        assert!(failure.detail.contains("6000 files"), "{failure}");
+        supervisor.run_until(std::future::ready(())).await.unwrap();
     }
 }

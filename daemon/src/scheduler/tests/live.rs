@@ -433,3 +433,60 @@ async fn what_cannot_be_a_job_is_refused_in_words() {
     assert_eq!(why, "no node takes it now: this machine has no ComfyUI ready");
     daemon.stop().await;
 }
+
+/// Takes every byte that the disk has left.
+#[cfg(target_os = "linux")]
+fn fill(path: &Path) {
+    use std::io::Write as _;
+    let mut file = std::fs::File::create(path).unwrap();
+    let mut piece = 64 << 10;
+    while piece > 0 {
+        if file.write_all(&vec![0; piece]).is_err() {
+            piece /= 2;
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_told_and_nothing_is_promised_meanwhile() {
+    use crate::store::JournalError;
+    let test = "scheduler::tests::live::a_full_disk_is_told_and_nothing_is_promised_meanwhile";
+    let Some(disk) = crate::store::tests::on_a_small_disk(test, "16m") else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let house = House { dir: tempfile::tempdir_in(&disk).unwrap(), ..House::new(1) };
+        let daemon = house.start(None).await;
+        let job = daemon.scheduler.submit(spec(&sampler("held"), 2000, Reach::Machine)).await.unwrap();
+        daemon.until(job, |view| view.tasks[0].progress.is_some()).await;
+        // Longer than what is left of the journal's last page.
+        let late = || spec(&sampler(&"late ".repeat(10_000)), 1, Reach::Machine);
+
+        let filler = disk.join("filler");
+        fill(&filler);
+        let refused = daemon.scheduler.submit(late()).await.unwrap_err();
+        assert!(matches!(refused, SubmitError::Journal(JournalError::NoSpace { .. })), "{refused}");
+        // A cancel cannot be written down either: it is not confirmed, and nobody else has to wait for it.
+        let mut cancel = Box::pin(daemon.scheduler.cancel(Id::Job(job)));
+        assert!(futures::poll!(&mut cancel).is_pending());
+        for _ in 0..3 {
+            let refused = tokio::time::timeout(SOON, daemon.scheduler.submit(late())).await.unwrap();
+            assert!(
+                matches!(refused, Err(SubmitError::Journal(JournalError::NoSpace { .. }))),
+                "{refused:?}"
+            );
+            let asked = daemon.scheduler.jobs();
+            assert_eq!(tokio::time::timeout(SOON, asked).await.unwrap().len(), 1);
+        }
+        assert!(futures::poll!(&mut cancel).is_pending());
+
+        std::fs::remove_file(filler).unwrap();
+        assert_eq!(tokio::time::timeout(SOON, cancel).await.unwrap(), 2000);
+        daemon.until(job, |view| view.state == JobState::Cancelled).await;
+        daemon.stop().await;
+        let daemon = house.start(None).await;
+        assert_eq!(daemon.scheduler.show(job).await.unwrap().state, JobState::Cancelled);
+        assert_eq!(daemon.scheduler.jobs().await.len(), 1);
+        daemon.stop().await;
+    });
+}

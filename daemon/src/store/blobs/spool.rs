@@ -19,8 +19,9 @@ use crate::platform;
 use crate::store::Finding;
 use crate::supervisor::Tasks;
 
-/// How long a sweep leaves a finished blob to whoever is about to journal it.
-const SWEEP_GRACE: Duration = Duration::from_secs(600);
+/// How long a sweep leaves a finished blob to whoever is about to journal it: a render that streams its pictures has
+/// sealed the first of them hours before its end.
+const SWEEP_GRACE: Duration = Duration::from_hours(24);
 /// Manifests kept at hand: one is read per segment that is served, and takes up to 2 MiB.
 const MANIFESTS: usize = 8;
 
@@ -298,10 +299,13 @@ impl Spool {
     pub(super) fn sweep(&self, keep: &HashSet<ContentHash>, now: Instant) -> Result<Swept, BlobError> {
         let doomed: Vec<ContentHash> = {
             let state = self.state();
-            let fresh = |root| state.finished.iter().any(|(at, of)| of == root && *at + SWEEP_GRACE > now);
+            let young = state.finished.iter().filter(|(at, _)| *at + SWEEP_GRACE > now);
+            let fresh: HashSet<&ContentHash> = young.map(|(_, root)| root).collect();
             let under_way = |root| state.transfers.get(root).is_some_and(|turn| turn.strong_count() > 0);
             let all = state.complete.keys().chain(state.parts.keys());
-            all.filter(|root| !keep.contains(root) && !fresh(*root) && !under_way(*root)).copied().collect()
+            all.filter(|root| !keep.contains(root) && !fresh.contains(root) && !under_way(*root))
+                .copied()
+                .collect()
         };
         let mut swept = Swept::default();
         for root in doomed {
