@@ -151,17 +151,19 @@ impl AdminFile {
         }
     }
 
-    /// The key that is here, or a new one with this protection. An old key keeps the protection it has.
+    /// The key that is here, or a new one, with this protection: an open key is sealed when a passphrase is given, a
+    /// sealed one needs its own.
     pub(super) fn unlock_or_create(&self, protection: &Protection) -> Result<SecretKey, KeysError> {
         let passphrase = match protection {
             Protection::Passphrase(text) if text.is_empty() => return Err(KeysError::EmptyPassphrase),
             Protection::Passphrase(text) => Some(text.as_str()),
             Protection::None => None,
         };
-        if self.read()?.is_some() {
-            return self.unlock(passphrase);
-        }
-        let key = SecretKey::generate();
+        let key = match (self.read()?, passphrase) {
+            (Some(KeyFile::Plain(key)), Some(_)) => key,
+            (Some(_), _) => return self.unlock(passphrase),
+            (None, _) => SecretKey::generate(),
+        };
         match passphrase {
             Some(text) => write(&self.path, &Zeroizing::new(keyfile::seal(&key, text.as_bytes())))?,
             None => write(&self.path, &keyfile::write_plain(&key))?,
@@ -290,7 +292,20 @@ mod tests {
         assert!(matches!(admin.unlock(Some("wrong")), Err(KeysError::DoesNotOpen { .. })));
         let again = admin.unlock_or_create(&passphrase("correct horse")).unwrap();
         assert_eq!(again.public(), key.public());
+        assert!(matches!(admin.unlock_or_create(&Protection::None), Err(KeysError::NeedsPassphrase { .. })));
         let debugged = format!("{:?} {key:?}", passphrase("correct horse"));
         assert!(!debugged.contains("horse"), "{debugged}");
+    }
+
+    #[test]
+    fn an_open_admin_key_is_sealed_by_the_first_passphrase() {
+        let dir = tempfile::tempdir().unwrap();
+        load_or_create(dir.path()).unwrap();
+        let admin = AdminFile::of(dir.path());
+        let key = admin.unlock_or_create(&Protection::None).unwrap();
+        assert_eq!(admin.unlock(None).unwrap().public(), key.public());
+        let sealed = admin.unlock_or_create(&passphrase("correct horse")).unwrap();
+        assert_eq!(sealed.public(), key.public());
+        assert!(matches!(admin.unlock(None), Err(KeysError::NeedsPassphrase { .. })));
     }
 }
