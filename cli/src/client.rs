@@ -17,7 +17,7 @@ use scenemesh_protocol::api::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::CliError;
+use crate::error::{CliError, os_words};
 use crate::messages::{Lang, Message};
 
 /// An answer of the daemon takes this long at most; what waits for other machines has its own limit.
@@ -70,10 +70,9 @@ impl Connection {
                 Message::AddressNotReadable { path },
                 Message::HintSameUser,
             ),
-            _ => CliError::file(
-                Message::CannotRead { path, why: error.to_string() },
-                Message::HintCheckDataDir,
-            ),
+            _ => {
+                CliError::file(Message::CannotRead { path, why: os_words(error) }, Message::HintCheckDataDir)
+            }
         }
     }
 

@@ -26,6 +26,12 @@ impl From<Message> for Words {
     }
 }
 
+/// Why the operating system refused, without its number: the words say it.
+pub(crate) fn os_words(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split_once(" (os error ").map_or(text.as_str(), |(words, _)| words).to_owned()
+}
+
 /// A command's failure.
 #[derive(Clone, Debug)]
 pub struct CliError {
@@ -46,6 +52,14 @@ impl CliError {
     /// A file here cannot be read or written; `tried` is the sentence.
     pub fn file(tried: Message, hint: Message) -> Self {
         Self::new(ErrorCode::File, tried, hint)
+    }
+
+    /// Names the file that somebody else's sentence is about.
+    pub(crate) fn about(mut self, path: &std::path::Path) -> Self {
+        if let Words::Theirs(text) = &mut *self.message {
+            *text = format!("{}: {text}", path.display());
+        }
+        self
     }
 
     /// Our own mistake.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use scenemesh_protocol::api::{JobView, OutputView, TaskView};
 
 use crate::client::ApiClient;
-use crate::error::CliError;
+use crate::error::{CliError, os_words};
 use crate::job_view::Places;
 use crate::messages::Message;
 
@@ -196,7 +196,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
 }
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> CliError {
-    let message = Message::CannotWrite { path: path.display().to_string(), why: error.to_string() };
+    let message = Message::CannotWrite { path: path.display().to_string(), why: os_words(error) };
     CliError::file(message, Message::HintCheckDisk)
 }
 

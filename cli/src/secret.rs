@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use scenemesh_protocol::api::{ErrorCode, Passphrase};
 
-use crate::error::CliError;
+use crate::error::{CliError, os_words};
 use crate::messages::Message;
 use crate::ui::Ui;
 
@@ -24,7 +24,7 @@ impl PassphraseArgs {
 
 fn read_file(path: &Path) -> Result<Passphrase, CliError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
-        let message = Message::CannotRead { path: path.display().to_string(), why: error.to_string() };
+        let message = Message::CannotRead { path: path.display().to_string(), why: os_words(&error) };
         CliError::file(message, Message::HintCheckPath)
     })?;
     match text.lines().next() {
@@ -69,7 +69,7 @@ fn must_be_asked(ui: &Ui) -> Result<(), CliError> {
 
 fn ask(prompt: &str) -> Result<String, CliError> {
     rpassword::prompt_password(prompt).map_err(|error| {
-        let message = Message::CannotAsk { why: error.to_string() };
+        let message = Message::CannotAsk { why: os_words(&error) };
         CliError::new(ErrorCode::PassphraseNeeded, message, Message::HintPassphraseFile)
     })
 }

@@ -65,8 +65,30 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("scenemeshd stops: {error:#}");
+            tracing::error!("scenemeshd stops: {}", story(&error));
             node::exit_code(&error)
         }
+    }
+}
+
+/// An error and its causes, each told once: most of our sentences hold their cause already.
+fn story(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        told if told.contains(&cause) => told.to_owned(),
+        told => format!("{told}: {cause}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let source = std::io::Error::other("the port is taken");
+        let error =
+            anyhow::Error::new(source).context("cannot listen: the port is taken").context("starting");
+        assert_eq!(story(&error), "starting: cannot listen: the port is taken");
     }
 }

@@ -114,7 +114,7 @@ fn parse_bytes(text: &str) -> Option<u64> {
 /// A configuration that cannot be used: which file or flag, what is wrong, what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum BadConfig {
-    #[error("reading {}: {source}", file.display())]
+    #[error("{} cannot be read: {source}; check --data-dir and --config, and who owns the file", file.display())]
     Unreadable { file: PathBuf, source: std::io::Error },
     #[error("{}: {why}", file.display())]
     Malformed { file: PathBuf, why: Unexpected },
@@ -123,7 +123,7 @@ pub enum BadConfig {
     )]
     ApiAddress { given: String },
     #[error(
-        "the local API would listen on {given}, which other machines reach; it must be a loopback address"
+        "the local API would listen on {given}, which other machines reach; give it a loopback address like 127.0.0.1:7870"
     )]
     ApiNotLoopback { given: SocketAddr },
     #[error("{given:?} ({from}) is not the URL of a ComfyUI; write one like http://127.0.0.1:8188")]

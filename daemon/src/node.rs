@@ -14,7 +14,7 @@ use crate::{api, executor, gpu, membership, network, platform, scheduler, store}
 /// How long tasks may take to end by themselves.
 const GRACE: Duration = Duration::from_secs(12);
 
-/// Exit status for a data directory that cannot be used: as bad a configuration as any other.
+/// Exit status for a data directory, key files or addresses that cannot be used: starting again does not help.
 const EXIT_CONFIG: u8 = 64;
 
 /// Runs a node until `signal` resolves or one of its tasks fails.
@@ -93,5 +93,7 @@ pub async fn stop_signal() {
 /// The daemon's exit status for an error of [`run`].
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     let bad_dir = matches!(error.downcast_ref(), Some(store::OpenError::Dir { .. }));
-    if bad_dir { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+    let bad_keys = error.downcast_ref::<membership::KeysError>().is_some();
+    let bad_address = error.downcast_ref::<network::NetworkError>().is_some();
+    if bad_dir || bad_keys || bad_address { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
 }

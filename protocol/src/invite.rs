@@ -61,7 +61,9 @@ pub struct Invite {
 /// Why a text is not an invite that this node can use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadInvite {
-    #[error("this is not an invite code: those begin with {WORD}{VERSION}")]
+    #[error(
+        "this is not an invite code: those begin with {WORD}{VERSION}; copy the whole line from the inviter"
+    )]
     NotAnInvite,
     #[error("the invite code is damaged: a character is wrong or missing; copy the whole code again")]
     Damaged,

@@ -6,7 +6,7 @@ use scenemesh_protocol::api::{ErrorCode, JoinPreview, JoinRequest, JoinState};
 
 use super::Context;
 use super::init::{comfyui_fields, comfyui_talk};
-use crate::error::CliError;
+use crate::error::{CliError, os_words};
 use crate::messages::{Message, Word};
 use crate::secret::{self, PassphraseArgs};
 use crate::ui::{Outcome, Table, Ui};
@@ -93,7 +93,7 @@ fn confirm(ui: &Ui, preview: &JoinPreview) -> Result<(), CliError> {
     std::io::stdin()
         .lock()
         .read_line(&mut answer)
-        .map_err(|error| CliError::usage(Message::CannotAsk { why: error.to_string() }, Message::HintYes))?;
+        .map_err(|error| CliError::usage(Message::CannotAsk { why: os_words(&error) }, Message::HintYes))?;
     if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes" | "예" | "네" | "ㅇ") {
         return Ok(());
     }

@@ -16,7 +16,7 @@ use tokio_util::io::ReaderStream;
 
 use super::Context;
 use crate::client::ApiClient;
-use crate::error::CliError;
+use crate::error::{CliError, os_words};
 use crate::follow::{Change, Follower};
 use crate::job_view::{self, Places};
 use crate::messages::Message;
@@ -95,7 +95,17 @@ pub(crate) async fn run(args: SubmitArgs, context: &Context<'_>) -> Result<Outco
         previews: args.preview.is_some(),
         full_hygiene: args.full_hygiene,
     };
-    let job = client.submit(&request).await?;
+    let job = client.submit(&request).await.map_err(|error| match error.code {
+        ErrorCode::NotJson
+        | ErrorCode::UiFormat
+        | ErrorCode::InvalidGraph
+        | ErrorCode::NoSuchSetting
+        | ErrorCode::MissingInput
+        | ErrorCode::UnknownClass
+        | ErrorCode::MissingModel
+        | ErrorCode::NoEligibleNode => error.about(&args.workflow),
+        _ => error,
+    })?;
     ui.talk(&Message::Submitted {
         job: job.short.clone(),
         tasks: job.tasks.len(),
@@ -127,7 +137,7 @@ fn read_workflow(path: &Path) -> Result<String, CliError> {
         std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
     };
     read.map_err(|error| {
-        let message = Message::CannotRead { path: shown.clone(), why: error.to_string() };
+        let message = Message::CannotRead { path: shown.clone(), why: os_words(&error) };
         CliError::file(message, Message::HintCheckPath)
     })?;
     if bytes.len() > GRAPH_LIMIT {
@@ -150,7 +160,7 @@ fn input_size(file: &NamedFile) -> Result<u64, CliError> {
             Message::HintCheckPath,
         )
     };
-    let metadata = std::fs::metadata(&file.path).map_err(|error| cannot(error.to_string()))?;
+    let metadata = std::fs::metadata(&file.path).map_err(|error| cannot(os_words(&error)))?;
     if !metadata.is_file() {
         return Err(cannot("not a file".into()));
     }
@@ -165,7 +175,7 @@ fn input_size(file: &NamedFile) -> Result<u64, CliError> {
 async fn upload(client: &ApiClient, file: &NamedFile, bytes: u64) -> Result<InputName, CliError> {
     let open = tokio::fs::File::open(&file.path).await.map_err(|error| {
         let path = file.path.display().to_string();
-        let message = Message::CannotReadInput { name: file.name.clone(), path, why: error.to_string() };
+        let message = Message::CannotReadInput { name: file.name.clone(), path, why: os_words(&error) };
         CliError::new(ErrorCode::MissingInput, message, Message::HintCheckPath)
     })?;
     let body = reqwest::Body::wrap_stream(ReaderStream::with_capacity(open, 1 << 18));

@@ -1,4 +1,4 @@
-//! `top`: nodes and running tasks, again and again; once when nobody watches.
+//! `top`: nodes and unfinished tasks, again and again; once when nobody watches.
 
 use std::time::Duration;
 
@@ -95,19 +95,25 @@ fn draw(picture: &Picture, ui: &Ui) -> String {
 fn running(jobs: &[JobView], ui: &Ui) -> Table {
     let words = [Word::Job, Word::Label, Word::Task, Word::State, Word::Node, Word::Progress];
     let mut table = Table::new(&words.map(|word| ui.word(word)));
-    let busy = |state| matches!(state, TaskState::Granted | TaskState::Running | TaskState::Fetching);
-    let tasks = jobs.iter().flat_map(|job| job.tasks.iter().map(move |task| (job, task)));
-    for (job, task) in tasks.filter(|(_, task)| busy(task.state)).take(MOST_TASKS) {
+    let tasks = || jobs.iter().flat_map(|job| job.tasks.iter().map(move |task| (job, task)));
+    let busy = tasks().filter(|(_, task)| !task.state.is_final() && task.state != TaskState::Queued);
+    let queued = tasks().filter(|(_, task)| task.state == TaskState::Queued);
+    for (job, task) in busy.chain(queued).take(MOST_TASKS) {
         let cells = [
             job.short.clone(),
             clip(&job.label, 32),
             format!("#{}", task.index),
             job_view::task_state(task.state, ui).to_owned(),
             task.node.as_ref().map(|node| node.name.clone()).unwrap_or_default(),
-            task.progress.as_ref().map(|at| job_view::progress(at, ui.lang)).unwrap_or_default(),
+            match (&task.progress, task.state) {
+                (_, TaskState::Queued) => clip(task.waiting.as_deref().unwrap_or_default(), 160),
+                (progress, _) => {
+                    progress.as_ref().map(|at| job_view::progress(at, ui.lang)).unwrap_or_default()
+                }
+            },
         ];
-        table
-            .row(cells.iter().enumerate().map(|(at, text)| (text.as_str(), (at == 3).then_some(Tone::Busy))));
+        let tone = if task.state == TaskState::Queued { Tone::Faint } else { Tone::Busy };
+        table.row(cells.iter().enumerate().map(|(at, text)| (text.as_str(), (at == 3).then_some(tone))));
     }
     table
 }

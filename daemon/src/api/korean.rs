@@ -44,7 +44,7 @@ pub(super) fn found(error: &CannotFound) -> String {
                 _ => "노드",
             };
             format!(
-                "{name:?} 값은 {of} 이름으로 쓸 수 없습니다: 비었거나 64바이트를 넘거나 제어 문자가 있습니다"
+                "{name:?} 값은 {of} 이름으로 쓸 수 없습니다: 비었거나 64바이트를 넘거나 제어 문자가 있습니다; 다른 이름을 쓰세요"
             )
         }
     }
@@ -62,7 +62,7 @@ pub(super) fn invite(error: &CannotInvite) -> String {
         }
         CannotInvite::BadName(name) => {
             format!(
-                "{name:?} 값은 스튜디오 이름으로 쓸 수 없습니다: 비었거나 너무 길거나 제어 문자가 있습니다"
+                "{name:?} 값은 스튜디오 이름으로 쓸 수 없습니다: 비었거나 너무 길거나 제어 문자가 있습니다; 다른 이름을 쓰세요"
             )
         }
         CannotInvite::StudioExists(name) => {
@@ -77,13 +77,18 @@ pub(super) fn invite(error: &CannotInvite) -> String {
         CannotInvite::Refused(NoInvite::TooMany) => {
             "열린 초대가 너무 많습니다; 쓰이거나 만료될 때까지 기다리세요".into()
         }
-        CannotInvite::Refused(NoInvite::Expiry) => "초대의 유효 기간은 1분에서 30일까지입니다".into(),
+        CannotInvite::Refused(NoInvite::Expiry) => {
+            "초대의 유효 기간은 1분에서 30일까지입니다; --expires를 24h나 7d처럼 쓰세요".into()
+        }
     }
 }
 
 pub(super) fn code(error: &BadInvite) -> String {
     match error {
-        BadInvite::NotAnInvite => "초대 코드가 아닙니다: 초대 코드는 smesh1로 시작합니다".into(),
+        BadInvite::NotAnInvite => {
+            "초대 코드가 아닙니다: 초대 코드는 smesh1로 시작합니다; 초대한 곳에서 한 줄 전체를 복사하세요"
+                .into()
+        }
         BadInvite::Damaged => {
             "초대 코드가 손상되었습니다: 틀리거나 빠진 글자가 있습니다; 코드 전체를 다시 복사하세요".into()
         }
@@ -95,14 +100,16 @@ pub(super) fn code(error: &BadInvite) -> String {
 
 pub(super) fn join(error: &CannotJoin) -> String {
     match error {
-        CannotJoin::AlreadyMember(pool) => format!("이 노드는 이미 {pool} 풀의 구성원입니다"),
+        CannotJoin::AlreadyMember(pool) => {
+            format!("이 노드는 이미 {pool} 풀의 구성원입니다; scenemesh peers로 다른 노드를 보세요")
+        }
         CannotJoin::OtherPool { invited, mine } => format!(
             "{invited} 풀의 초대인데 이 노드는 {mine} 풀에 있습니다; 먼저 scenemesh leave를 실행하세요"
         ),
         CannotJoin::OwnInvite => "이 노드가 만든 초대입니다; 다른 컴퓨터에서 쓰세요".into(),
         CannotJoin::BadName(name) => {
             format!(
-                "{name:?} 값은 노드 이름으로 쓸 수 없습니다: 비었거나 64바이트를 넘거나 제어 문자가 있습니다"
+                "{name:?} 값은 노드 이름으로 쓸 수 없습니다: 비었거나 64바이트를 넘거나 제어 문자가 있습니다; 다른 이름을 쓰세요"
             )
         }
     }
@@ -135,7 +142,9 @@ pub(super) fn approve(error: &CannotApprove) -> String {
         CannotApprove::NoPool => {
             "이 노드는 풀에 없습니다; 먼저 scenemesh init 또는 scenemesh join을 실행하세요".into()
         }
-        CannotApprove::Nothing => "승인을 기다리는 변경이 없습니다".into(),
+        CannotApprove::Nothing => {
+            "승인을 기다리는 변경이 없습니다; scenemesh pool에서 변경을 볼 수 있습니다".into()
+        }
         CannotApprove::Unknown { given, pending } => {
             format!("{given:?}에 맞는 변경이 없습니다. 기다리는 변경: {pending}")
         }

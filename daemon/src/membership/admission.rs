@@ -38,7 +38,9 @@ pub enum CannotInvite {
     Locked,
     #[error("this node does not hold an admin key of {studio}; invite from the machine that does")]
     NoAdminKey { studio: String },
-    #[error("{0:?} cannot be a studio's name: it is empty, too long or has control characters")]
+    #[error(
+        "{0:?} cannot be a studio's name: it is empty, too long or has control characters; choose another"
+    )]
     BadName(String),
     #[error("the pool has a studio named {0} already; choose another name with --new-studio")]
     StudioExists(String),
@@ -57,7 +59,7 @@ pub enum CannotInvite {
 pub enum CannotApprove {
     #[error("this node is in no pool; run init or join first")]
     NoPool,
-    #[error("nothing waits for approval")]
+    #[error("nothing waits for approval; scenemesh pool shows the changes that do")]
     Nothing,
     #[error("no proposal matches {given:?}; pending: {pending}")]
     Unknown { given: String, pending: String },

@@ -82,7 +82,7 @@ pub(super) struct Invites(BTreeMap<PublicKey, Invited>);
 pub enum NoInvite {
     #[error("{OPEN_LIMIT} invites are open already; wait until some are used or expire")]
     TooMany,
-    #[error("an invite can stand for at most 30 days and at least one minute")]
+    #[error("an invite can stand for at most 30 days and at least one minute; give --expires as 24h or 7d")]
     Expiry,
 }
 

@@ -19,20 +19,24 @@ pub enum CannotFound {
     InPool(String),
     #[error("this node waits to join a pool; run leave to give that up first")]
     Joining,
-    #[error("{name:?} cannot be the name of a {of}: it is empty, over 64 bytes or has control characters")]
+    #[error(
+        "{name:?} cannot be the name of a {of}: it is empty, over 64 bytes or has control characters; choose another"
+    )]
     BadName { of: &'static str, name: String },
 }
 
 /// Why a join was not even tried.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CannotJoin {
-    #[error("this node is a member of {0} already")]
+    #[error("this node is a member of {0} already; scenemesh peers lists the others")]
     AlreadyMember(String),
     #[error("the invite is for the pool {invited}, and this node is in {mine}; run leave first")]
     OtherPool { invited: String, mine: String },
     #[error("this node made that invite itself; use it on another machine")]
     OwnInvite,
-    #[error("{0:?} cannot be a node's name: it is empty, over 64 bytes or has control characters")]
+    #[error(
+        "{0:?} cannot be a node's name: it is empty, over 64 bytes or has control characters; choose another"
+    )]
     BadName(String),
 }
 
