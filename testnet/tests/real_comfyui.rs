@@ -76,7 +76,7 @@ impl Server {
                 }
             }
             None => {
-                eprintln!("skipped: the folders of {} are out of reach, so they are not compared", self.url)
+                eprintln!("skipped: the folders of {} are out of reach, so they are not compared", self.url);
             }
         }
         Ok(Traces { history: self.get("/history").await?, queue: self.get("/queue").await?, files })

@@ -24,6 +24,8 @@ use crate::executor::{Reporter, Run};
 const RECONCILE: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(2) };
 /// How soon after the end history is asked first; doubled until it answers.
 const EAGER: Duration = Duration::from_millis(10);
+/// How long streamed pictures may come after the history entry.
+const LATE_FRAMES: Duration = Duration::from_secs(5);
 /// How soon an unanswered question is repeated.
 const RETRY: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_millis(500) };
 /// Answers "connection refused" in a row that mean the process is gone.
@@ -139,7 +141,10 @@ impl<'a> Following<'a> {
                     let answer = self.reconcile().await;
                     let now = Instant::now();
                     match self.judge(now, answer)? {
-                        Some(entry) => return Ok(self.over(now, entry)),
+                        Some(entry) => {
+                            self.hear_the_end(&mut socket, sink).await?;
+                            return Ok(self.over(now, entry));
+                        }
                         None if self.doubts.mute_since.is_some() => ask_at = now + RETRY,
                         None if self.ended.is_some() => {
                             ask_at = now + pace;
@@ -162,6 +167,22 @@ impl<'a> Following<'a> {
                 }
             }
         }
+    }
+
+    /// History may be ahead of the socket, and streamed pictures come over the socket only, before the end.
+    async fn hear_the_end(
+        &mut self,
+        socket: &mut Option<Socket>,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), Failure> {
+        let give_up = Instant::now() + LATE_FRAMES;
+        while !self.streamed.is_empty() && socket.is_some() && self.ended.is_none() {
+            match tokio::time::timeout_at(give_up, next_of(socket)).await {
+                Ok(Some(message)) => drop(self.hear(message, sink).await?),
+                Ok(None) | Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
     }
 
     fn over(&self, now: Instant, entry: Value) -> Followed {
