@@ -18,8 +18,9 @@ use self::lines::Lines;
 /// More bars than this are counted, not drawn: a screen has about forty lines.
 const MOST_BARS: usize = 12;
 
-const WITH_STEPS: &str = "{prefix:24!} {bar:24} {pos:>4}/{len:4} {eta:>5} {wide_msg}";
-const WITHOUT_STEPS: &str = "{prefix:24!} {spinner} {elapsed:>5} {wide_msg}";
+/// The bar takes what is left of the line: a line that wraps cannot be taken away again.
+const WITH_STEPS: &str = "{prefix:18!} {wide_bar} {pos:>4}/{len:4} {eta:>4} {msg:12!}";
+const WITHOUT_STEPS: &str = "{prefix:18!} {spinner} {elapsed:>5} {wide_msg}";
 
 /// Shows a job as it goes.
 #[derive(Debug)]

@@ -17,8 +17,8 @@ fn programs() -> Programs {
 }
 
 fn run(story: impl AsyncFnOnce(&mut Cluster, &Path) -> Result<()>) {
-    let dir = tempfile::tempdir().unwrap();
-    let outcome = tokio::runtime::Runtime::new().unwrap().block_on(async {
+    let dir = tempfile::tempdir().expect("the machine has room for it");
+    let outcome = tokio::runtime::Runtime::new().expect("the machine has room for it").block_on(async {
         let mut mesh = Cluster::new(programs(), dir.path());
         story(&mut mesh, dir.path()).await.map_err(|error| error.context(mesh.last_words()))
     });
@@ -89,7 +89,7 @@ async fn inventory_seen(mesh: &Cluster, viewer: &str, of: &str, models: u64) -> 
 }
 
 fn answering<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Runtime::new().unwrap().block_on(future)
+    tokio::runtime::Runtime::new().expect("the machine has room for it").block_on(future)
 }
 
 #[test]

@@ -46,12 +46,14 @@ pub(crate) async fn run(args: TopArgs, context: &Context<'_>) -> Result<Outcome,
     tokio::pin!(interrupted);
     let mut picture: Result<Picture, CliError> = Ok(picture);
     loop {
-        // Home, then each line to its end, then what is below: redrawing without clearing does not flicker.
+        // Home, then each line to its end, then what is below: redrawing without clearing does not flicker. A narrow
+        // window cuts lines off instead of wrapping them (DECAWM off meanwhile), so that a frame has as many lines as
+        // it looks like.
         let text = match &picture {
             Ok(picture) => draw(picture, ui),
             Err(error) => format!("{}\n", error.body(ui.lang).message),
         };
-        ui.raw(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")));
+        ui.raw(&format!("\x1b[?7l\x1b[H{}\x1b[J\x1b[?7h", text.replace('\n', "\x1b[K\n")));
         tokio::select! {
             _ = &mut interrupted => return Ok(Outcome::default()),
             () = tokio::time::sleep(REDRAW) => {}
