@@ -285,6 +285,9 @@ impl Screen {
                 .map(|at| {
                     let bar = all.add(ProgressBar::new(u64::from(STEPS)).with_style(style.clone()));
                     bar.set_prefix(format!("frame {at}"));
+                    // All of them from the start: lines that appear later would leave copies behind.
+                    bar.set_message("waiting");
+                    bar.tick();
                     bar
                 })
                 .collect();
