@@ -1,8 +1,6 @@
 //! What people get wrong, on the real programs: every refusal has the right exit code, names the thing it is about,
 //! gives a hint, and loses nothing.
 
-#![expect(clippy::unwrap_used, reason = "a failed step of a test ends it")]
-
 use std::future::Future;
 use std::net::TcpListener;
 use std::path::Path;
