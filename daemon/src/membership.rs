@@ -27,6 +27,7 @@ pub mod keys;
 mod rights;
 mod roster;
 mod state;
+mod studio;
 mod view;
 
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use joining::{CannotFound, CannotJoin, JoinOutcome, JoinRefused, Joined};
 pub use keys::{KeysError, NodeKeys, Protection};
 pub use rights::{NotAllowed, Role, may, may_render, studio_name};
 pub use state::Standing;
+pub use studio::{NoSuchProject, OwnProject, OwnStudio, RefusedStudioRecord};
 pub use view::{InviteState, InviteView, MemberView, PoolView, ProposalView, StudioView};
 
 /// Callers that wait at once; they are local, so the next one waits for a place.
@@ -121,6 +123,17 @@ pub struct LeftPool {
     pub told: usize,
 }
 
+/// Why what was decided was not made durable; then it did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error("the node is stopping")]
+    Stopping,
+}
+
 /// Why a pool was not founded.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
@@ -133,7 +146,7 @@ pub enum InitError {
     #[error(transparent)]
     Network(#[from] StartError),
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Keep(#[from] KeepError),
     #[error("the node is stopping")]
     Stopping,
 }
@@ -146,7 +159,7 @@ pub enum InviteError {
     #[error(transparent)]
     Keys(#[from] KeysError),
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Keep(#[from] KeepError),
     #[error("the node is stopping")]
     Stopping,
 }
@@ -168,7 +181,7 @@ pub enum JoinError {
     #[error(transparent)]
     Keys(#[from] KeysError),
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Keep(#[from] KeepError),
     #[error("the node is stopping")]
     Stopping,
 }
@@ -181,7 +194,7 @@ pub enum ApproveError {
     #[error(transparent)]
     Keys(#[from] KeysError),
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Keep(#[from] KeepError),
     #[error("the node is stopping")]
     Stopping,
 }
@@ -192,7 +205,7 @@ pub enum LeaveError {
     #[error("this node is in no pool")]
     NoPool,
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Keep(#[from] KeepError),
     #[error("the node is stopping")]
     Stopping,
 }
@@ -230,6 +243,7 @@ pub struct Membership {
     commands: mpsc::Sender<Command>,
     standing: watch::Receiver<Arc<Standing>>,
     roster: watch::Receiver<Option<Arc<Roster>>>,
+    studio: watch::Receiver<Arc<OwnStudio>>,
 }
 
 /// Restores what the journal knows, opens the network when this node is in a pool, and starts the actor.
@@ -248,11 +262,12 @@ pub async fn spawn(
     let (commands, inbox) = mpsc::channel(COMMANDS_WAITING);
     let (standing_sender, standing) = watch::channel(Arc::new(Standing::Alone));
     let (roster_sender, roster) = watch::channel(None);
-    let outlets = actor::Outlets { standing: standing_sender, roster: roster_sender };
+    let (studio_sender, studio) = watch::channel(Arc::default());
+    let outlets = actor::Outlets { standing: standing_sender, roster: roster_sender, studio: studio_sender };
     let actor =
         actor::Actor::restore(config, &keys, store.journal, network, outlets, replay, tasks.clone()).await?;
     tasks.spawn("membership", actor.run(inbox, events));
-    Ok(Membership { commands, standing, roster })
+    Ok(Membership { commands, standing, roster, studio })
 }
 
 impl Membership {
@@ -264,6 +279,11 @@ impl Membership {
     /// The roster, while this node is in a pool.
     pub fn roster(&self) -> watch::Receiver<Option<Arc<Roster>>> {
         self.roster.clone()
+    }
+
+    /// What only this node's studio knows: projects, blocks, keys.
+    pub fn studio(&self) -> watch::Receiver<Arc<OwnStudio>> {
+        self.studio.clone()
     }
 
     /// Founds a pool with one studio, whose first machine and admin this node is, and opens the network.

@@ -174,6 +174,7 @@ impl Actor {
         let told = peers.peers.values().filter(|peer| peer.link == Link::Up).count();
         self.keep(next, step).await?;
         self.leaves += 1;
+        self.forget_secrets().await;
         // The network says goodbye before it closes.
         self.network.stop().await;
         self.open = None;
