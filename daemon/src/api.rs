@@ -15,7 +15,7 @@ use axum::middleware;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt as _;
 use scenemesh_protocol::api::{API_FILE, ApiFile, Role};
-use scenemesh_protocol::ids::{NodeId, random_bytes};
+use scenemesh_protocol::ids::NodeId;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -34,15 +34,18 @@ mod body;
 mod comfyui;
 mod doctor;
 mod events;
+mod eyes;
 mod guard;
 mod inputs;
 mod jobs;
 mod korean;
 mod outputs;
 mod pool;
+mod projects;
 mod status;
 mod submit;
 mod trouble;
+mod users;
 mod views;
 mod workflow;
 
@@ -58,7 +61,7 @@ pub struct Config {
     pub dir: PathBuf,
     /// What `COMFYUI_HOST` says, if anything: another place to look for a ComfyUI.
     pub comfyui_host: Option<String>,
-    /// Who submits, for the studio's own books: the user of this machine, until each has a token of their own.
+    /// The user that the daemon runs as: the person of the token in `api.json`.
     pub person: String,
 }
 
@@ -97,6 +100,8 @@ pub enum BindError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("cannot write {path}: {source}; check the data directory")]
     File { path: PathBuf, source: io::Error },
+    #[error("cannot use {}: {source}; mend or remove it", dir.join("users.toml").display())]
+    Users { dir: PathBuf, source: io::Error },
 }
 
 /// The port, taken but silent.
@@ -132,15 +137,19 @@ impl Bound {
     /// # Errors
     /// When the file cannot be written.
     pub fn serve(self, ports: Ports, tasks: &Tasks) -> Result<(), BindError> {
-        let token = data_encoding::BASE32_NOPAD.encode(&random_bytes::<32>()).to_lowercase();
-        let file = ApiFile { url: format!("http://{}", self.address), token, gateway: None };
+        let url = format!("http://{}", self.address);
+        let file = ApiFile { url: url.clone(), token: users::fresh_token(), gateway: None };
         let path = self.config.dir.join(API_FILE);
-        let guard = guard::Guard::new(&[(&file.token, Role::Admin)], self.address);
+        let users = users::Users::open(&self.config.dir, &file.token, &self.config.person);
+        let users = users.map_err(|source| BindError::Users { dir: self.config.dir.clone(), source })?;
+        let guard = guard::Guard::new(users.tokens(), self.address);
         let node = Node {
             ports: Arc::new(ports),
             dir: self.config.dir,
             comfyui_host: self.config.comfyui_host,
-            person: self.config.person,
+            url: url.into(),
+            users: Arc::new(users),
+            tasks: tasks.clone(),
             started: Instant::now(),
             uploads: Arc::new(inputs::Uploads::default()),
             stop: tasks.stopping(),
@@ -182,7 +191,9 @@ struct Node {
     ports: Arc<Ports>,
     dir: PathBuf,
     comfyui_host: Option<String>,
-    person: String,
+    url: Arc<str>,
+    users: Arc<users::Users>,
+    tasks: Tasks,
     started: Instant,
     uploads: Arc<inputs::Uploads>,
     stop: CancellationToken,
@@ -191,7 +202,6 @@ struct Node {
 fn routes() -> Router<Node> {
     let view = Router::new()
         .route("/v1/status", get(status::status))
-        .route("/v1/doctor", get(doctor::doctor))
         .route("/v1/pool", get(pool::show))
         .route("/v1/peers", get(status::peers))
         .route("/v1/jobs", get(jobs::list))
@@ -207,8 +217,12 @@ fn routes() -> Router<Node> {
         .route("/v1/jobs", post(submit::submit))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
         .route("/v1/jobs/{id}/retry", post(jobs::retry))
+        .route("/v1/projects", get(projects::list))
         .route("/v1/tasks/{id}/outputs/{index}", get(outputs::output))
         .route_layer(middleware::from_fn_with_state(Role::Submit, guard::require));
+    let operate = Router::new()
+        .route("/v1/doctor", get(doctor::doctor))
+        .route_layer(middleware::from_fn_with_state(Role::Operate, guard::require));
     let admin = Router::new()
         .route("/v1/init", post(pool::init))
         .route("/v1/invite", post(pool::invite))
@@ -216,8 +230,13 @@ fn routes() -> Router<Node> {
         .route("/v1/join", post(pool::join))
         .route("/v1/pool/approve", post(pool::approve))
         .route("/v1/leave", post(pool::leave))
+        .route("/v1/projects", post(projects::add))
+        .route("/v1/projects/set", post(projects::set))
+        .route("/v1/users", get(users::list).post(users::add))
+        .route("/v1/users/set", post(users::set))
+        .route("/v1/users/rm", post(users::remove))
         .route_layer(middleware::from_fn_with_state(Role::Admin, guard::require));
-    view.merge(submit).merge(admin)
+    view.merge(submit).merge(operate).merge(admin)
 }
 
 fn guarded(router: Router, guard: guard::Guard) -> Router {

@@ -13,6 +13,8 @@ use tokio::process::{Child, Command};
 #[derive(Clone, Debug)]
 pub struct Programs {
     exe: PathBuf,
+    /// `RUST_LOG` of programs that stay.
+    log: String,
 }
 
 impl Programs {
@@ -21,12 +23,19 @@ impl Programs {
     /// # Errors
     /// When the operating system does not say where it is.
     pub fn this_binary() -> Result<Self> {
-        Ok(Self { exe: std::env::current_exe().context("finding this program's own path")? })
+        Ok(Self::at(std::env::current_exe().context("finding this program's own path")?))
     }
 
     /// A binary by path; tests pass `env!("CARGO_BIN_EXE_testnet")`.
     pub fn at(exe: impl Into<PathBuf>) -> Self {
-        Self { exe: exe.into() }
+        Self { exe: exe.into(), log: "info,scenemeshd=debug".into() }
+    }
+
+    /// With another `RUST_LOG` for programs that stay.
+    #[must_use]
+    pub fn logging(mut self, filter: &str) -> Self {
+        filter.clone_into(&mut self.log);
+        self
     }
 
     /// A command for one of the programs. It dies with its handle.
@@ -57,7 +66,7 @@ impl Programs {
         let err = out.try_clone()?;
         self.command(program)
             .args(args)
-            .env("RUST_LOG", "info,scenemeshd=debug")
+            .env("RUST_LOG", &self.log)
             .stdout(out)
             .stderr(err)
             .spawn()

@@ -5,5 +5,6 @@
 mod errors;
 mod jobs;
 mod pool;
+mod projects;
 mod sandbox;
 mod submit;

@@ -3,9 +3,11 @@
 //! A job's stream begins with the whole job and is told whole again whenever its state changes or a slow listener has
 //! missed something, so that whoever applies the rest in order has the truth. It ends when the node stops.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::sse::{Event as Sse, KeepAlive, Sse as Stream};
 use axum::response::{IntoResponse, Response};
@@ -15,6 +17,8 @@ use scenemesh_protocol::ids::JobId;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::eyes::Who;
+use super::guard::Caller;
 use super::trouble::Trouble;
 use super::views::{self, Shorts};
 use super::{Node, jobs};
@@ -22,19 +26,28 @@ use crate::scheduler::view::JobEvent;
 
 /// Clients take a longer silence for a daemon that died; theirs is 45 s.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
+/// Jobs whose people a listener remembers.
+const JOBS_REMEMBERED: usize = 10_000;
 
-pub(super) async fn of_job(State(node): State<Node>, Path(id): Path<String>) -> Result<Response, Trouble> {
+pub(super) async fn of_job(
+    State(node): State<Node>,
+    Extension(caller): Who,
+    Path(id): Path<String>,
+) -> Result<Response, Trouble> {
     let job = jobs::job_of(&node, &id).await?;
-    Ok(told(node, Some(job)))
+    Ok(told(node, caller, Some(job)))
 }
 
-pub(super) async fn of_all(State(node): State<Node>) -> Response {
-    told(node, None)
+pub(super) async fn of_all(State(node): State<Node>, Extension(caller): Who) -> Response {
+    told(node, caller, None)
 }
 
 /// One listener.
 struct Listener {
     node: Node,
+    caller: Caller,
+    /// Whether the caller sees what a job is about; people of a job do not change.
+    seen: HashMap<JobId, bool>,
     only: Option<JobId>,
     news: broadcast::Receiver<JobEvent>,
     shorts: Shorts,
@@ -42,11 +55,21 @@ struct Listener {
     due: Vec<Event>,
 }
 
-fn told(node: Node, only: Option<JobId>) -> Response {
+fn told(node: Node, caller: Caller, only: Option<JobId>) -> Response {
     // Subscribed before the first look, so that nothing falls in between.
     let news = node.ports.scheduler.events();
     let stop = node.stop.clone();
-    let listener = Listener { node, only, news, shorts: Shorts::default(), due: Vec::new() };
+    let over =
+        futures::future::select(Box::pin(stop.cancelled_owned()), Box::pin(caller.clone().dismissed()));
+    let listener = Listener {
+        node,
+        caller,
+        seen: HashMap::new(),
+        only,
+        news,
+        shorts: Shorts::default(),
+        due: Vec::new(),
+    };
     let events = stream::once(async move {
         let mut listener = listener;
         listener.look().await;
@@ -58,7 +81,7 @@ fn told(node: Node, only: Option<JobId>) -> Response {
             Some((Ok::<_, Infallible>(sse(&event)), listener))
         }))
     });
-    let events = futures::StreamExt::take_until(events, stop.cancelled_owned());
+    let events = futures::StreamExt::take_until(events, over);
     Stream::new(events).keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response()
 }
 
@@ -87,12 +110,26 @@ impl Listener {
             match news {
                 JobEvent::Job { job } => self.look_at(Some(job)).await,
                 news => {
-                    if let Some(event) = views::event(&self.node, &news, &self.shorts) {
+                    let seen = self.sees(job_of(&news)).await;
+                    if let Some(event) = views::event(&self.node, &news, &self.shorts, seen) {
                         return Some(event);
                     }
                 }
             }
         }
+    }
+
+    async fn sees(&mut self, job: JobId) -> bool {
+        if let Some(seen) = self.seen.get(&job) {
+            return *seen;
+        }
+        let view = self.node.ports.scheduler.show(job).await;
+        let seen = view.is_some_and(|view| self.caller.sees(&view.person));
+        if self.seen.len() >= JOBS_REMEMBERED {
+            self.seen.clear();
+        }
+        self.seen.insert(job, seen);
+        seen
     }
 
     /// Has every job told whole that this listener follows.
@@ -102,13 +139,18 @@ impl Listener {
 
     async fn look_at(&mut self, wanted: Option<JobId>) {
         if let Some(wanted) = wanted {
-            self.due =
-                views::job(&self.node, wanted).await.map(|job| Event::Job { job }).into_iter().collect();
+            self.due = views::job(&self.node, wanted, &self.caller)
+                .await
+                .map(|job| Event::Job { job })
+                .into_iter()
+                .collect();
             return;
         }
         let jobs = views::jobs(&self.node).await;
         self.shorts = Shorts::of(&jobs);
-        let told = jobs.iter().map(|job| Event::Job { job: views::job_view(&self.node, job, &self.shorts) });
+        let told = jobs
+            .iter()
+            .map(|job| Event::Job { job: views::job_view(&self.node, job, &self.shorts, &self.caller) });
         self.due = told.collect();
     }
 }

@@ -1,11 +1,13 @@
 //! Looking at jobs, cancelling and retrying them.
 
-use axum::Json;
 use axum::extract::{Path, State};
+use axum::{Extension, Json};
 use scenemesh_protocol::api::{ErrorCode, JobView, JobsReply, LogReply, WhyReply};
 use scenemesh_protocol::ids::{JobId, TaskId};
 
 use super::Node;
+use super::eyes::{self, Who};
+use super::guard::Caller;
 use super::trouble::Trouble;
 use super::views::{self, Shorts};
 use crate::messages::Message;
@@ -44,10 +46,7 @@ pub(super) async fn job_of(node: &Node, given: &str) -> Result<JobId, Trouble> {
 
 /// The task that an id means; a job of one task means that task.
 pub(super) async fn task_of(node: &Node, given: &str) -> Result<(JobId, TaskId), Trouble> {
-    let nothing = || {
-        let given = given.to_owned();
-        Trouble::new(ErrorCode::NotFound, &Message::NoSuchId { given }).hint(&Message::HintJobs)
-    };
+    let nothing = || no_such(given);
     match resolve(node, given).await? {
         Id::Task { job, task } => Ok((job, task)),
         Id::Job(job) => {
@@ -60,11 +59,13 @@ pub(super) async fn task_of(node: &Node, given: &str) -> Result<(JobId, TaskId),
     }
 }
 
-pub(super) async fn view(node: &Node, job: JobId) -> Result<JobView, Trouble> {
-    views::job(node, job).await.ok_or_else(|| {
-        let given = job.short();
-        Trouble::new(ErrorCode::NotFound, &Message::NoSuchId { given }).hint(&Message::HintJobs)
-    })
+pub(super) async fn view(node: &Node, caller: &Caller, job: JobId) -> Result<JobView, Trouble> {
+    views::job(node, job, caller).await.ok_or_else(|| no_such(&job.short()))
+}
+
+pub(super) fn no_such(given: &str) -> Trouble {
+    let given = given.to_owned();
+    Trouble::new(ErrorCode::NotFound, &Message::NoSuchId { given }).hint(&Message::HintJobs)
 }
 
 /// Nothing of what was named is in a state for this.
@@ -88,43 +89,62 @@ pub(super) fn submit_trouble(error: &SubmitError) -> Trouble {
     }
 }
 
-pub(super) async fn list(State(node): State<Node>) -> Json<JobsReply> {
+pub(super) async fn list(State(node): State<Node>, Extension(caller): Who) -> Json<JobsReply> {
     let jobs = views::jobs(&node).await;
     let shorts = Shorts::of(&jobs);
-    Json(JobsReply { jobs: jobs.iter().map(|job| views::job_view(&node, job, &shorts)).collect() })
+    let view = |job| views::job_view(&node, job, &shorts, &caller);
+    Json(JobsReply { jobs: jobs.iter().map(view).collect() })
 }
 
-pub(super) async fn show(State(node): State<Node>, Path(id): Path<String>) -> Result<Json<JobView>, Trouble> {
+pub(super) async fn show(
+    State(node): State<Node>,
+    Extension(caller): Who,
+    Path(id): Path<String>,
+) -> Result<Json<JobView>, Trouble> {
     let job = job_of(&node, &id).await?;
-    view(&node, job).await.map(Json)
+    view(&node, &caller, job).await.map(Json)
 }
 
-pub(super) async fn why(State(node): State<Node>, Path(id): Path<String>) -> Result<Json<WhyReply>, Trouble> {
+pub(super) async fn why(
+    State(node): State<Node>,
+    Extension(caller): Who,
+    Path(id): Path<String>,
+) -> Result<Json<WhyReply>, Trouble> {
     let resolved = resolve(&node, &id).await?;
+    eyes::own(&node, &caller, resolved.job()).await?;
     let why = node.ports.scheduler.why(resolved).await.unwrap_or_default();
     Ok(Json(WhyReply { id: resolved.to_string(), why }))
 }
 
-pub(super) async fn log(State(node): State<Node>, Path(id): Path<String>) -> Result<Json<LogReply>, Trouble> {
+pub(super) async fn log(
+    State(node): State<Node>,
+    Extension(caller): Who,
+    Path(id): Path<String>,
+) -> Result<Json<LogReply>, Trouble> {
     let resolved = resolve(&node, &id).await?;
+    eyes::own(&node, &caller, resolved.job()).await?;
     let lines = node.ports.scheduler.log(resolved).await;
     Ok(Json(LogReply { lines: lines.iter().map(views::log_line).collect() }))
 }
 
 pub(super) async fn cancel(
     State(node): State<Node>,
+    Extension(caller): Who,
     Path(id): Path<String>,
 ) -> Result<Json<JobView>, Trouble> {
     let resolved = resolve(&node, &id).await?;
+    eyes::own(&node, &caller, resolved.job()).await?;
     nothing_to(node.ports.scheduler.cancel(resolved).await, &Message::NothingToCancel)?;
-    view(&node, resolved.job()).await.map(Json)
+    view(&node, &caller, resolved.job()).await.map(Json)
 }
 
 pub(super) async fn retry(
     State(node): State<Node>,
+    Extension(caller): Who,
     Path(id): Path<String>,
 ) -> Result<Json<JobView>, Trouble> {
     let resolved = resolve(&node, &id).await?;
+    eyes::own(&node, &caller, resolved.job()).await?;
     nothing_to(node.ports.scheduler.retry(resolved).await, &Message::NothingToRetry)?;
-    view(&node, resolved.job()).await.map(Json)
+    view(&node, &caller, resolved.job()).await.map(Json)
 }

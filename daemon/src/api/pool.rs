@@ -301,7 +301,7 @@ fn init_trouble(error: &InitError) -> Trouble {
     }
 }
 
-fn keys_trouble(error: &KeysError) -> Trouble {
+pub(super) fn keys_trouble(error: &KeysError) -> Trouble {
     let code = match error {
         KeysError::NeedsPassphrase { .. } => ErrorCode::PassphraseNeeded,
         KeysError::DoesNotOpen { .. } => ErrorCode::WrongPassphrase,

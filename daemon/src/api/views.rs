@@ -11,6 +11,7 @@ use scenemesh_protocol::lease::Progress;
 use scenemesh_protocol::task::Reach;
 
 use super::Node;
+use super::guard::Caller;
 use crate::clock;
 use crate::membership;
 use crate::scheduler::{ResolveError, view as scheduler};
@@ -26,9 +27,9 @@ pub(super) async fn jobs(node: &Node) -> Vec<scheduler::JobView> {
 }
 
 /// One job. Its id is shortened against all others, its tasks' against each other.
-pub(super) async fn job(node: &Node, id: JobId) -> Option<JobView> {
+pub(super) async fn job(node: &Node, id: JobId, caller: &Caller) -> Option<JobView> {
     let job = node.ports.scheduler.show(id).await?;
-    let mut view = job_view(node, &job, &Shorts::of(std::slice::from_ref(&job)));
+    let mut view = job_view(node, &job, &Shorts::of(std::slice::from_ref(&job)), caller);
     let whole = id.to_string();
     while view.short.len() < whole.len()
         && matches!(node.ports.scheduler.resolve(&view.short).await, Err(ResolveError::Ambiguous { .. }))
@@ -99,11 +100,20 @@ pub(super) fn node_ref(node: &Node, id: NodeId) -> NodeRef {
     }
 }
 
-pub(super) fn job_view(node: &Node, job: &scheduler::JobView, shorts: &Shorts) -> JobView {
+pub(super) fn job_view(node: &Node, job: &scheduler::JobView, shorts: &Shorts, caller: &Caller) -> JobView {
+    let seen = caller.sees(&job.person);
+    let project = job.project.map(|id| {
+        let own = node.ports.membership.studio().borrow().clone();
+        own.projects.get(&id).map_or_else(|| id.short(), |project| project.name.name.clone())
+    });
+    let task = |task| if seen { task_view(node, task, shorts) } else { hidden_task(task, shorts) };
     JobView {
         job: job.job,
         short: shorts.job(job.job),
-        label: job.label.clone(),
+        label: if seen { job.label.clone() } else { String::new() },
+        person: seen.then(|| job.person.clone()),
+        project: project.filter(|_| seen),
+        hidden: !seen,
         state: match job.state {
             scheduler::JobState::Queued => JobState::Queued,
             scheduler::JobState::Running => JobState::Running,
@@ -114,7 +124,36 @@ pub(super) fn job_view(node: &Node, job: &scheduler::JobView, shorts: &Shorts) -
         class: job.class,
         reach: reach_words(node, &job.reach),
         created_ms: job.created_ms,
-        tasks: job.tasks.iter().map(|task| task_view(node, task, shorts)).collect(),
+        tasks: job.tasks.iter().map(task).collect(),
+    }
+}
+
+/// Somebody else's task: that it is there, and how it stands.
+pub(super) fn hidden_task(task: &scheduler::TaskView, shorts: &Shorts) -> TaskView {
+    TaskView {
+        task: task.task,
+        short: shorts.task(task.task),
+        index: task.index,
+        state: task_state(task.state),
+        node: None,
+        attempts: task.attempts,
+        progress: None,
+        outputs: Vec::new(),
+        failures: Vec::new(),
+        usage: UsageView::default(),
+        waiting: None,
+    }
+}
+
+const fn task_state(phase: scheduler::TaskPhase) -> TaskState {
+    match phase {
+        scheduler::TaskPhase::Queued => TaskState::Queued,
+        scheduler::TaskPhase::Granted => TaskState::Granted,
+        scheduler::TaskPhase::Running => TaskState::Running,
+        scheduler::TaskPhase::Fetching => TaskState::Fetching,
+        scheduler::TaskPhase::Done => TaskState::Done,
+        scheduler::TaskPhase::Failed => TaskState::Failed,
+        scheduler::TaskPhase::Cancelled => TaskState::Cancelled,
     }
 }
 
@@ -140,15 +179,7 @@ pub(super) fn task_view(node: &Node, task: &scheduler::TaskView, shorts: &Shorts
         task: task.task,
         short: shorts.task(task.task),
         index: task.index,
-        state: match task.state {
-            scheduler::TaskPhase::Queued => TaskState::Queued,
-            scheduler::TaskPhase::Granted => TaskState::Granted,
-            scheduler::TaskPhase::Running => TaskState::Running,
-            scheduler::TaskPhase::Fetching => TaskState::Fetching,
-            scheduler::TaskPhase::Done => TaskState::Done,
-            scheduler::TaskPhase::Failed => TaskState::Failed,
-            scheduler::TaskPhase::Cancelled => TaskState::Cancelled,
-        },
+        state: task_state(task.state),
         node: named,
         attempts: task.attempts,
         progress: task.progress.as_ref().map(progress_view),
@@ -173,8 +204,13 @@ pub(super) fn log_line(line: &scheduler::LogLine) -> LogLine {
     LogLine { at_ms: line.at_ms, task: Some(line.task), index: Some(line.index), text: line.text.clone() }
 }
 
-/// A change as clients hear it. A job is told whole, by whoever can look it up.
-pub(super) fn event(node: &Node, event: &scheduler::JobEvent, shorts: &Shorts) -> Option<Event> {
+/// A change as clients hear it; of somebody else's job only that a task stands elsewhere. A job is told whole, by
+/// whoever can look it up.
+pub(super) fn event(node: &Node, event: &scheduler::JobEvent, shorts: &Shorts, seen: bool) -> Option<Event> {
+    if !seen {
+        let scheduler::JobEvent::Task { job, task } = event else { return None };
+        return Some(Event::Task { job: *job, task: hidden_task(task, shorts) });
+    }
     Some(match event {
         scheduler::JobEvent::Job { .. } => return None,
         scheduler::JobEvent::Task { job, task } => {
@@ -188,7 +224,7 @@ pub(super) fn event(node: &Node, event: &scheduler::JobEvent, shorts: &Shorts) -
     })
 }
 
-fn reach_words(node: &Node, reach: &Reach) -> ReachWords {
+pub(super) fn reach_words(node: &Node, reach: &Reach) -> ReachWords {
     match reach {
         Reach::Machine => ReachWords::Machine,
         Reach::Studio => ReachWords::Studio,

@@ -10,6 +10,7 @@ use scenemesh_protocol::messages::{
     PorchRequest, PorchResponse, Request, Response, RosterDiff, RosterSync, Standing as Regard, StandingGet,
 };
 use scenemesh_protocol::roster::Roster;
+use scenemesh_protocol::studio::StudioRules;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -51,6 +52,7 @@ pub(super) struct Outlets {
     pub(super) standing: watch::Sender<Arc<Standing>>,
     pub(super) roster: watch::Sender<Option<Arc<Roster>>>,
     pub(super) studio: watch::Sender<Arc<OwnStudio>>,
+    pub(super) rules: watch::Sender<Arc<StudioRules>>,
 }
 
 pub(super) struct Actor {
@@ -227,6 +229,14 @@ impl Actor {
             news
         });
         let studio = self.state.own_studio_records(now_ms);
+        let rules = studio.rules();
+        self.outlets.rules.send_if_modified(|shown| {
+            let news = **shown != rules;
+            if news {
+                *shown = Arc::new(rules);
+            }
+            news
+        });
         self.outlets.studio.send_if_modified(|shown| {
             let news = **shown != studio;
             if news {

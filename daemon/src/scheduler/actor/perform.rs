@@ -9,6 +9,7 @@ use scenemesh_protocol::envelope::{
 use scenemesh_protocol::ids::{ClaimId, ContentHash, NodeId, TaskId};
 use scenemesh_protocol::lease::{BlobRef, Finished, Grant, PREVIEW_LIMIT, Preview, RefusalReason};
 use scenemesh_protocol::roster::{Member, Roster};
+use scenemesh_protocol::studio::Memo;
 use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, TaskSpec};
 
 use super::seal::{self, BadResult, GrantParts, NO_POOL, PoolFacts, ResultParts};
@@ -18,6 +19,7 @@ use crate::clock;
 use crate::executor::{self, Executor, Run, RunError, SlotId};
 use crate::network::{FetchError, Network};
 use crate::scheduler::conversation::{AttemptKey, NoAnswer};
+use crate::scheduler::discretion;
 use crate::scheduler::link::{self, Question, Sorted};
 use crate::scheduler::renderer::{
     self, Examination, InputTrouble, Rejection, RunEvent, RunOutcome, RunTrouble,
@@ -89,6 +91,7 @@ impl Actor {
                 self.drop_blobs(served);
             }
             A::DropBlobs(roots) => self.drop_blobs(roots),
+            A::Forgotten { job, tasks } => self.board.forget(job, &tasks),
             A::Reply { ticket, response } => self.reply(ticket, response),
             A::Changed(task) => {
                 self.board.changed.insert(task);
@@ -183,11 +186,14 @@ impl Actor {
         let answer =
             move |sealed| Inbound::Requester(requester::Input::GrantSealed { task, node, claim, sealed });
         let plan = self.requester.jobs().plan(&task);
-        let plan = plan.map(|(job, plan, recipe)| (job.reach.clone(), plan, recipe.clone()));
         let parts = self.recipient(node).and_then(|to| {
-            let (reach, plan, recipe) = plan.ok_or("its job is not known any more")?;
+            let (job, plan, recipe) = plan.ok_or("its job is not known any more")?;
+            let memo = Memo { person: job.person.clone(), project: job.project, label: job.label.clone() };
+            let memo = self.ports.studio.borrow().key.map(|key| (memo, key));
+            let project = self.requester.project_of(&job.job).map(|rules| rules.signed().clone());
+            let (recipe, reach) = (recipe.clone(), job.reach.clone());
             let (pool, now_ms) = (self.pool(), clock::wall_ms());
-            Ok(GrantParts { pool, claim, class, recipe, reach, plan, attempt, to, now_ms })
+            Ok(GrantParts { pool, claim, class, recipe, reach, project, memo, plan, attempt, to, now_ms })
         });
         let parts = match parts {
             Ok(parts) => parts,
@@ -270,6 +276,7 @@ impl Actor {
         };
         let (me, keys, executor) = (self.id, self.me.clone(), self.ports.executor.clone());
         let own = (from == me).then(|| self.own_spec(judged.task, judged.attempt));
+        let bench = self.bench(slot);
         self.errand("examine a grant", async move {
             let bad = |why: String| seal::not_taken(RefusalReason::BadGrant, why);
             let examine = || {
@@ -282,7 +289,8 @@ impl Actor {
                     },
                 };
                 if let Some(spec) = spec {
-                    preflight(&executor, slot, &spec).map_err(|failure| Rejection {
+                    let judged = bench.judge(from, &spec);
+                    judged.and_then(|()| preflight(&executor, slot, &spec)).map_err(|failure| Rejection {
                         refusal: seal::not_taken(reason_of(failure.class), failure.detail.clone()).refusal,
                         failure: Some(failure),
                     })?;
@@ -333,7 +341,7 @@ impl Actor {
     /// A task of our own, for our own ComfyUI: nothing was sealed.
     fn own_spec(&self, task: TaskId, attempt: u32) -> Result<TaskSpec, String> {
         let (job, plan, recipe) = self.requester.jobs().plan(&task).ok_or("its job is not known any more")?;
-        seal::spec(recipe, &job.reach, plan, attempt)
+        seal::spec(recipe, &job.reach, None, plan, attempt)
     }
 
     fn fetch_inputs(&mut self, key: AttemptKey, blobs: Vec<BlobRef>) {
@@ -341,13 +349,38 @@ impl Actor {
         if key.from == self.id {
             return self.inside.push_back(answer(Ok(())));
         }
+        let Some(held) = self.renderer.holdings().held(&key) else {
+            let gone = Failure::new(FailureClass::Transfer, "it is not held any more");
+            return self.inside.push_back(answer(Err(InputTrouble::Failed(gone))));
+        };
+        let acceptance = held.acceptance.clone();
+        let slot = self.slot_id(&acceptance.slot);
+        let bench = slot.map(|slot| self.bench(slot));
+        let (me, kem, store) = (self.id, self.me.kem.clone(), self.ports.store.blobs.clone());
         let (network, broom) = (self.ports.network.clone(), self.broom.clone());
         broom.pardon(blobs.iter().map(|blob| blob.root));
         self.errand("fetch inputs", async move {
             // What is here and being removed must be gone before it is asked for.
             drop(broom.sweeping().await);
-            let fetched = fetch_all(&network, key.from, key.task, key.attempt, blobs).await;
-            Some(answer(fetched.map_err(input_trouble)))
+            let fetch = async {
+                let failed = |class, why: String| InputTrouble::Failed(Failure::new(class, why));
+                let payload = seal::open_grant(&acceptance.grant, me, &kem)
+                    .map_err(|why| failed(FailureClass::Transfer, why))?;
+                let all = |blobs| fetch_all(&network, key.from, key.task, key.attempt, blobs);
+                let GrantPayload::Blob { root, .. } = payload else {
+                    return all(blobs).await.map_err(input_trouble);
+                };
+                // A task that is a blob itself is judged before its inputs travel.
+                let (task, inputs): (Vec<_>, Vec<_>) = blobs.into_iter().partition(|blob| blob.root == root);
+                all(task).await.map_err(input_trouble)?;
+                let spec = seal::payload_spec(payload, key.task, key.attempt, &store).await;
+                let spec = spec.map_err(|why| failed(FailureClass::Transfer, why))?;
+                if let Some(bench) = bench {
+                    bench.judge(key.from, &spec).map_err(InputTrouble::Failed)?;
+                }
+                all(inputs).await.map_err(input_trouble)
+            };
+            Some(answer(fetch.await))
         });
     }
 
@@ -365,6 +398,7 @@ impl Actor {
         let (me, kem) = (self.id, self.me.kem.clone());
         let (executor, blobs) = (self.ports.executor.clone(), self.ports.store.blobs.clone());
         let most = self.config.time_limit;
+        let bench = self.bench(slot);
         self.errand("start a run", async move {
             let start = async {
                 let bad = |why: String| RunTrouble::Failed(Failure::new(FailureClass::Transfer, why));
@@ -376,6 +410,7 @@ impl Actor {
                         spec.map_err(bad)?
                     }
                 };
+                bench.judge(key.from, &spec).map_err(RunTrouble::Failed)?;
                 preflight(&executor, slot, &spec).map_err(RunTrouble::Failed)?;
                 let asked = std::time::Duration::from_millis(spec.time_limit_ms);
                 let run = Run {
@@ -402,7 +437,7 @@ impl Actor {
 
     fn seal_result(&mut self, key: AttemptKey, outcome: RunOutcome) {
         let (to, outcome) = match self.recipient(key.from) {
-            Ok(to) => (to, outcome),
+            Ok(to) => (to, self.told(key.from, outcome)),
             Err(why) => {
                 if let RunOutcome::Done { outputs, .. } = outcome {
                     self.drop_blobs(outputs.iter().map(|output| output.root).collect());
@@ -416,11 +451,27 @@ impl Actor {
         let AttemptKey { task, attempt, .. } = key;
         let parts = ResultParts { pool, task, attempt, grant, to, outcome, now_ms };
         let (node, blobs) = (self.me.node.clone(), self.ports.store.blobs.clone());
+        let granted = held.filter(|_| key.from != self.id).map(|held| held.acceptance.clone());
+        let (me, kem) = (self.id, self.me.kem.clone());
         self.errand("seal a result", async move {
+            let keep_ms = match granted {
+                Some(acceptance) => seal::keep_ms(&acceptance.grant, me, &kem, &blobs).await,
+                None => None,
+            };
             let (finished, roots) = seal::finished(parts, &node, &blobs).await;
             let finished = Box::new(finished);
-            Some(Inbound::Renderer(renderer::Input::Sealed { key, finished, roots }))
+            Some(Inbound::Renderer(renderer::Input::Sealed { key, finished, roots, keep_ms }))
         });
+    }
+
+    /// An outcome as its requester is told it.
+    fn told(&self, from: NodeId, outcome: RunOutcome) -> RunOutcome {
+        match outcome {
+            RunOutcome::Failed(failure) if self.picture.is_foreign(&from, clock::wall_ms()) => {
+                RunOutcome::Failed(discretion::failure(failure))
+            }
+            outcome => outcome,
+        }
     }
 
     pub(super) fn ran(&mut self, event: executor::Event) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use scenemesh_protocol::ids::{ClaimId, JobId, NodeId, ReservationId};
 use scenemesh_protocol::lease::{Claim, ClaimReply, Offer, OfferReply, Refusal, RefusalReason};
-use scenemesh_protocol::task::{Class, Shape};
+use scenemesh_protocol::task::{Class, ModelName, Shape};
 
 use super::grants::Exam;
 use super::{Action, Facts, Occupant, Renderer, Slot, SlotState};
@@ -126,7 +126,7 @@ impl Renderer {
         }
         let mut why = None;
         for slot in slots {
-            match fits(slot, &offer.shape) {
+            match self.fits(from, slot, &offer.shape) {
                 Ok(()) => {
                     why = None;
                     break;
@@ -143,6 +143,18 @@ impl Renderer {
             return refuse(RefusalReason::Busy, "too many offers wait there already");
         }
         Ok(())
+    }
+
+    /// Another studio uses the models that are shared with it, and learns of no others by asking.
+    fn fits(&self, from: NodeId, slot: &Slot, shape: &Shape) -> Result<(), WhyNot> {
+        let studio = self.facts.members.get(&from).map(|member| member.studio);
+        let mine = from == self.facts.me || (studio.is_some() && studio == self.facts.my_studio);
+        let shared = |model: &ModelName| slot.shared.models.binary_search(model).is_ok();
+        let mut hidden = shape.models.iter().filter(|model| !mine && !shared(model));
+        if let Some(first) = hidden.next() {
+            return Err(WhyNot::LacksModels { first: first.clone(), more: hidden.count() });
+        }
+        placement::fits(Some(&slot.inventory), slot.vram_mib, slot.cc, slot.hygiene, shape)
     }
 
     /// Who is served before whom: own machine, own studio, others; then class; then requesters by turns.
@@ -180,7 +192,7 @@ impl Renderer {
                 .iter()
                 .filter(|queued| queued.left > 0 && queued.not_before.is_none())
                 .filter(|queued| self.up.contains_key(&queued.from))
-                .filter(|queued| fits(slot, &queued.shape).is_ok())
+                .filter(|queued| self.fits(queued.from, slot, &queued.shape).is_ok())
                 .min_by_key(|queued| self.order(queued))
                 .map(|queued| (queued.from, queued.id));
             if let Some((from, reservation)) = next {
@@ -276,10 +288,6 @@ pub(super) fn may_submit(facts: &Facts, from: NodeId) -> Result<(), Refusal> {
         Some(member) if !member.submits => not_allowed("you have no role `submit`"),
         Some(_) => Ok(()),
     }
-}
-
-fn fits(slot: &Slot, shape: &Shape) -> Result<(), WhyNot> {
-    placement::fits(Some(&slot.inventory), slot.vram_mib, slot.cc, slot.hygiene, shape)
 }
 
 fn reason_of(why: &WhyNot) -> RefusalReason {

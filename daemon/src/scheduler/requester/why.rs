@@ -44,6 +44,7 @@ impl Requester {
             state: JobState::of(tasks.iter().map(|task| task.state)),
             class: submission.class,
             reach: submission.reach.clone(),
+            project: submission.project,
             created_ms: submission.created_ms,
             tasks,
         })
@@ -202,7 +203,7 @@ impl Requester {
         // What is closest to working comes first: reach is a wall, a refusal passes.
         reasons.sort_by_key(|(why, _)| match why {
             WhyNot::SaidNo { .. } => 0,
-            WhyNot::OutOfReach(_) => 2,
+            WhyNot::OutOfReach(_) | WhyNot::OutOfProject(_) | WhyNot::NotOfProject => 2,
             _ => 1,
         });
         let more = reasons.len().saturating_sub(NODES_NAMED);
