@@ -196,6 +196,11 @@ pub enum Message {
     HintPassphraseFile,
     HintNoPassphrase,
     HintTryAgain,
+    /// After a task, on its renderer.
+    Wiped { index: u32, node: String, wiped: String, left: String },
+    NotWiped { index: u32, node: String, left: String },
+    NoWipe { index: u32, node: String },
+    Nothing,
     HintYes,
 
     // pool
