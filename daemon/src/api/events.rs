@@ -22,6 +22,7 @@ use super::guard::Caller;
 use super::trouble::Trouble;
 use super::views::{self, Shorts};
 use super::{Node, jobs};
+use crate::messages::Lang;
 use crate::scheduler::view::JobEvent;
 
 /// Clients take a longer silence for a daemon that died; theirs is 45 s.
@@ -32,14 +33,19 @@ const JOBS_REMEMBERED: usize = 10_000;
 pub(super) async fn of_job(
     State(node): State<Node>,
     Extension(caller): Who,
+    Extension(lang): Extension<Lang>,
     Path(id): Path<String>,
 ) -> Result<Response, Trouble> {
     let job = jobs::job_of(&node, &id).await?;
-    Ok(told(node, caller, Some(job)))
+    Ok(told(node, caller, lang, Some(job)))
 }
 
-pub(super) async fn of_all(State(node): State<Node>, Extension(caller): Who) -> Response {
-    told(node, caller, None)
+pub(super) async fn of_all(
+    State(node): State<Node>,
+    Extension(caller): Who,
+    Extension(lang): Extension<Lang>,
+) -> Response {
+    told(node, caller, lang, None)
 }
 
 /// One listener.
@@ -48,6 +54,7 @@ struct Listener {
     caller: Caller,
     /// Whether the caller sees what a job is about; people of a job do not change.
     seen: HashMap<JobId, bool>,
+    lang: Lang,
     only: Option<JobId>,
     news: broadcast::Receiver<JobEvent>,
     shorts: Shorts,
@@ -55,21 +62,15 @@ struct Listener {
     due: Vec<Event>,
 }
 
-fn told(node: Node, caller: Caller, only: Option<JobId>) -> Response {
+fn told(node: Node, caller: Caller, lang: Lang, only: Option<JobId>) -> Response {
     // Subscribed before the first look, so that nothing falls in between.
     let news = node.ports.scheduler.events();
     let stop = node.stop.clone();
     let over =
         futures::future::select(Box::pin(stop.cancelled_owned()), Box::pin(caller.clone().dismissed()));
-    let listener = Listener {
-        node,
-        caller,
-        seen: HashMap::new(),
-        only,
-        news,
-        shorts: Shorts::default(),
-        due: Vec::new(),
-    };
+    let seen = HashMap::new();
+    let listener =
+        Listener { node, caller, seen, lang, only, news, shorts: Shorts::default(), due: Vec::new() };
     let events = stream::once(async move {
         let mut listener = listener;
         listener.look().await;
@@ -111,7 +112,8 @@ impl Listener {
                 JobEvent::Job { job } => self.look_at(Some(job)).await,
                 news => {
                     let seen = self.sees(job_of(&news)).await;
-                    if let Some(event) = views::event(&self.node, &news, &self.shorts, seen) {
+                    let told = views::event(&self.node, &news, &self.shorts, seen, self.lang);
+                    if let Some(event) = told {
                         return Some(event);
                     }
                 }
@@ -139,18 +141,16 @@ impl Listener {
 
     async fn look_at(&mut self, wanted: Option<JobId>) {
         if let Some(wanted) = wanted {
-            self.due = views::job(&self.node, wanted, &self.caller)
-                .await
-                .map(|job| Event::Job { job })
-                .into_iter()
-                .collect();
+            let job = views::job(&self.node, wanted, &self.caller, self.lang).await;
+            self.due = job.map(|job| Event::Job { job }).into_iter().collect();
             return;
         }
         let jobs = views::jobs(&self.node).await;
         self.shorts = Shorts::of(&jobs);
         let told = jobs
             .iter()
-            .map(|job| Event::Job { job: views::job_view(&self.node, job, &self.shorts, &self.caller) });
+            .map(|job| views::job_view(&self.node, job, &self.shorts, &self.caller, self.lang))
+            .map(|job| Event::Job { job });
         self.due = told.collect();
     }
 }

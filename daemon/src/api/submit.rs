@@ -19,7 +19,7 @@ use super::{Node, jobs, projects};
 use crate::clock;
 use crate::executor::SlotState;
 use crate::membership::{self, Role};
-use crate::messages::{Message, NotThere};
+use crate::messages::{Lang, Message, NotThere};
 use crate::scheduler::{JobSpec, Needs};
 
 /// Longest label, in characters.
@@ -30,6 +30,7 @@ const TIME_LIMIT: Duration = Duration::from_hours(24);
 pub(super) async fn submit(
     State(node): State<Node>,
     Extension(caller): Who,
+    Extension(lang): Extension<Lang>,
     Submitted(asked): Submitted<SubmitRequest>,
 ) -> Result<Json<JobView>, Trouble> {
     if !(1..=COUNT_LIMIT).contains(&asked.count) {
@@ -71,7 +72,7 @@ pub(super) async fn submit(
     };
     let job = node.ports.scheduler.submit(spec).await.map_err(|error| jobs::submit_trouble(&error))?;
     node.uploads.mark_used(asked.inputs.iter().map(|input| input.input.as_str()));
-    jobs::view(&node, &caller, job).await.map(Json)
+    jobs::view(&node, &caller, job, lang).await.map(Json)
 }
 
 pub(super) fn reach(words: &ReachWords, roster: Option<&Roster>) -> Result<Reach, Trouble> {

@@ -7,4 +7,6 @@ mod live;
 mod projects;
 mod scripts;
 mod scripts_of_ends;
+mod scripts_of_lines;
+mod wipes;
 mod world;

@@ -132,7 +132,8 @@ fn a_project_holds_whatever_the_grant_says_besides() {
         let spec = spec(Reach::Pool, Some(Signed::new(&project, &pool.amber_admin)));
         assert_eq!(pool.judge(&pool.renders, Hygiene::Partial, &spec), expected, "{project:?}");
     }
-    let full = TaskSpec { full_hygiene: true, ..spec(Reach::Pool, None) };
+    let mut full = spec(Reach::Pool, None);
+    full.full_hygiene = true;
     assert_eq!(pool.judge(&pool.renders, Hygiene::Partial, &full), Err(OutOfBounds::PartialHygiene));
     assert_eq!(pool.judge(&pool.renders, Hygiene::Full, &full), Ok(()));
     let stranger = SecretKey::generate().public().node();

@@ -45,7 +45,8 @@ fn a_job_goes_nowhere_while_nobody_knows_its_project() {
     world.flow();
     let view = world.task(0, task_id(7, 0));
     assert_eq!(view.state, TaskPhase::Queued);
-    assert!(view.why.contains("the job's project has no record that holds"), "{}", view.why);
+    let why = view.why.to_string();
+    assert!(why.contains("the job's project has no record that holds"), "{why}");
     world.tell_requester(0, Input::Rules(rules(Reach::Studio, |_| {})));
     world.finish();
     assert_eq!(world.task(0, task_id(7, 0)).node_name, "amber");
@@ -62,13 +63,14 @@ fn what_waits_follows_the_stricter_record_and_results_from_outside_are_not_taken
     world.tell_requester(0, Input::Rules(rules(Reach::Studio, |project| project.version = 2)));
     world.flow();
     let waiting = world.task(0, task_id(7, 1));
-    assert!(waiting.why.contains("birch is outside the project's reach (studio)"), "{}", waiting.why);
+    let why = waiting.why.to_string();
+    assert!(why.contains("birch is outside the project's reach (studio)"), "{why}");
     world.finish_runs(1);
     world.flow();
     let refused = world.task(0, task_id(7, 0));
     assert_eq!(refused.state, TaskPhase::Queued);
     assert!(refused.outputs.is_empty());
-    assert!(refused.failures[0].1.contains("outside the reach"), "{:?}", refused.failures);
+    assert!(refused.failures[0].1.detail.contains("outside the reach"), "{:?}", refused.failures);
     assert!(world.machines[1].blobs.is_empty(), "the renderer drops what is not wanted");
 }
 

@@ -47,7 +47,8 @@ fn project(roster: &Roster, max_reach: Reach, admin: &SecretKey) -> StudioRules 
 
 async fn refused_by_policy(here: &Daemon, job: JobId, words: &str) {
     let view = here.until(job, |view| !view.tasks[0].failures.is_empty()).await;
-    let (node, why) = &view.tasks[0].failures[0];
+    let (node, failure) = &view.tasks[0].failures[0];
+    let why = failure.to_string();
     assert_eq!(node, "machine 1");
     assert!(why.starts_with("refused by policy") && why.contains(words), "{why}");
 }
