@@ -134,6 +134,14 @@ impl Word {
     }
 }
 
+/// The name of a finding of `doctor`, for people.
+pub(crate) fn check(name: &str, lang: Lang) -> &str {
+    match lang {
+        Lang::En => name,
+        Lang::Ko => ko::check(name),
+    }
+}
+
 /// A sentence. Those called `Hint…` are one thing to do next; those called `Next…` follow a success; those called
 /// `Ask…` wait for an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -79,6 +79,39 @@ pub(super) const fn word(word: Word) -> &'static str {
     }
 }
 
+/// One that a newer daemon names stays as it is.
+pub(super) fn check(name: &str) -> &str {
+    match name {
+        "daemon" => "데몬",
+        "data_dir" => "데이터 폴더",
+        "disk" => "디스크",
+        "pool" => "풀",
+        "ports" => "포트",
+        "comfyui" => "ComfyUI",
+        "hygiene" => "정리",
+        "gpu" => "GPU",
+        "peers" => "피어들",
+        "peer" => "피어",
+        "clock" => "시계",
+        other => other,
+    }
+}
+
+/// What the operating system says most often; the rest stays as it comes.
+fn system(why: &str) -> &str {
+    match why {
+        "No such file or directory" => "파일이나 폴더가 없음",
+        "Permission denied" => "권한이 없음",
+        "Is a directory" => "폴더임",
+        "Not a directory" => "폴더가 아님",
+        "File exists" => "이미 있음",
+        "No space left on device" => "디스크에 남은 공간이 없음",
+        "Read-only file system" => "읽기 전용 파일 시스템",
+        "Connection refused" => "연결이 거부됨",
+        other => other,
+    }
+}
+
 #[expect(clippy::too_many_lines, reason = "one line per sentence")]
 pub(super) fn text(message: &Message) -> String {
     match message {
@@ -131,8 +164,8 @@ pub(super) fn text(message: &Message) -> String {
         Message::OurBug { what } => format!("일어나서는 안 될 일이 일어났습니다: {what}"),
         Message::HintOurBug => "SceneMesh의 버그입니다. 이 줄과 함께 알려 주세요".into(),
 
-        Message::CannotRead { path, why } => format!("{path} 파일을 읽을 수 없습니다: {why}"),
-        Message::CannotWrite { path, why } => format!("{path} 위치에 쓸 수 없습니다: {why}"),
+        Message::CannotRead { path, why } => format!("{path} 파일을 읽을 수 없습니다: {}", system(why)),
+        Message::CannotWrite { path, why } => format!("{path} 위치에 쓸 수 없습니다: {}", system(why)),
         Message::CutOff { path, bytes, of } => {
             format!("{path}: {of}바이트 중 {bytes}바이트만 도착해서 저장하지 않았습니다")
         }
@@ -213,7 +246,7 @@ pub(super) fn text(message: &Message) -> String {
         }
         Message::WorkflowNotText { path } => format!("{path} 파일은 JSON이 아닙니다: 텍스트가 아닙니다"),
         Message::CannotReadInput { name, path, why } => {
-            format!("입력 {name}: {path} 파일을 읽을 수 없습니다: {why}")
+            format!("입력 {name}: {path} 파일을 읽을 수 없습니다: {}", system(why))
         }
         Message::InputTooLarge { path, bytes, limit } => {
             format!("{path} 파일은 {bytes}로, 입력 한도({limit})보다 큽니다")

@@ -55,7 +55,7 @@ pub enum Why {
     OfTask {
         number: u32,
         of: usize,
-        why: Box<Why>,
+        why: Box<Self>,
     },
 }
 

@@ -394,4 +394,5 @@ pub(super) const PHRASES: &[(&str, &str)] = &[
     // the widest of all
     ("it {}", "{0!}"),
     ("{} and {} more", "{0} 외 {1#}개"),
+    ("{}, {} more", "{0} 외 {1#}개"),
 ];
