@@ -7,4 +7,5 @@ mod live;
 mod scripts;
 mod scripts_of_ends;
 mod scripts_of_lines;
+mod wipes;
 mod world;
