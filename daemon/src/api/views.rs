@@ -229,7 +229,7 @@ pub(super) fn event(node: &Node, event: &scheduler::JobEvent, shorts: &Shorts, l
     Some(match event {
         scheduler::JobEvent::Job { .. } => return None,
         scheduler::JobEvent::Task { job, task } => {
-            Event::Task { job: *job, task: task_view(node, task, shorts, lang) }
+            Event::Task { job: *job, task: Box::new(task_view(node, task, shorts, lang)) }
         }
         scheduler::JobEvent::Progress { job, task, progress } => {
             Event::Progress { job: *job, task: *task, progress: progress_view(progress) }

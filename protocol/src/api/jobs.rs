@@ -321,7 +321,7 @@ pub enum Event {
     /// A task changed in more than its progress.
     Task {
         job: JobId,
-        task: TaskView,
+        task: Box<TaskView>,
     },
     Progress {
         job: JobId,

@@ -415,7 +415,7 @@ fn replies(judge: &mut Judge) {
     judge.value("ErrorBody", ErrorBody::new(ErrorCode::UiFormat, text()).with_hint(text()));
     for event in [
         Event::Job { job: job() },
-        Event::Task { job: JOB, task: task() },
+        Event::Task { job: JOB, task: Box::new(task()) },
         Event::Progress { job: JOB, task: TASK, progress: progress() },
         Event::Preview { job: JOB, task: TASK },
         Event::Log { job: JOB, line: log_line() },
