@@ -180,7 +180,7 @@ fn names_that_lead_elsewhere_are_refused() {
         ("x.png[TEMP] .", Offence::Annotation),
         ("nul.png", Offence::Device),
         ("shots/COM1", Offence::Device),
-        ("x.png:stream", Offence::Stream),
+        ("컷 01.png:stream", Offence::Stream),
     ];
     for (name, offence) in table {
         assert_eq!(names::offence(name, Strictness::File), Some(offence.clone()), "{name:?}");
@@ -204,7 +204,7 @@ fn names_that_lead_elsewhere_are_refused() {
     ] {
         assert_eq!(names::offence(fine, Strictness::File), None, "{fine:?}");
     }
-    for fine in ["16:9", "7, 8, 9", "rgb(0, 0, 255)", "a: b", "0:5", "...?"] {
+    for fine in ["16:9", "7, 8, 9", "rgb(0, 0, 255)", "note: b", "0:5", "...?"] {
         assert_eq!(names::offence(fine, Strictness::Loose), None, "{fine:?}");
     }
 }
