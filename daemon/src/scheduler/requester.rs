@@ -17,8 +17,9 @@ use scenemesh_protocol::messages::Response;
 use scenemesh_protocol::task::{Class, OutputFile};
 
 use super::conversation::{Answer, IdSource, Now, Ticket};
-use super::placement::Nodes;
+use super::placement::{Nodes, WhyNot};
 use super::record::{RequesterRecord, Submission};
+use crate::executor::policy::WhyDenied;
 
 mod attempts;
 pub mod jobs;
@@ -266,6 +267,17 @@ impl Requester {
     /// Results that are on their way here.
     pub fn fetching(&self) -> impl Iterator<Item = ContentHash> {
         self.contacts.values().filter_map(|contact| contact.fetch.as_ref()).flat_map(results::Fetch::roots)
+    }
+
+    /// Node classes that nodes said they do not run, as far as they are remembered.
+    pub fn refused_classes(&self) -> BTreeMap<NodeId, BTreeMap<String, WhyDenied>> {
+        let mut refused: BTreeMap<NodeId, BTreeMap<String, WhyDenied>> = BTreeMap::new();
+        for ((_, node), refusal) in &self.refusals {
+            if let WhyNot::RefusesClass { class, why } = &refusal.why {
+                refused.entry(*node).or_default().insert(class.clone(), *why);
+            }
+        }
+        refused
     }
 
     /// Whether we ever granted this attempt to this node: then it is us it should ask.

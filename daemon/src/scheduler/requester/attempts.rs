@@ -10,7 +10,7 @@ use scenemesh_protocol::lease::{
 };
 
 use super::jobs::{AttemptState, TaskState};
-use super::offers::{patience, sentence};
+use super::offers::{said, sentence};
 use super::results::Fetch;
 use super::{Action, Requester};
 use crate::scheduler::conversation::{Answer, LEASE, NoAnswer, Now, PROBE_PATIENCE, Ticket};
@@ -133,13 +133,14 @@ impl Requester {
                 self.fail(now, task, attempt, failure);
             }
             Ok(GrantReply::Rejected { refusal, failure: None }) => {
-                let why = sentence(refusal.detail, refusal.reason);
-                self.log(task, format!("not taken by {name}: {why}"));
-                self.commit(now, RequesterRecord::Refused { task, attempt, reason: refusal.reason });
+                let reason = refusal.reason;
+                let (why, wait) = said(refusal);
+                self.log(task, format!("not taken: {name} {why}"));
+                self.commit(now, RequesterRecord::Refused { task, attempt, reason });
                 self.balked(now, node);
                 let job = self.jobs.task(&task).map(|task| task.job);
-                if let Some(job) = job.filter(|_| refusal.reason != RefusalReason::Busy) {
-                    self.refuse(now, job, node, why, patience(refusal.reason));
+                if let Some(job) = job.filter(|_| reason != RefusalReason::Busy) {
+                    self.refuse(now, job, node, why, wait);
                 }
             }
             Err(NoAnswer(_)) => self.grant_again(now, task, attempt),

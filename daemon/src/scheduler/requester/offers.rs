@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use scenemesh_protocol::ids::{ClaimId, JobId, NodeId, ReservationId, TaskId};
-use scenemesh_protocol::lease::{Claim, ClaimReply, Offer, OfferReply, RefusalReason};
+use scenemesh_protocol::lease::{self, Claim, ClaimReply, Offer, OfferReply, RefusalReason};
 use scenemesh_protocol::task::Shape;
 
 use super::jobs::{AttemptState, Task, TaskState};
 use super::{Action, Promise, Requester, SealedGrant};
+use crate::executor::policy::Denied;
 use crate::scheduler::conversation::{Answer, NoAnswer, Now, Ticket};
 use crate::scheduler::placement::{self, Nodes, WhyNot};
 use crate::scheduler::record::RequesterRecord;
@@ -54,7 +55,7 @@ impl Reservation {
 /// A node's no, and how long it is taken for an answer.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
-    pub(super) why: String,
+    pub(super) why: WhyNot,
     pub(super) until: Instant,
 }
 
@@ -181,7 +182,7 @@ impl Requester {
             return Err(WhyNot::SaidNo { why });
         }
         if let Some(refusal) = self.refusals.get(&(job, node)) {
-            return Err(WhyNot::SaidNo { why: refusal.why.clone() });
+            return Err(refusal.why.clone());
         }
         self.pick(job, node).map(|_| ())
     }
@@ -302,19 +303,20 @@ impl Requester {
             }
             Ok(OfferReply::Refused(refusal)) => {
                 self.end_reservation(job, node);
-                let why = sentence(refusal.detail, refusal.reason);
-                self.log_waiting(job, &format!("refused by {}: {why}", self.name(node)));
-                self.refuse(now, job, node, why, patience(refusal.reason));
+                let (why, wait) = said(refusal);
+                self.log_waiting(job, &format!("{} {why}", self.name(node)));
+                self.refuse(now, job, node, why, wait);
             }
             Err(NoAnswer(why)) => {
                 self.end_reservation(job, node);
-                self.refuse(now, job, node, format!("no answer to the offer ({why})"), ASK_AGAIN);
+                let why = WhyNot::SaidNo { why: format!("no answer to the offer ({why})") };
+                self.refuse(now, job, node, why, ASK_AGAIN);
             }
         }
     }
 
     /// Takes a node's no for an answer for a while.
-    pub(super) fn refuse(&mut self, now: Now, job: JobId, node: NodeId, why: String, wait: Duration) {
+    pub(super) fn refuse(&mut self, now: Now, job: JobId, node: NodeId, why: WhyNot, wait: Duration) {
         self.refusals.insert((job, node), Refusal { why, until: now.at + wait });
         self.dirty.insert(job);
     }
@@ -393,7 +395,7 @@ impl Requester {
             Ok(sealed) => sealed,
             Err(why) => {
                 self.log(task, format!("could not be sealed for {}: {why}", self.name(node)));
-                self.refuse(now, promise.job, node, why, Duration::from_mins(1));
+                self.refuse(now, promise.job, node, WhyNot::SaidNo { why }, Duration::from_mins(1));
                 return;
             }
         };
@@ -436,6 +438,22 @@ impl Requester {
             self.log(task, line);
         }
     }
+}
+
+/// A peer's refusal as a reason, and how long it is taken for an answer. What can be read is kept as what it means: people
+/// are told in their own language.
+pub(super) fn said(refusal: lease::Refusal) -> (WhyNot, Duration) {
+    let wait = patience(refusal.reason);
+    let denied = match refusal.reason {
+        RefusalReason::NotNow => return (WhyNot::NotNow, wait),
+        RefusalReason::NotAllowed => Denied::of_sentence(&refusal.detail),
+        _ => None,
+    };
+    let why = match denied {
+        Some(Denied { class, why }) => WhyNot::RefusesClass { class: cut(class), why },
+        None => WhyNot::SaidNo { why: sentence(refusal.detail, refusal.reason) },
+    };
+    (why, wait)
 }
 
 /// A peer's sentence, within bounds; a default where it says nothing.

@@ -201,7 +201,7 @@ impl Requester {
         }
         // What is closest to working comes first: reach is a wall, a refusal passes.
         reasons.sort_by_key(|(why, _)| match why {
-            WhyNot::SaidNo { .. } => 0,
+            WhyNot::SaidNo { .. } | WhyNot::RefusesClass { .. } => 0,
             WhyNot::OutOfReach(_) => 2,
             _ => 1,
         });
