@@ -22,11 +22,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::executor::Executor;
+use crate::executor::policy as rules;
 use crate::gpu::GpuReading;
 use crate::membership::Membership;
 use crate::network::Network;
 use crate::platform;
 use crate::scheduler::Scheduler;
+use crate::scheduler::lend::Lend;
 use crate::store::Store;
 use crate::supervisor::Tasks;
 
@@ -39,6 +41,7 @@ mod inputs;
 mod jobs;
 mod korean;
 mod outputs;
+mod policy;
 mod pool;
 mod status;
 mod submit;
@@ -82,6 +85,9 @@ pub struct Ports {
     pub membership: Membership,
     pub network: Network,
     pub executor: Executor,
+    pub policy: rules::Keeper,
+    /// To whom this node is lent, as its configuration says.
+    pub lend: Lend,
     pub gpus: watch::Receiver<Arc<Vec<GpuReading>>>,
     pub store: Store,
 }
@@ -192,6 +198,9 @@ fn routes() -> Router<Node> {
     let view = Router::new()
         .route("/v1/status", get(status::status))
         .route("/v1/doctor", get(doctor::doctor))
+        .route("/v1/policy", get(policy::show))
+        .route("/v1/policy/class", post(policy::class))
+        .route("/v1/policy/check", post(policy::check))
         .route("/v1/pool", get(pool::show))
         .route("/v1/peers", get(status::peers))
         .route("/v1/jobs", get(jobs::list))
@@ -209,6 +218,9 @@ fn routes() -> Router<Node> {
         .route("/v1/jobs/{id}/retry", post(jobs::retry))
         .route("/v1/tasks/{id}/outputs/{index}", get(outputs::output))
         .route_layer(middleware::from_fn_with_state(Role::Submit, guard::require));
+    let operate = Router::new()
+        .route("/v1/policy", post(policy::change))
+        .route_layer(middleware::from_fn_with_state(Role::Operate, guard::require));
     let admin = Router::new()
         .route("/v1/init", post(pool::init))
         .route("/v1/invite", post(pool::invite))
@@ -217,7 +229,7 @@ fn routes() -> Router<Node> {
         .route("/v1/pool/approve", post(pool::approve))
         .route("/v1/leave", post(pool::leave))
         .route_layer(middleware::from_fn_with_state(Role::Admin, guard::require));
-    view.merge(submit).merge(admin)
+    view.merge(submit).merge(operate).merge(admin)
 }
 
 fn guarded(router: Router, guard: guard::Guard) -> Router {

@@ -88,6 +88,10 @@ pub enum Message {
     HintNobodyInReach,
     MayNotSubmit,
     InputTooLarge { limit: u64 },
+    PartnerNode { node: String, class: String },
+    HintPartnerNode,
+    TokenInGraph { node: String, key: String },
+    HintTokenInGraph,
 
     // pool
     NewStudioNeedsKey,

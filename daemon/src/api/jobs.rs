@@ -84,6 +84,14 @@ pub(super) fn submit_trouble(error: &SubmitError) -> Trouble {
         SubmitError::MissingInput { .. } | SubmitError::UnusedInput { .. } | SubmitError::Input { .. } => {
             Trouble::of(ErrorCode::MissingInput, error, None)
         }
+        SubmitError::Partner { node, class } => {
+            let message = Message::PartnerNode { node: node.clone(), class: class.clone() };
+            Trouble::new(ErrorCode::Refused, &message).hint(&Message::HintPartnerNode)
+        }
+        SubmitError::Token { node, key } => {
+            let message = Message::TokenInGraph { node: node.clone(), key: key.clone() };
+            Trouble::new(ErrorCode::Refused, &message).hint(&Message::HintTokenInGraph)
+        }
         SubmitError::ExtraData(_) => Trouble::of(ErrorCode::Usage, error, None),
     }
 }
