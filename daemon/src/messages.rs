@@ -3,6 +3,9 @@
 
 mod en;
 mod ko;
+mod phrases;
+
+pub use phrases::phrase;
 
 /// A language.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,10 +91,6 @@ pub enum Message {
     HintNobodyInReach,
     MayNotSubmit,
     InputTooLarge { limit: u64 },
-    PartnerNode { node: String, class: String },
-    HintPartnerNode,
-    TokenInGraph { node: String, key: String },
-    HintTokenInGraph,
 
     // pool
     NewStudioNeedsKey,

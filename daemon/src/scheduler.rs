@@ -33,6 +33,7 @@ pub mod placement;
 pub mod record;
 pub mod renderer;
 pub mod requester;
+pub mod story;
 pub mod view;
 
 #[cfg(test)]
@@ -40,6 +41,7 @@ mod tests;
 
 use lend::Lend;
 use record::{Recipe, Submission, TaskPlan};
+use story::Why;
 pub use view::{JobEvent, JobState, JobView, LogLine, TaskPhase, TaskView};
 
 /// Most bytes of a job's graph and extra data together: with its tasks it must fit one record of the journal.
@@ -236,7 +238,7 @@ enum Command {
     Jobs { reply: oneshot::Sender<Vec<JobView>> },
     Show { job: JobId, reply: oneshot::Sender<Option<JobView>> },
     Task { task: TaskId, reply: oneshot::Sender<Option<TaskView>> },
-    Why { id: Id, reply: oneshot::Sender<Option<String>> },
+    Why { id: Id, reply: oneshot::Sender<Option<Why>> },
     Cancel { id: Id, reply: oneshot::Sender<usize> },
     Retry { id: Id, reply: oneshot::Sender<usize> },
     Resolve { prefix: String, reply: oneshot::Sender<Result<Id, ResolveError>> },
@@ -378,8 +380,8 @@ impl Scheduler {
         self.ask(|reply| Command::Task { task, reply }).await.flatten()
     }
 
-    /// One sentence: why a job or task stands where it stands.
-    pub async fn why(&self, id: Id) -> Option<String> {
+    /// Why a job or task stands where it stands.
+    pub async fn why(&self, id: Id) -> Option<Why> {
         self.ask(|reply| Command::Why { id, reply }).await.flatten()
     }
 

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{Decode, Encode, Message};
 use crate::ids::{ContentHash, StudioId, TaskId};
 use crate::sealed::BlobKey;
+use crate::signed::Signed;
+use crate::studio::Project;
 
 /// How soon somebody wants it.
 #[derive(
@@ -98,6 +100,10 @@ pub struct TaskSpec {
     pub full_hygiene: bool,
     /// Most milliseconds the renderer may spend executing; the renderer's own limit may be lower.
     pub time_limit_ms: u64,
+    /// How far the task may travel: a renderer outside of it refuses.
+    pub reach: Reach,
+    /// The rules of the task's project, signed by an admin of the requester's studio: the renderer holds to them too.
+    pub project: Option<Signed<Project>>,
 }
 
 impl fmt::Debug for TaskSpec {
@@ -159,7 +165,7 @@ pub enum FailureClass {
     MissingModelOrClass,
     /// Out of video memory: elsewhere, with more of it.
     OutOfMemory,
-    /// ComfyUI went away while the task ran.
+    /// ComfyUI went away while the task ran: elsewhere, and here once it is back; the third time fails the task.
     ComfyuiDied,
     /// The renderer's policy does not allow the graph.
     Policy,
@@ -189,7 +195,7 @@ impl FailureClass {
 
     /// Whether the same node may try this task again later.
     pub fn may_return_here(self) -> bool {
-        matches!(self, Self::Transfer | Self::OwnerReturned | Self::LeaseLost)
+        matches!(self, Self::ComfyuiDied | Self::Transfer | Self::OwnerReturned | Self::LeaseLost)
     }
 
     /// Whether this counts as one of the three distinct nodes that fail a task.

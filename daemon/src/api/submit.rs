@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::Json;
 use axum::extract::State;
 use scenemesh_protocol::api::{COUNT_LIMIT, ErrorCode, JobView, ReachWords, SubmitRequest};
@@ -17,7 +18,7 @@ use crate::clock;
 use crate::executor::SlotState;
 use crate::executor::graph::Graph;
 use crate::membership::{self, Role};
-use crate::messages::{Message, NotThere};
+use crate::messages::{Lang, Message, NotThere, phrase};
 use crate::scheduler::{JobSpec, Needs};
 
 /// Longest label, in characters.
@@ -27,6 +28,7 @@ const TIME_LIMIT: Duration = Duration::from_hours(24);
 
 pub(super) async fn submit(
     State(node): State<Node>,
+    Extension(lang): Extension<Lang>,
     Submitted(asked): Submitted<SubmitRequest>,
 ) -> Result<Json<JobView>, Trouble> {
     if !(1..=COUNT_LIMIT).contains(&asked.count) {
@@ -61,7 +63,7 @@ pub(super) async fn submit(
     };
     let job = node.ports.scheduler.submit(spec).await.map_err(|error| jobs::submit_trouble(&error))?;
     node.uploads.mark_used(asked.inputs.iter().map(|input| input.input.as_str()));
-    jobs::view(&node, job).await.map(Json)
+    jobs::view(&node, job, lang).await.map(Json)
 }
 
 fn reach(words: &ReachWords, roster: Option<&Roster>) -> Result<Reach, Trouble> {
@@ -161,7 +163,8 @@ fn preflight(node: &Node, graph: &[u8], inputs: &[String]) -> Result<(), Trouble
         {
             let policy = failure.class == FailureClass::Policy;
             let code = if policy { ErrorCode::Refused } else { ErrorCode::InvalidGraph };
-            return Err(Trouble::of(code, &failure.detail, None));
+            let korean = phrase(Lang::Ko, &failure.detail);
+            return Err(Trouble::of(code, &failure.detail, Some(korean)));
         }
     }
     Ok(())

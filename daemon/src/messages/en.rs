@@ -98,15 +98,6 @@ pub(super) fn text(message: &Message) -> String {
         Message::MayNotSubmit => "this node is not allowed to submit work to its pool: it lacks the role submit".into(),
         Message::InputTooLarge { limit } => format!("an input is over the limit of {}", limit_words(*limit)),
 
-        Message::PartnerNode { node, class } => {
-            format!("node {node} ({class}) is a partner node, which spends somebody's money: no machine of a pool runs those")
-        }
-        Message::HintPartnerNode => "take it out, or run the workflow in ComfyUI itself".into(),
-        Message::TokenInGraph { node, key } => {
-            format!("node {node} carries a comfy.org credential ({key}): those leave this machine in no task")
-        }
-        Message::HintTokenInGraph => "take it out of the workflow, and out of the file".into(),
-
         Message::NewStudioNeedsKey => {
             "this invite founds a studio, and how to keep its admin key was not said".into()
         }

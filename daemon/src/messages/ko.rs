@@ -104,15 +104,6 @@ pub(super) fn text(message: &Message) -> String {
         Message::MayNotSubmit => "이 노드는 풀에 작업을 낼 수 없습니다: submit 역할이 없습니다".into(),
         Message::InputTooLarge { limit } => format!("입력 파일이 한도({})보다 큽니다", limit_words(*limit)),
 
-        Message::PartnerNode { node, class } => {
-            format!("노드 {node} ({class})는 누군가의 돈을 쓰는 파트너 노드입니다. 풀의 어느 컴퓨터에서도 실행하지 않습니다")
-        }
-        Message::HintPartnerNode => "그 노드를 빼거나 ComfyUI에서 직접 실행하세요".into(),
-        Message::TokenInGraph { node, key } => {
-            format!("노드 {node}에 comfy.org 자격 증명({key})이 있습니다. 자격 증명은 어떤 태스크로도 이 컴퓨터를 떠나지 않습니다")
-        }
-        Message::HintTokenInGraph => "워크플로와 그 파일에서 지우세요".into(),
-
         Message::NewStudioNeedsKey => {
             "스튜디오를 새로 만드는 초대인데 관리자 키를 어떻게 보관할지 정하지 않았습니다".into()
         }

@@ -7,4 +7,5 @@ mod live;
 mod policy;
 mod scripts;
 mod scripts_of_ends;
+mod scripts_of_lines;
 mod world;

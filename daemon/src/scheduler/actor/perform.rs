@@ -24,6 +24,7 @@ use crate::scheduler::renderer::{
     self, Examination, InputTrouble, Rejection, RunEvent, RunOutcome, RunTrouble,
 };
 use crate::scheduler::requester::{self, FetchTrouble};
+use crate::scheduler::story::Line;
 use crate::scheduler::view::LogLine;
 use crate::store::{BlobError, Blobs};
 
@@ -108,10 +109,10 @@ impl Actor {
         }
     }
 
-    fn log(&mut self, task: TaskId, text: String) {
+    fn log(&mut self, task: TaskId, line: Line) {
         let Some(known) = self.requester.jobs().task(&task) else { return };
         let (job, index) = (known.job, known.index);
-        self.board.log(job, LogLine { at_ms: clock::wall_ms(), task, index, text });
+        self.board.log(job, LogLine { at_ms: clock::wall_ms(), task, index, line });
     }
 
     /// Removes blobs, except those that a job or an attempt names: some of these roots were chosen by peers.
@@ -183,11 +184,12 @@ impl Actor {
     fn seal_grant(&mut self, node: NodeId, task: TaskId, attempt: u32, claim: ClaimId, class: Class) {
         let answer =
             move |sealed| Inbound::Requester(requester::Input::GrantSealed { task, node, claim, sealed });
-        let plan = self.requester.jobs().plan(&task).map(|(_, plan, recipe)| (plan, recipe.clone()));
+        let plan = self.requester.jobs().plan(&task);
+        let plan = plan.map(|(job, plan, recipe)| (job.reach.clone(), plan, recipe.clone()));
         let parts = self.recipient(node).and_then(|to| {
-            let (plan, recipe) = plan.ok_or("its job is not known any more")?;
+            let (reach, plan, recipe) = plan.ok_or("its job is not known any more")?;
             let (pool, now_ms) = (self.pool(), clock::wall_ms());
-            Ok(GrantParts { pool, claim, class, recipe, plan, attempt, to, now_ms })
+            Ok(GrantParts { pool, claim, class, recipe, reach, plan, attempt, to, now_ms })
         });
         let parts = match parts {
             Ok(parts) => parts,
@@ -336,8 +338,8 @@ impl Actor {
 
     /// A task of our own, for our own ComfyUI: nothing was sealed.
     fn own_spec(&self, task: TaskId, attempt: u32) -> Result<TaskSpec, String> {
-        let (_, plan, recipe) = self.requester.jobs().plan(&task).ok_or("its job is not known any more")?;
-        seal::spec(recipe, plan, attempt)
+        let (job, plan, recipe) = self.requester.jobs().plan(&task).ok_or("its job is not known any more")?;
+        seal::spec(recipe, &job.reach, plan, attempt)
     }
 
     /// What a task of this node must keep to.

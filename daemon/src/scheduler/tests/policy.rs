@@ -43,7 +43,7 @@ fn submit(world: &mut World, n: usize) {
 }
 
 fn why(world: &World) -> String {
-    world.task(0, task_id(7, 0)).why
+    world.task(0, task_id(7, 0)).why.to_string()
 }
 
 /// Delivers until a packet like this is under way, and leaves it there.
@@ -78,7 +78,7 @@ fn a_class_is_refused_at_the_offer_by_name_and_runs_once_it_is_allowed() {
     assert_eq!(refusal.detail, "node class \"SomebodysNode\" is not allowed there (unlisted)");
     world.flow();
     let told = why(&world);
-    let words = "birch does not run node class SomebodysNode of others: it is not on the list of classes that may run";
+    let words = "birch refused: it does not run node class SomebodysNode of others: it is not on the list of classes that may run";
     assert!(told.contains(words), "{told}");
     let refused = world.machines[0].requester.refused_classes();
     assert!(refused[&world.machines[1].id].contains_key(CLASS));
@@ -121,7 +121,7 @@ fn ones_own_tasks_pass_the_list_but_not_ones_own_no() {
     decide(&mut world, 0, Change::Deny, CLASS);
     world.submit_with(0, 9, 1, |job| job.recipes[0].shape.classes = vec![CLASS.to_owned()]);
     world.flow();
-    let told = world.task(0, task_id(9, 0)).why;
+    let told = world.task(0, task_id(9, 0)).why.to_string();
     assert!(told.contains("does not run node class SomebodysNode"), "{told}");
 }
 

@@ -27,7 +27,7 @@ async fn a_hostile_graph_is_refused_before_its_inputs_are_fetched() {
         let refused = |view: &JobView| {
             let failures = view.tasks.iter().flat_map(|task| &task.failures);
             failures.into_iter().any(|(_, failure)| {
-                failure
+                failure.to_string()
                     == "refused by policy: node 1 (LoadImage), input note: it climbs out of its folder (..)"
             })
         };

@@ -20,6 +20,8 @@ pub(in crate::scheduler::tests) struct Machine {
     pub(in crate::scheduler::tests) lend: LendFacts,
     pub(in crate::scheduler::tests) comfy: Comfy,
     pub(in crate::scheduler::tests) refuses_grants: Option<Failure>,
+    /// Whether results that are asked for are given.
+    pub(in crate::scheduler::tests) serves: bool,
     /// Prompts in ComfyUI, which outlives the daemon: present until taken out.
     pub(super) prompts: BTreeSet<(TaskId, u32)>,
     /// Prompts that the running daemon waits for.
@@ -63,6 +65,7 @@ impl Machine {
             lend: LendFacts::default(),
             comfy: Comfy::default(),
             refuses_grants: None,
+            serves: true,
             prompts: BTreeSet::new(),
             watched: BTreeSet::new(),
             executions: BTreeMap::new(),
@@ -156,6 +159,7 @@ impl Machine {
             lease_ms: 15_000,
             class: Class::Normal,
             quote: None,
+            memo: None,
         };
         SealedGrant { grant: Grant { terms: Signed::new(&terms, &self.key), envelope }, roots }
     }
@@ -201,6 +205,6 @@ impl Machine {
         };
         let terms =
             FinishedTerms { pool: POOL, task: key.task, attempt: key.attempt, grant, outcome, exec_ms };
-        (Finished { terms: Signed::new(&terms, &self.key), keys, usage: None }, roots)
+        (Finished { terms: Signed::new(&terms, &self.key), keys, usage: None, wipe: None }, roots)
     }
 }
