@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use scenemesh_protocol::api::{
     Event, FailureView, JobState, JobView, LogLine, NodeRef, OutputView, ProgressView, ReachWords, TaskState,
-    TaskView, UsageView,
+    TaskView, UsageView, WipeView,
 };
 use scenemesh_protocol::ids::{JobId, NodeId, TaskId};
 use scenemesh_protocol::lease::Progress;
+use scenemesh_protocol::receipt::WipeCount;
 use scenemesh_protocol::task::Reach;
 
 use super::{Node, korean};
@@ -166,6 +167,22 @@ pub(super) fn task_view(node: &Node, task: &scheduler::TaskView, shorts: &Shorts
         usage: UsageView { exec_ms: task.exec_ms, rgs_milli: None },
         waiting: waits.map(|why| self::why(why, lang)),
         waiting_code: waits.map(|why| why.code().to_owned()),
+        full_hygiene: task.full_hygiene,
+        wipes: task.wipes.iter().map(wipe_view).collect(),
+    }
+}
+
+fn wipe_view(wipe: &scheduler::WipeView) -> WipeView {
+    let counts = |counts: &[WipeCount]| {
+        counts.iter().map(|count| (count.what.word().to_owned(), count.count)).collect()
+    };
+    let record = &wipe.record;
+    WipeView {
+        attempt: wipe.attempt,
+        node: wipe.node_name.clone(),
+        hygiene: record.hygiene,
+        wiped: counts(&record.wiped),
+        left: counts(&record.left),
     }
 }
 

@@ -194,6 +194,10 @@ pub enum Line {
     },
     FailedForGood,
     Cancelled,
+    /// Its ComfyUI is not clean.
+    LeftBehind {
+        node: String,
+    },
 }
 
 impl Why {
@@ -259,6 +263,7 @@ impl Line {
             Self::Failed { .. } => "failed",
             Self::FailedForGood => "failed_for_good",
             Self::Cancelled => "cancelled",
+            Self::LeftBehind { .. } => "left_behind",
         }
     }
 }
@@ -422,6 +427,9 @@ impl fmt::Display for Line {
             Self::Failed { node, failure } => write!(f, "failed at {node}: {failure}"),
             Self::FailedForGood => f.write_str("failed for good"),
             Self::Cancelled => f.write_str("cancelled"),
+            Self::LeftBehind { node } => {
+                write!(f, "{node} could not remove everything from its ComfyUI: show says what")
+            }
         }
     }
 }

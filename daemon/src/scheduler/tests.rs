@@ -8,4 +8,5 @@ mod policy;
 mod scripts;
 mod scripts_of_ends;
 mod scripts_of_lines;
+mod wipes;
 mod world;

@@ -1,10 +1,12 @@
 //! Jobs and tasks: submitting, looking, following.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::advert::Hygiene;
 use crate::ids::{JobId, NodeId, TaskId};
 use crate::task::{Class, FailureClass, OutputKind};
 
@@ -207,6 +209,25 @@ pub struct TaskView {
     pub waiting: Option<String>,
     /// The same for programs: as [`WhyReply::code`].
     pub waiting_code: Option<String>,
+    /// It insists on leaving nothing behind, not even in a cache.
+    #[serde(default)]
+    pub full_hygiene: bool,
+    /// What renderers signed that they removed, oldest attempt first.
+    #[serde(default)]
+    pub wipes: Vec<WipeView>,
+}
+
+/// What one renderer removed after one attempt, and what it could not: `history`, `inputs`, `outputs`, `temp`, `cache`
+/// and how many of each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WipeView {
+    pub attempt: u32,
+    /// Name of the node.
+    pub node: String,
+    /// What could be removed there at all.
+    pub hygiene: Hygiene,
+    pub wiped: BTreeMap<String, u32>,
+    pub left: BTreeMap<String, u32>,
 }
 
 /// How far ComfyUI is with a task.

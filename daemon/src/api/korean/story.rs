@@ -218,6 +218,9 @@ pub(in crate::api) fn line(line: &Line) -> String {
         Line::Failed { node, failure: failed } => format!("{}에서 실패: {}", name(node), failure(failed)),
         Line::FailedForGood => "최종 실패".into(),
         Line::Cancelled => "취소됨".into(),
+        Line::LeftBehind { node } => {
+            format!("{}의 ComfyUI에 지우지 못한 것이 남음: show로 확인하세요", name(node))
+        }
     }
 }
 

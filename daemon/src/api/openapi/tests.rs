@@ -10,7 +10,7 @@ use scenemesh_protocol::api::{
     PolicyChange, PolicyChangeRequest, PolicyCheckReply, PolicyCheckRequest, PolicyClassReply,
     PolicyClassRequest, PolicyReason, PolicyReply, PoolReply, ProgressView, ProposalView, ReachWords,
     Setting, SlotState, SlotView, Standing, StatusReply, StudioView, SubmitRequest, TaskState, TaskView,
-    UsageView, WhyReply,
+    UsageView, WhyReply, WipeView,
 };
 use scenemesh_protocol::ids::{ContentHash, JobId, NodeId, PoolId, StudioId, TaskId};
 use scenemesh_protocol::task::{Class, FailureClass, OutputKind};
@@ -57,6 +57,9 @@ fn every_route_is_described_with_its_role_and_no_other() {
 fn every_reference_leads_somewhere_and_every_schema_is_used() {
     fn references(value: &Value, found: &mut BTreeSet<String>) {
         match value {
+            Value::Object(fields) if schema.get("additionalProperties").is_some() => {
+                fields.values().for_each(|value| self.hold(&schema["additionalProperties"], value, at));
+            }
             Value::Object(fields) => {
                 if let Some(to) = fields.get("$ref").and_then(Value::as_str) {
                     found.insert(to.to_owned());
@@ -217,6 +220,14 @@ fn task() -> TaskView {
         usage: UsageView { exec_ms: Some(1), rgs_milli: Some(1) },
         waiting: Some(text()),
         waiting_code: Some(text()),
+        full_hygiene: true,
+        wipes: vec![WipeView {
+            attempt: 1,
+            node: text(),
+            hygiene: Hygiene::Full,
+            wiped: BTreeMap::from([("history".into(), 1)]),
+            left: BTreeMap::from([("cache".into(), 1)]),
+        }],
     }
 }
 

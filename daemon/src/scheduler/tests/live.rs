@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::executor::{self, Backend, DeviceReading, Outcome, Probe, Reporter, Run};
+use crate::executor::{self, Backend, DeviceReading, Outcome, Probe, Reporter, Run, RunEnd};
 use crate::network::{self, Identity, Network, RosterView};
 use crate::scheduler::{
     self, Config, Id, Inputs, JobSpec, JobState, JobView, Me, Needs, Ports, Scheduler, SubmitError,
@@ -60,7 +60,7 @@ impl Brush {
             key: sealed.key,
             bytes: sealed.bytes,
         };
-        Outcome::Done { outputs: vec![output], exec_ms: 7, left_behind: Vec::new() }
+        Outcome::Done { outputs: vec![output], exec_ms: 7 }
     }
 }
 
@@ -88,16 +88,17 @@ impl Backend for Brush {
         run: &'a Run,
         report: &'a Reporter,
         stop: CancellationToken,
-    ) -> BoxFuture<'a, Outcome> {
+    ) -> BoxFuture<'a, RunEnd> {
         async move {
-            tokio::select! {
+            let outcome = tokio::select! {
                 biased;
                 () = stop.cancelled() => Outcome::Failed(scenemesh_protocol::task::Failure::new(
                     scenemesh_protocol::task::FailureClass::Cancelled,
                     "cancelled",
                 )),
                 outcome = self.paint(run, report) => outcome,
-            }
+            };
+            RunEnd::from(outcome)
         }
         .boxed()
     }

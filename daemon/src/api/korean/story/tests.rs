@@ -232,6 +232,7 @@ fn lines() -> Vec<Line> {
         Line::Done { node: node(), files: 4 },
         Line::FailedForGood,
         Line::Cancelled,
+        Line::LeftBehind { node: node() },
     ];
     all.extend(noes().into_iter().flat_map(|no| {
         [
@@ -266,7 +267,8 @@ fn lines() -> Vec<Line> {
             | Line::Done { .. }
             | Line::Failed { .. }
             | Line::FailedForGood
-            | Line::Cancelled => {}
+            | Line::Cancelled
+            | Line::LeftBehind { .. } => {}
         }
     }
     all
