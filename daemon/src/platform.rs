@@ -2,6 +2,8 @@
 //!
 //! Elsewhere than on Unix the fallbacks are plain: untried, correct as far as std goes, with what they cannot do said.
 
+mod zone;
+
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
@@ -78,6 +80,13 @@ pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
 /// When the system refuses to say.
 pub fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
     imp::free_bytes(path)
+}
+
+/// Seconds that clocks on the wall here are ahead of UTC at a moment, given in milliseconds since the epoch: as the system's
+/// zone has it, or `TZ`. Zero (UTC) where neither tells, Windows among them unless `TZ` is set there.
+pub fn utc_offset_s(wall_ms: u64) -> i32 {
+    let unix_s = i64::try_from(wall_ms / 1000).unwrap_or(0);
+    zone::offset_s(unix_s, std::env::var("TZ").ok().as_deref())
 }
 
 /// Resolves when the operator or the service manager asks the process to stop.

@@ -75,6 +75,23 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::VramFreeTotal => "VRAM 여유/전체",
         Word::Weight => "가중치",
         Word::What => "내용",
+        Word::AllowedByHand => "직접 허용",
+        Word::Always => "항상",
+        Word::Classes => "종류",
+        Word::DeniedByHand => "직접 금지",
+        Word::Elsewhere => "알려진 바로는",
+        Word::Everybody => "모든 스튜디오",
+        Word::Everything => "전부",
+        Word::Family => "분류",
+        Word::From => "출처",
+        Word::Hours => "시간",
+        Word::Input => "입력",
+        Word::Lent => "빌려주는 중",
+        Word::LentTo => "빌려주는 곳",
+        Word::List => "목록",
+        Word::MostVram => "최대 VRAM",
+        Word::Unlimited => "제한 없음",
+        Word::Why => "이유",
         Word::Wrong => "문제",
     }
 }
@@ -238,6 +255,18 @@ pub(super) fn text(message: &Message) -> String {
         Message::NotLeft => "요청하신 대로 나가지 않았습니다".into(),
         Message::JoinGivenUp => "들어가려던 요청을 거두었습니다".into(),
         Message::NoPeers => "풀에 다른 노드가 없습니다".into(),
+
+        Message::PolicyList { version, comfyui, allowed, denied } => {
+            format!("ComfyUI {comfyui}용 버전 {version}: 허용 {allowed}개, 금지 {denied}개. 목록에 없는 클래스도 금지")
+        }
+        Message::PolicyFindsNothing => "이 노드는 이 워크플로에서 아무것도 거절하지 않습니다".into(),
+        Message::PolicyRefuses { count } => {
+            format!("다른 컴퓨터가 보내면 이 노드는 거절합니다: {count}건")
+        }
+        Message::HintPolicyRefuses => {
+            "워크플로를 고치거나, 믿을 수 있는 클래스라면 scenemesh policy allow CLASS를 쓰세요".into()
+        }
+        Message::NextAllow { class } => format!("다른 컴퓨터의 태스크에도 허용하려면: scenemesh policy allow {class:?}"),
 
         Message::RunningSince { version, up } => format!("scenemeshd {version}, 실행한 지 {up}"),
         Message::PeersUp { up, total } => format!("피어 {total}개 중 {up}개 연결됨"),

@@ -112,7 +112,7 @@ impl Actor {
     ) -> Self {
         let id = me.id();
         let (reports, reported) = mpsc::channel(REPORTS);
-        let picture = Picture::new(id, config.shared_folders.clone());
+        let picture = Picture::new(id, config.shared_folders.clone(), config.lend.clone());
         let shelf = Shelf::new(ports.store.blobs.clone());
         Self {
             config,
@@ -171,6 +171,7 @@ impl Actor {
         let mut peers = self.ports.network.peers();
         let mut slots = self.ports.executor.slots();
         let mut gpus = self.ports.gpus.clone();
+        let mut policy = self.ports.policy.clone();
         self.look();
         self.feed(Inbound::Requester(requester::Input::Started));
         self.feed(Inbound::Renderer(renderer::Input::Started));
@@ -188,6 +189,7 @@ impl Actor {
                 Ok(()) = peers.changed() => self.look(),
                 Ok(()) = slots.changed() => self.look(),
                 Ok(()) = gpus.changed() => self.look(),
+                Ok(()) = policy.changed() => self.look(),
                 () = tokio::time::sleep_until(wake) => self.tick(),
             }
             // Whatever else waits shares the commit.
@@ -371,7 +373,8 @@ impl Actor {
         let peers = self.ports.network.peers().borrow().clone();
         let slots = self.ports.executor.slots().borrow().clone();
         let gpus = self.ports.gpus.borrow().clone();
-        self.picture.update(roster, peers, slots, gpus);
+        let policy = self.ports.policy.borrow().clone();
+        self.picture.update(roster, peers, slots, gpus, policy);
         let now_ms = clock::wall_ms();
         let facts = Arc::new(self.picture.renderer(now_ms));
         self.feed(Inbound::Renderer(renderer::Input::Facts(facts)));

@@ -9,6 +9,7 @@ use scenemesh_protocol::lease::{Phase, Progress, RefusalReason};
 use scenemesh_protocol::task::{Failure, ModelName};
 
 use super::placement::WhyNot;
+use crate::executor::policy::WhyDenied;
 
 /// Why a task stands where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +100,11 @@ pub enum No {
     Refused {
         reason: RefusalReason,
         detail: String,
+    },
+    /// It does not run this node class of others.
+    Class {
+        class: String,
+        why: WhyDenied,
     },
     NoAnswer {
         why: String,
@@ -367,6 +373,7 @@ impl fmt::Display for No {
         match self {
             Self::Refused { reason, detail } if detail.trim().is_empty() => f.write_str(words(*reason)),
             Self::Refused { detail, .. } => f.write_str(detail),
+            Self::Class { class, why } => write!(f, "it does not run node class {class} of others: {why}"),
             Self::NoAnswer { why } => write!(f, "no answer to the offer ({why})"),
             Self::Balks => {
                 f.write_str("it keeps claiming what it then does not take; it is asked again later")
@@ -390,6 +397,7 @@ const fn words(reason: RefusalReason) -> &'static str {
         RefusalReason::BadGrant => "it cannot accept the grant",
         RefusalReason::Tombstone => "it has given this attempt up",
         RefusalReason::Version => "it runs another release",
+        RefusalReason::NotNow => "not now",
     }
 }
 
