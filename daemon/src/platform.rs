@@ -1,4 +1,5 @@
-//! All that differs between Unix and the rest: permissions, positioned I/O, directory syncs, free disk space.
+//! All that differs between Unix and the rest: permissions, positioned I/O, directory syncs, free disk space, core
+//! dumps.
 //!
 //! Elsewhere than on Unix the fallbacks are plain: untried, correct as far as std goes, with what they cannot do said.
 
@@ -80,6 +81,15 @@ pub fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
     imp::free_bytes(path)
 }
 
+/// Keeps this process's memory out of core dumps and, on Linux, out of the hands of this user's other processes:
+/// `/proc/PID/mem` and debuggers need root from here on.
+///
+/// # Errors
+/// When the system refuses; nothing else is different then.
+pub fn keep_memory_private() -> io::Result<()> {
+    imp::keep_memory_private()
+}
+
 /// Resolves when the operator or the service manager asks the process to stop.
 pub async fn stop_signal() {
     imp::stop_signal().await;
@@ -128,6 +138,14 @@ mod imp {
     pub(super) fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
         let stat = rustix::fs::statvfs(path)?;
         Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+
+    pub(super) fn keep_memory_private() -> io::Result<()> {
+        use rustix::process::{Resource, Rlimit, setrlimit};
+        setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+        #[cfg(target_os = "linux")]
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+        Ok(())
     }
 
     pub(super) async fn stop_signal() {
@@ -198,6 +216,10 @@ mod imp {
 
     pub(super) fn free_bytes(_path: &Path) -> io::Result<Option<u64>> {
         Ok(None)
+    }
+
+    pub(super) fn keep_memory_private() -> io::Result<()> {
+        Ok(())
     }
 
     pub(super) async fn stop_signal() {
