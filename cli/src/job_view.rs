@@ -60,6 +60,7 @@ pub(crate) fn json(job: &JobView, places: &Places) -> Value {
             "progress": task.progress,
             "failures": task.failures,
             "waiting": task.waiting,
+            "waiting_code": task.waiting_code,
             "full_hygiene": task.full_hygiene,
             "wipes": task.wipes.iter().map(wipes::json).collect::<Vec<_>>(),
         })

@@ -17,6 +17,8 @@ pub struct Programs {
     log: String,
     /// Through a shell that sets this umask first.
     umask: Option<String>,
+    /// More of the environment.
+    environment: Vec<(String, String)>,
 }
 
 /// What daemons log unless a test wants more.
@@ -33,13 +35,20 @@ impl Programs {
 
     /// A binary by path; tests pass `env!("CARGO_BIN_EXE_testnet")`.
     pub fn at(exe: impl Into<PathBuf>) -> Self {
-        Self { exe: exe.into(), log: LOG.to_owned(), umask: None }
+        Self { exe: exe.into(), log: LOG.to_owned(), umask: None, environment: Vec::new() }
     }
 
     /// The same, logging what `filter` says.
     #[must_use]
     pub fn logging(self, filter: &str) -> Self {
         Self { log: filter.to_owned(), ..self }
+    }
+
+    /// The same, with a variable in their environment.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// The same, run under this umask. Unix only.
@@ -63,6 +72,7 @@ impl Programs {
         for name in ["SCENEMESH_DATA_DIR", "COMFYUI_HOST", "LANG", "LC_ALL", "RUST_LOG"] {
             command.env_remove(name);
         }
+        command.envs(self.environment.iter().cloned());
         command
     }
 

@@ -14,20 +14,22 @@ use scenemesh_testnet::workflows;
 use serde_json::{Value, json};
 
 /// In the prompt.
-pub const PROMPT: &str = "canaryprompt a red kite over the harbour";
+pub(crate) const PROMPT: &str = "canaryprompt a red kite over the harbour";
 /// The name of an input file.
-pub const PLATE: &str = "canaryplate_sq010.png";
+pub(crate) const PLATE: &str = "canaryplate_sq010.png";
 /// Inside the input file, and in what an output of it holds.
-pub const PIXELS: &str = "canarypixels in the middle of a picture";
+pub(crate) const PIXELS: &str = "canarypixels in the middle of a picture";
 /// What outputs are called.
-pub const SHOT: &str = "canaryshot_sq010";
+pub(crate) const SHOT: &str = "canaryshot_sq010";
+/// The operating system's user under whom a daemon runs: the person in its books.
+pub(crate) const PERSON: &str = "canaryperson";
 /// What the job is called.
-pub const JOB: &str = "canaryjob";
+pub(crate) const JOB: &str = "canaryjob";
 
-pub type Story<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+pub(crate) type Story<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 /// Runs a story in a directory of its own.
-pub fn tell(programs: Programs, story: impl for<'a> FnOnce(&'a mut Cluster, &'a Path) -> Story<'a>) {
+pub(crate) fn tell(programs: Programs, story: impl for<'a> FnOnce(&'a mut Cluster, &'a Path) -> Story<'a>) {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let outcome = runtime.block_on(async {
@@ -39,12 +41,12 @@ pub fn tell(programs: Programs, story: impl for<'a> FnOnce(&'a mut Cluster, &'a 
     }
 }
 
-pub fn programs() -> Programs {
-    Programs::at(env!("CARGO_BIN_EXE_testnet"))
+pub(crate) fn programs() -> Programs {
+    Programs::at(env!("CARGO_BIN_EXE_testnet")).with("USER", PERSON)
 }
 
 /// `desk` of studio amber submits, `birch-01` of studio birch renders.
-pub async fn desk_and_renderer(mesh: &mut Cluster, simulated: &[&str]) -> Result<()> {
+pub(crate) async fn desk_and_renderer(mesh: &mut Cluster, simulated: &[&str]) -> Result<()> {
     mesh.add("desk", Comfy::Absent).await?;
     mesh.add("birch-01", Comfy::simulated(simulated)).await?;
     mesh.found("desk", "aurora", "amber").await?;
@@ -54,7 +56,7 @@ pub async fn desk_and_renderer(mesh: &mut Cluster, simulated: &[&str]) -> Result
 }
 
 /// A picture with [`PIXELS`] in a text chunk, as cameras and paint programs write them.
-pub fn plate(path: &Path, side: u32) -> Result<()> {
+pub(crate) fn plate(path: &Path, side: u32) -> Result<()> {
     let mut encoder = png::Encoder::new(File::create(path)?, side, side);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_compression(png::Compression::NoCompression);
@@ -67,7 +69,7 @@ pub fn plate(path: &Path, side: u32) -> Result<()> {
 }
 
 /// A keyframe of `steps` steps, with an upload and a preview on disk beside it: something in every folder.
-pub fn graph(steps: u32) -> Value {
+pub(crate) fn graph(steps: u32) -> Value {
     let mut graph = workflows::keyframe(CHECKPOINT, 42, steps, 64);
     graph["6"]["inputs"]["text"] = json!(PROMPT);
     graph["9"]["inputs"]["filename_prefix"] = json!(SHOT);
@@ -78,7 +80,7 @@ pub fn graph(steps: u32) -> Value {
 }
 
 /// Submits [`graph`] with its plate from the desk, and gives the job.
-pub async fn submit(mesh: &Cluster, dir: &Path, graph: &Value, more: &[&str]) -> Result<String> {
+pub(crate) async fn submit(mesh: &Cluster, dir: &Path, graph: &Value, more: &[&str]) -> Result<String> {
     let picture = dir.join("plate.png");
     if !picture.exists() {
         plate(&picture, 96)?;
@@ -90,12 +92,12 @@ pub async fn submit(mesh: &Cluster, dir: &Path, graph: &Value, more: &[&str]) ->
     Ok(job["job"].as_str().context("a job has an id")?.to_owned())
 }
 
-pub fn samples(job: &Value) -> bool {
+pub(crate) fn samples(job: &Value) -> bool {
     job["tasks"][0]["progress"]["step"].as_u64() > Some(1) && job["tasks"][0]["progress"]["max"].as_u64() > Some(1)
 }
 
 /// All that lies below a directory, directories included.
-pub fn everything_below(dir: &Path) -> BTreeSet<PathBuf> {
+pub(crate) fn everything_below(dir: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -108,19 +110,19 @@ pub fn everything_below(dir: &Path) -> BTreeSet<PathBuf> {
 }
 
 /// What the test put beside a daemon's own files: its configuration, its log, and the ComfyUI's.
-pub fn is_the_tests_own(dir: &Path, path: &Path) -> bool {
+pub(crate) fn is_the_tests_own(dir: &Path, path: &Path) -> bool {
     let first = path.strip_prefix(dir).unwrap().components().next().unwrap();
     let name = first.as_os_str().to_string_lossy();
     name.starts_with("comfyui") || matches!(&*name, "scenemesh.toml" | "daemon.log")
 }
 
 /// Files of a data directory that hold a word, as it is or in the hex and base64 that text formats use.
-pub fn holding(dir: &Path, word: &str) -> Vec<PathBuf> {
+pub(crate) fn holding(dir: &Path, word: &str) -> Vec<PathBuf> {
     let paths = everything_below(dir).into_iter().filter(|path| path.is_file() && !is_the_tests_own(dir, path));
     paths.filter(|path| holds(&std::fs::read(path).unwrap_or_default(), word)).collect()
 }
 
-pub fn holds(bytes: &[u8], word: &str) -> bool {
+pub(crate) fn holds(bytes: &[u8], word: &str) -> bool {
     let hex: String = word.bytes().map(|byte| format!("{byte:02x}")).collect();
     [word.as_bytes(), hex.as_bytes()]
         .iter()
@@ -128,7 +130,7 @@ pub fn holds(bytes: &[u8], word: &str) -> bool {
 }
 
 /// Fails when one of the words is in a file of this data directory.
-pub fn holds_none(dir: &Path, words: &[&str], when: &str) -> Result<()> {
+pub(crate) fn holds_none(dir: &Path, words: &[&str], when: &str) -> Result<()> {
     for word in words {
         let found = holding(dir, word);
         ensure!(found.is_empty(), "{when}, {word:?} lies in {found:?}");

@@ -1,14 +1,14 @@
 //! A node that renders for others holds nothing of theirs but ciphertext: not while it renders, not after, not when it
 //! is killed. A node that submits holds its own graph in its own journal, and nothing readable in its spool.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 
 use super::life::{
-    JOB, PIXELS, PLATE, PROMPT, SHOT, desk_and_renderer, everything_below, graph, holding, holds_none, programs,
+    JOB, PERSON, PIXELS, PLATE, PROMPT, SHOT, desk_and_renderer, everything_below, graph, holding, holds_none, programs,
     samples, submit, tell,
 };
 
-const ALL: [&str; 5] = [PROMPT, PLATE, PIXELS, SHOT, JOB];
+const ALL: [&str; 6] = [PROMPT, PLATE, PIXELS, SHOT, JOB, PERSON];
 
 #[test]
 fn a_renderer_holds_ciphertext_only_at_any_time() {

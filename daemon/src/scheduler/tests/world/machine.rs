@@ -16,6 +16,8 @@ pub(in crate::scheduler::tests) struct Machine {
     pub(super) inventory: Arc<Inventory>,
     pub(in crate::scheduler::tests) comfy: Comfy,
     pub(in crate::scheduler::tests) refuses_grants: Option<Failure>,
+    /// Whether results that are asked for are given.
+    pub(in crate::scheduler::tests) serves: bool,
     /// Something stays behind in its ComfyUI.
     pub(in crate::scheduler::tests) wipes_badly: bool,
     /// Signs what it wiped with another key than its own.
@@ -62,6 +64,7 @@ impl Machine {
             inventory: Arc::new(Inventory { classes: vec!["SaveImage".into()], models: Vec::new() }),
             comfy: Comfy::default(),
             refuses_grants: None,
+            serves: true,
             wipes_badly: false,
             forges_wipes: false,
             other_key: secret(99),
