@@ -45,6 +45,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     telemetry::init();
+    platform::make_private_files_only();
     if let Err(error) = platform::keep_memory_private() {
         tracing::warn!(%error, "a crash of this process may leave its memory in a core dump");
     }

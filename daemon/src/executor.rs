@@ -134,10 +134,7 @@ impl fmt::Debug for Run {
 #[derive(Clone, Debug)]
 pub enum Event {
     /// ComfyUI began to execute.
-    Started {
-        task: TaskId,
-        attempt: u32,
-    },
+    Started { task: TaskId, attempt: u32 },
     /// May be skipped when nobody keeps up.
     Progress {
         task: TaskId,

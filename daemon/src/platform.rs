@@ -81,6 +81,12 @@ pub fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
     imp::free_bytes(path)
 }
 
+/// Files and directories that this process makes from here on are for its user only, whoever makes them: libraries
+/// know nothing of [`private_file`].
+pub fn make_private_files_only() {
+    imp::make_private_files_only();
+}
+
 /// Keeps this process's memory out of core dumps and, on Linux, out of the hands of this user's other processes:
 /// `/proc/PID/mem` and debuggers need root from here on.
 ///
@@ -138,6 +144,10 @@ mod imp {
     pub(super) fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
         let stat = rustix::fs::statvfs(path)?;
         Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+
+    pub(super) fn make_private_files_only() {
+        rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     }
 
     pub(super) fn keep_memory_private() -> io::Result<()> {
@@ -217,6 +227,8 @@ mod imp {
     pub(super) fn free_bytes(_path: &Path) -> io::Result<Option<u64>> {
         Ok(None)
     }
+
+    pub(super) fn make_private_files_only() {}
 
     pub(super) fn keep_memory_private() -> io::Result<()> {
         Ok(())

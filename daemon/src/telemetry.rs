@@ -33,7 +33,8 @@ fn may_be_logged(metadata: &Metadata<'_>) -> bool {
 /// Whether a line of this origin and level can be had at all.
 fn allowed(target: &str, level: Level) -> bool {
     let root = target.split("::").next().unwrap_or_default();
-    matches!(root, "scenemeshd" | "scenemesh" | "scenemesh_protocol" | "scenemesh_testnet") || level <= Level::INFO
+    matches!(root, "scenemeshd" | "scenemesh" | "scenemesh_protocol" | "scenemesh_testnet")
+        || level <= Level::INFO
 }
 
 #[cfg(test)]
@@ -42,7 +43,9 @@ mod tests {
 
     #[test]
     fn libraries_do_not_tell_what_they_carry() {
-        for target in ["tungstenite::protocol", "hyper_util::client", "libp2p_noise", "sled", "scenemeshd_not"] {
+        for target in
+            ["tungstenite::protocol", "hyper_util::client", "libp2p_noise", "sled", "scenemeshd_not"]
+        {
             assert!(allowed(target, Level::INFO) && allowed(target, Level::ERROR));
             assert!(!allowed(target, Level::DEBUG) && !allowed(target, Level::TRACE), "{target}");
         }

@@ -195,7 +195,8 @@ async fn show_says_what_was_wiped_and_warns_of_what_was_not() {
     let ran = sandbox.run_ko(&["show", "3fa9"]).await;
     assert!(ran.out.ends_with("#0 ws-02에서 지움: 기록 1, 입력 2, 캐시 1; 남음: 없음\n"), "{ran:?}");
 
-    let unclean = json!({ "node": node("ws-02"), "full_hygiene": true, "wipes": wipe(json!({ "outputs": 1 })) });
+    let unclean =
+        json!({ "node": node("ws-02"), "full_hygiene": true, "wipes": wipe(json!({ "outputs": 1 })) });
     sandbox.says("GET /v1/jobs/3fa9", job("done", &[task(0, "done", unclean)]));
     let ran = sandbox.run(&["show", "3fa9"]).await;
     let warning = "warning: task #0 insists on leaving nothing, but this stays on ws-02: outputs 1; \

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Backend, Command, Event, Executor, Inventory, Outcome, Reporter, Run, RunEnd, RunError, SlotId, SlotState,
-    SlotView,
+    Backend, Command, Event, Executor, Inventory, Outcome, Reporter, Run, RunEnd, RunError, SlotId,
+    SlotState, SlotView,
 };
 use crate::supervisor::Tasks;
 

@@ -73,7 +73,10 @@ async fn is_swept(mesh: &mut Cluster, job: &str) -> Result<()> {
     .await?;
     // The next task finds a slot that is ready for it.
     let file = scenemesh_testnet::scenarios::graph_file(
-        mesh.node("desk").dir.parent().unwrap(), "next.json", &scenemesh_testnet::workflows::tiny(9))?;
+        mesh.node("desk").dir.parent().unwrap(),
+        "next.json",
+        &scenemesh_testnet::workflows::tiny(9),
+    )?;
     let next = mesh.ok("desk", &["submit", &file, "--reach", "pool", "--detach"]).await?;
     let next = next["job"].as_str().context("a job")?;
     mesh.job_until("desk", next, "the next one is done", |job| job["state"] == "done").await.map(drop)
@@ -129,7 +132,9 @@ fn killed_while_its_prompt_waits_behind_somebody_elses() {
             .await?;
             beside.post("/interrupt", &json!({})).await?;
             let next = submit(mesh, dir, &graph(4), &[]).await?;
-            mesh.job_until("desk", &next, "the next one is done", |job| job["state"] == "done").await.map(drop)
+            mesh.job_until("desk", &next, "the next one is done", |job| job["state"] == "done")
+                .await
+                .map(drop)
         })
     });
 }
@@ -205,7 +210,8 @@ fn files_of_another_node_are_not_swept() {
         Box::pin(async move {
             desk_and_renderer(mesh, &[]).await?;
             mesh.kill("birch-01").await?;
-            let theirs = mesh.node("birch-01").comfy_dir().join("output/scenemesh/someoneelse-aaaaaaaa-1/x.png");
+            let theirs =
+                mesh.node("birch-01").comfy_dir().join("output/scenemesh/someoneelse-aaaaaaaa-1/x.png");
             std::fs::create_dir_all(theirs.parent().unwrap())?;
             std::fs::write(&theirs, "x")?;
             mesh.start("birch-01").await?;

@@ -74,7 +74,8 @@ pub(crate) fn graph(steps: u32) -> Value {
     graph["6"]["inputs"]["text"] = json!(PROMPT);
     graph["9"]["inputs"]["filename_prefix"] = json!(SHOT);
     graph["20"] = json!({"class_type": "LoadImage", "inputs": {"image": PLATE}});
-    graph["21"] = json!({"class_type": "SaveImage", "inputs": {"images": ["20", 0], "filename_prefix": SHOT}});
+    graph["21"] =
+        json!({"class_type": "SaveImage", "inputs": {"images": ["20", 0], "filename_prefix": SHOT}});
     graph["22"] = json!({"class_type": "PreviewImage", "inputs": {"images": ["20", 0]}});
     graph
 }
@@ -93,7 +94,8 @@ pub(crate) async fn submit(mesh: &Cluster, dir: &Path, graph: &Value, more: &[&s
 }
 
 pub(crate) fn samples(job: &Value) -> bool {
-    job["tasks"][0]["progress"]["step"].as_u64() > Some(1) && job["tasks"][0]["progress"]["max"].as_u64() > Some(1)
+    job["tasks"][0]["progress"]["step"].as_u64() > Some(1)
+        && job["tasks"][0]["progress"]["max"].as_u64() > Some(1)
 }
 
 /// All that lies below a directory, directories included.
@@ -118,7 +120,8 @@ pub(crate) fn is_the_tests_own(dir: &Path, path: &Path) -> bool {
 
 /// Files of a data directory that hold a word, as it is or in the hex and base64 that text formats use.
 pub(crate) fn holding(dir: &Path, word: &str) -> Vec<PathBuf> {
-    let paths = everything_below(dir).into_iter().filter(|path| path.is_file() && !is_the_tests_own(dir, path));
+    let paths =
+        everything_below(dir).into_iter().filter(|path| path.is_file() && !is_the_tests_own(dir, path));
     paths.filter(|path| holds(&std::fs::read(path).unwrap_or_default(), word)).collect()
 }
 

@@ -14,8 +14,9 @@ const PASSPHRASE: &str = "canarypassphrase correct horse battery";
 fn a_whole_life_logged_at_trace_tells_no_secret() {
     tell(programs().logging("trace"), |mesh, dir| {
         Box::pin(async move {
-            let mut secrets: Vec<(&str, String)> =
-                [PROMPT, PLATE, PIXELS, SHOT, JOB, PERSON, PASSPHRASE].map(|word| (word, word.to_owned())).into();
+            let mut secrets: Vec<(&str, String)> = [PROMPT, PLATE, PIXELS, SHOT, JOB, PERSON, PASSPHRASE]
+                .map(|word| (word, word.to_owned()))
+                .into();
             mesh.add("desk", Comfy::Absent).await?;
             mesh.add("birch-01", Comfy::simulated(&["--step-ms", "60"])).await?;
 
@@ -23,14 +24,25 @@ fn a_whole_life_logged_at_trace_tells_no_secret() {
             let file = dir.join("passphrase");
             std::fs::write(&file, PASSPHRASE)?;
             let file = file.display().to_string();
-            let init = ["init", "--pool", "aurora", "--studio", "amber", "--name", "desk", "--passphrase-file", &file];
+            let init = [
+                "init",
+                "--pool",
+                "aurora",
+                "--studio",
+                "amber",
+                "--name",
+                "desk",
+                "--passphrase-file",
+                &file,
+            ];
             let founded = mesh.ok("desk", &init).await?;
             secrets.extend(text(&founded, "recovery_code").map(|code| ("the recovery code", code)));
             mesh.learn_addresses("desk").await?;
             let wrong = dir.join("wrong");
             std::fs::write(&wrong, "canarywrong passphrase")?;
             secrets.push(("a wrong passphrase", "canarywrong passphrase".into()));
-            let refused = mesh.cli("desk", &["invite", "--passphrase-file", &wrong.display().to_string()]).await?;
+            let refused =
+                mesh.cli("desk", &["invite", "--passphrase-file", &wrong.display().to_string()]).await?;
             ensure!(refused.code == 4, "a wrong passphrase is refused: {refused:?}");
             let invited =
                 mesh.ok("desk", &["invite", "--new-studio", "birch", "--passphrase-file", &file]).await?;
@@ -49,7 +61,8 @@ fn a_whole_life_logged_at_trace_tells_no_secret() {
                 secrets.push(("a token", text(&api, "token").context("a token")?));
                 for key in ["node", "kem", "admin"] {
                     let file = std::fs::read_to_string(node.dir.join(format!("keys/{key}.key")))?;
-                    let digits = file.lines().filter_map(|line| line.strip_prefix("secret ")).map(str::to_owned);
+                    let digits =
+                        file.lines().filter_map(|line| line.strip_prefix("secret ")).map(str::to_owned);
                     secrets.extend(digits.map(|digits| ("a secret key", digits)));
                 }
             }
@@ -79,7 +92,8 @@ async fn renders_fails_and_is_cancelled(mesh: &Cluster, dir: &std::path::Path) -
     });
     let file = graph_file(dir, &format!("{JOB}-broken.json"), &only)?;
     let input = format!("{PLATE}={}", broken.display());
-    let failed = mesh.cli("desk", &["submit", &file, "--reach", "pool", "--detach", "--input", &input]).await?;
+    let failed =
+        mesh.cli("desk", &["submit", &file, "--reach", "pool", "--detach", "--input", &input]).await?;
     let job = text(&failed.json, "job").context("a job")?;
     let tried = |job: &Value| job["tasks"][0]["failures"].as_array().is_some_and(|list| !list.is_empty());
     let failed = mesh.job_until("desk", &job, "an attempt failed", tried).await?;

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 
-use super::life::{desk_and_renderer, everything_below, graph, is_the_tests_own, programs, samples, submit, tell};
+use super::life::{
+    desk_and_renderer, everything_below, graph, is_the_tests_own, programs, samples, submit, tell,
+};
 
 /// The rows of the table of files: a path below the data directory, `*` for any part of a name, and its mode.
 fn listed() -> BTreeMap<String, u32> {
@@ -25,7 +27,8 @@ fn listed() -> BTreeMap<String, u32> {
 /// Whether a name is as a pattern says; `*` stands for anything but `/`.
 fn matches(pattern: &str, path: &str) -> bool {
     let (patterns, parts): (Vec<_>, Vec<_>) = (pattern.split('/').collect(), path.split('/').collect());
-    patterns.len() == parts.len() && patterns.iter().zip(parts).all(|(pattern, part)| part_matches(pattern, part))
+    patterns.len() == parts.len()
+        && patterns.iter().zip(parts).all(|(pattern, part)| part_matches(pattern, part))
 }
 
 fn part_matches(pattern: &str, part: &str) -> bool {
@@ -81,7 +84,8 @@ fn every_file_of_a_node_is_listed_and_private_whatever_the_umask() {
             // Of a moment: a life may pass without a look at them.
             let brief = ["*.new", "*.sealing", "*.part", "*.have", "snap.*"];
             let lasting = listed.keys().filter(|pattern| !brief.iter().any(|end| pattern.ends_with(end)));
-            let was_seen = |pattern: &str| seen.iter().any(|(path, _)| matches(pattern, path.to_str().unwrap()));
+            let was_seen =
+                |pattern: &str| seen.iter().any(|(path, _)| matches(pattern, path.to_str().unwrap()));
             let never: Vec<_> = lasting.filter(|pattern| !was_seen(pattern)).collect();
             ensure!(never.is_empty(), "docs/operations.md lists what is never made: {never:?}");
             Ok(())
@@ -96,7 +100,10 @@ fn results_follow_the_artists_umask() {
             desk_and_renderer(mesh, &[]).await?;
             let out = dir.join("frames");
             let file = scenemesh_testnet::scenarios::graph_file(
-                dir, "tiny.json", &scenemesh_testnet::workflows::tiny(3))?;
+                dir,
+                "tiny.json",
+                &scenemesh_testnet::workflows::tiny(3),
+            )?;
             let arguments = ["submit", &file, "--reach", "pool", "--out", &out.display().to_string()];
             let job = mesh.ok("desk", &arguments).await?;
             let saved = scenemesh_testnet::scenarios::outputs(&job);

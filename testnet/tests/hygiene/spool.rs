@@ -4,8 +4,8 @@
 use anyhow::ensure;
 
 use super::life::{
-    JOB, PERSON, PIXELS, PLATE, PROMPT, SHOT, desk_and_renderer, everything_below, graph, holding, holds_none, programs,
-    samples, submit, tell,
+    JOB, PERSON, PIXELS, PLATE, PROMPT, SHOT, desk_and_renderer, everything_below, graph, holding,
+    holds_none, programs, samples, submit, tell,
 };
 
 const ALL: [&str; 6] = [PROMPT, PLATE, PIXELS, SHOT, JOB, PERSON];
@@ -46,8 +46,8 @@ fn what_pictures_say_of_their_making_reaches_their_owner_only() {
             let out = dir.join("out");
             let mut pictures = Vec::new();
             for (node, words) in [("desk", PROMPT), ("birch-01", "canarybirch a grey heron")] {
-                let mut graph = scenemesh_testnet::workflows::keyframe(
-                    scenemesh_testnet::cluster::CHECKPOINT, 42, 4, 64);
+                let mut graph =
+                    scenemesh_testnet::workflows::keyframe(scenemesh_testnet::cluster::CHECKPOINT, 42, 4, 64);
                 graph["6"]["inputs"]["text"] = serde_json::json!(words);
                 let file = scenemesh_testnet::scenarios::graph_file(dir, &format!("{node}.json"), &graph)?;
                 let to = out.join(node).display().to_string();
@@ -57,10 +57,9 @@ fn what_pictures_say_of_their_making_reaches_their_owner_only() {
                 pictures.push(std::fs::read(&saved[0])?);
             }
             let base = mesh.node("birch-01").comfy_dir().display().to_string();
-            for (mine, theirs, picture) in [
-                (PROMPT, "canarybirch", &pictures[0]),
-                ("canarybirch", PROMPT, &pictures[1]),
-            ] {
+            for (mine, theirs, picture) in
+                [(PROMPT, "canarybirch", &pictures[0]), ("canarybirch", PROMPT, &pictures[1])]
+            {
                 ensure!(super::life::holds(picture, mine), "it tells its owner how it was made");
                 ensure!(!super::life::holds(picture, theirs), "it tells nothing of the other task");
                 ensure!(!super::life::holds(picture, &base), "it names no directory of the renderer");

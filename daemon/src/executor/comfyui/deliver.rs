@@ -193,7 +193,8 @@ mod tests {
     fn texts_that_travel_do_not_name_directories_of_this_machine() {
         let folders = ["/srv/kim/comfy/input", "/srv/kim/comfy/output", "/scratch"].map(Path::new);
         let places = places(&folders);
-        let text = "saved /srv/kim/comfy/output/a.png, model /srv/kim/comfy/models/m, /scratch/x; 1/2".to_owned();
+        let text =
+            "saved /srv/kim/comfy/output/a.png, model /srv/kim/comfy/models/m, /scratch/x; 1/2".to_owned();
         let expected = "saved …/a.png, model …/models/m, …/x; 1/2";
         assert_eq!(without_places(text, &places), expected);
     }

@@ -92,9 +92,8 @@ impl Attempt<'_> {
 
     /// A prompt that outlived its interrupt will still write what was just removed.
     async fn still_runs<T>(&self, result: &Result<T, Failure>) -> bool {
-        let stopped = |failure: &Failure| {
-            matches!(failure.class, FailureClass::Cancelled | FailureClass::Timeout)
-        };
+        let stopped =
+            |failure: &Failure| matches!(failure.class, FailureClass::Cancelled | FailureClass::Timeout);
         if !result.as_ref().is_err_and(stopped) {
             return false;
         }

@@ -38,8 +38,7 @@ fn render(stub: &Stub, id: &str) {
 }
 
 async fn rendering() -> (Bench, Stub, tempfile::TempDir) {
-    let (supervisor, stub, dir) =
-        with_folders(|stub, id| async move { render(&stub, &id) }.boxed()).await;
+    let (supervisor, stub, dir) = with_folders(|stub, id| async move { render(&stub, &id) }.boxed()).await;
     let endpoint = EndpointConfig { url: stub.url.clone(), ..EndpointConfig::default() };
     let bench = Bench::owned_by("amber".into(), supervisor, endpoint).await;
     assert_eq!(bench.ready().await.hygiene, Hygiene::Full);
@@ -111,8 +110,7 @@ async fn a_failed_run_is_wiped_and_counted_too() {
 
 #[tokio::test]
 async fn a_task_that_insists_on_full_does_not_run_where_files_would_stay() {
-    let (supervisor, stub, _dir) =
-        with_folders(|stub, id| async move { render(&stub, &id) }.boxed()).await;
+    let (supervisor, stub, _dir) = with_folders(|stub, id| async move { render(&stub, &id) }.boxed()).await;
     stub.with(|state| state.base = None);
     let endpoint = EndpointConfig { url: stub.url.clone(), ..EndpointConfig::default() };
     let mut bench = Bench::on(supervisor, endpoint).await;
@@ -143,8 +141,7 @@ async fn an_upload_whose_folder_another_node_removed_is_sent_again() {
 
 #[tokio::test]
 async fn a_cache_that_a_killed_node_still_owed_is_emptied_before_the_slot_is_ready() {
-    let (supervisor, stub, dir) =
-        with_folders(|stub, id| async move { render(&stub, &id) }.boxed()).await;
+    let (supervisor, stub, dir) = with_folders(|stub, id| async move { render(&stub, &id) }.boxed()).await;
     let before = everything_in(dir.path());
     let owed = dir.path().join("temp/scenemesh/amber-aaaaaaaa-1-full");
     std::fs::create_dir_all(owed).unwrap();

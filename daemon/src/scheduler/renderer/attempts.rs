@@ -10,10 +10,10 @@ use scenemesh_protocol::messages::{Decline, Declined, Done};
 use scenemesh_protocol::task::{Failure, FailureClass};
 
 use super::{Action, InputTrouble, Occupant, Renderer, RunEvent, RunOutcome, RunTrouble, SlotState};
+use crate::executor::Wipe;
 use crate::scheduler::conversation::{
     Answer, AttemptKey, HEARTBEAT, NoAnswer, Now, RESULT_KEPT_MS, TOMBSTONE_KEPT_MS, Ticket,
 };
-use crate::executor::Wipe;
 use crate::scheduler::record::RendererRecord;
 
 /// Between two reports of news.

@@ -89,15 +89,11 @@ impl Requester {
     }
 
     /// Keeps what the renderer signs that it removed. One that does not hold changes nothing else.
-    fn note_wipe(
-        &mut self,
-        now: Now,
-        node: NodeId,
-        terms: &FinishedTerms,
-        wipe: &Signed<WipeRecord>,
-    ) {
+    fn note_wipe(&mut self, now: Now, node: NodeId, terms: &FinishedTerms, wipe: &Signed<WipeRecord>) {
         let (task, attempt) = (terms.task, terms.attempt);
-        let Some(known) = self.jobs.attempt(&task, attempt).filter(|known| known.node == node) else { return };
+        let Some(known) = self.jobs.attempt(&task, attempt).filter(|known| known.node == node) else {
+            return;
+        };
         let (grant, first) = (known.grant_hash, known.wipe.is_none());
         let verified = wipe.verify().ok().filter(|wipe| {
             let about = (wipe.pool, wipe.task, wipe.attempt, wipe.grant);

@@ -195,7 +195,8 @@ impl Machine {
 
     /// What every run leaves to be removed.
     pub(super) fn wipe(&self) -> Wipe {
-        let left = if self.wipes_badly { vec![WipeCount { what: Wiped::Outputs, count: 1 }] } else { Vec::new() };
+        let left =
+            if self.wipes_badly { vec![WipeCount { what: Wiped::Outputs, count: 1 }] } else { Vec::new() };
         let wiped = vec![WipeCount { what: Wiped::History, count: 1 }];
         Wipe { hygiene: Hygiene::Full, wiped, left }
     }
