@@ -39,7 +39,7 @@ pub use error::{ErrorBody, ErrorCode};
 pub use jobs::{
     Event, FailureView, InputName, InputReply, JobState, JobView, JobsReply, LogLine, LogReply, NeedsRequest,
     NodeRef, OutputView, ProgressView, ReachWords, Setting, SubmitRequest, TaskState, TaskView, UsageView,
-    WhyReply, WipeView,
+    WhyReply, WipeCounts, WipeView,
 };
 pub use policy::{
     ElsewhereView, FindingKind, FindingView, LendView, PolicyChange, PolicyChangeRequest, PolicyCheckReply,

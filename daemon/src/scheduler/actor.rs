@@ -50,7 +50,8 @@ const TASKS_TOLD: usize = 256;
 const PUBLISH_GAP: Duration = Duration::from_secs(1);
 /// A full disk is tried again after this.
 const DISK_AGAIN: Duration = Duration::from_secs(1);
-/// Unwanted blobs are swept this long after a start: by then results that were half fetched are being fetched again.
+/// Unwanted blobs are swept this long after a start, where results may have been half fetched: by then those are being
+/// fetched again. Elsewhere at once.
 const FIRST_SWEEP: Duration = Duration::from_mins(10);
 /// Between two sweeps.
 const SWEEP_EVERY: Duration = Duration::from_hours(1);
@@ -175,6 +176,10 @@ impl Actor {
         self.look();
         self.feed(Inbound::Requester(requester::Input::Started));
         self.feed(Inbound::Renderer(renderer::Input::Started));
+        if !self.is_fetching_elsewhere() {
+            // Nothing that is half here is wanted: what an earlier run left goes at once.
+            self.sweep_at = Instant::now();
+        }
         self.greet(self.id, self.me.boot);
         self.settle(&mut commands).await?;
         loop {
@@ -215,6 +220,11 @@ impl Actor {
                 }
             }
         }
+    }
+
+    /// Whether results of other nodes may be half here: their names are known once those nodes are heard again.
+    fn is_fetching_elsewhere(&self) -> bool {
+        self.requester.jobs().live_attempts().any(|(_, _, attempt)| attempt.node != self.id)
     }
 
     fn deadline(&self) -> Instant {

@@ -194,8 +194,8 @@ pub enum Line {
     },
     FailedForGood,
     Cancelled,
-    /// Its ComfyUI is not clean.
-    LeftBehind {
+    /// Its renderer could not remove everything from its ComfyUI.
+    NotWiped {
         node: String,
     },
 }
@@ -263,7 +263,7 @@ impl Line {
             Self::Failed { .. } => "failed",
             Self::FailedForGood => "failed_for_good",
             Self::Cancelled => "cancelled",
-            Self::LeftBehind { .. } => "left_behind",
+            Self::NotWiped { .. } => "not_wiped",
         }
     }
 }
@@ -427,7 +427,7 @@ impl fmt::Display for Line {
             Self::Failed { node, failure } => write!(f, "failed at {node}: {failure}"),
             Self::FailedForGood => f.write_str("failed for good"),
             Self::Cancelled => f.write_str("cancelled"),
-            Self::LeftBehind { node } => {
+            Self::NotWiped { node } => {
                 write!(f, "{node} could not remove everything from its ComfyUI: show says what")
             }
         }

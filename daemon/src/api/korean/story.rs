@@ -218,8 +218,8 @@ pub(in crate::api) fn line(line: &Line) -> String {
         Line::Failed { node, failure: failed } => format!("{}에서 실패: {}", name(node), failure(failed)),
         Line::FailedForGood => "최종 실패".into(),
         Line::Cancelled => "취소됨".into(),
-        Line::LeftBehind { node } => {
-            format!("{}의 ComfyUI에 지우지 못한 것이 남음: show로 확인하세요", name(node))
+        Line::NotWiped { node } => {
+            format!("{}의 ComfyUI에서 모두 지우지는 못함: show로 확인", name(node))
         }
     }
 }

@@ -10,7 +10,7 @@ use scenemesh_protocol::api::{
     PolicyChange, PolicyChangeRequest, PolicyCheckReply, PolicyCheckRequest, PolicyClassReply,
     PolicyClassRequest, PolicyReason, PolicyReply, PoolReply, ProgressView, ProposalView, ReachWords,
     Setting, SlotState, SlotView, Standing, StatusReply, StudioView, SubmitRequest, TaskState, TaskView,
-    UsageView, WhyReply, WipeView,
+    UsageView, WhyReply, WipeCounts, WipeView,
 };
 use scenemesh_protocol::ids::{ContentHash, JobId, NodeId, PoolId, StudioId, TaskId};
 use scenemesh_protocol::task::{Class, FailureClass, OutputKind};
@@ -224,9 +224,9 @@ fn task() -> TaskView {
         wipes: vec![WipeView {
             attempt: 1,
             node: text(),
-            hygiene: Hygiene::Full,
-            wiped: BTreeMap::from([("history".into(), 1)]),
-            left: BTreeMap::from([("cache".into(), 1)]),
+            hygiene: scenemesh_protocol::advert::Hygiene::Full,
+            wiped: WipeCounts { history: 1, ..WipeCounts::default() },
+            left: WipeCounts::default(),
         }],
     }
 }

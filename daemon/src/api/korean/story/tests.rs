@@ -232,7 +232,7 @@ fn lines() -> Vec<Line> {
         Line::Done { node: node(), files: 4 },
         Line::FailedForGood,
         Line::Cancelled,
-        Line::LeftBehind { node: node() },
+        Line::NotWiped { node: node() },
     ];
     all.extend(noes().into_iter().flat_map(|no| {
         [
@@ -268,7 +268,7 @@ fn lines() -> Vec<Line> {
             | Line::Failed { .. }
             | Line::FailedForGood
             | Line::Cancelled
-            | Line::LeftBehind { .. } => {}
+            | Line::NotWiped { .. } => {}
         }
     }
     all
