@@ -9,8 +9,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use scenemesh_protocol::api::{DATA_DIR_VARIABLE, TOKEN_FILE_VARIABLE};
 
 use crate::commands::{
-    cancel, completions, doctor, fetch, init, invite, jobs, join, leave, logs, peers, pool, project, retry,
-    show, status, submit, top, user, why,
+    cancel, completions, doctor, fetch, init, invite, jobs, join, leave, logs, peers, policy, pool, project,
+    retry, show, status, submit, top, user, why,
 };
 use crate::environment::Environment;
 use crate::messages::{Lang, help};
@@ -53,6 +53,8 @@ pub(crate) enum Command {
     User(user::UserArgs),
     /// List the other nodes of the pool
     Peers(peers::PeersArgs),
+    /// Show or change which node classes run here, and for whom
+    Policy(policy::PolicyArgs),
     /// Show how this node stands
     Status(status::StatusArgs),
     /// Leave the pool
@@ -92,6 +94,7 @@ impl Command {
             Self::Project(_) => "project/1",
             Self::User(_) => "user/1",
             Self::Peers(_) => "peers/1",
+            Self::Policy(_) => "policy/1",
             Self::Status(_) => "status/1",
             Self::Leave(_) => "leave/1",
             Self::Submit(_) => "submit/1",
@@ -142,6 +145,7 @@ const SCHEMAS: &[(&str, &str)] = &[
     ("project", "project/1"),
     ("user", "user/1"),
     ("peers", "peers/1"),
+    ("policy", "policy/1"),
     ("status", "status/1"),
     ("leave", "leave/1"),
     ("submit", "submit/1"),

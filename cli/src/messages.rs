@@ -54,6 +54,8 @@ pub enum Word {
     AdminKey,
     Admins,
     Age,
+    AllowedByHand,
+    Always,
     Attempts,
     Busy,
     Cancelled,
@@ -61,30 +63,43 @@ pub enum Word {
     CheckWords,
     Class,
     Closed,
+    Classes,
     Code,
     Daemon,
     DataDir,
+    DeniedByHand,
     Done,
     DoneTotal,
     Down,
+    Elsewhere,
     Epoch,
     Error,
+    Everybody,
+    Everything,
     Expires,
     Failed,
+    Family,
     Fetching,
+    From,
     Good,
     Gpu,
     Granted,
     Hint,
     Hygiene,
+    Hours,
     Id,
     Idle,
+    Input,
     Job,
     Label,
+    Lent,
+    LentTo,
+    List,
     Listening,
     Look,
     Missing,
     Models,
+    MostVram,
     Name,
     Never,
     NewStudio,
@@ -127,9 +142,11 @@ pub enum Word {
     Tasks,
     Time,
     Version,
+    Unlimited,
     VramFreeTotal,
     Weight,
     What,
+    Why,
     Wrong,
 }
 
@@ -139,6 +156,14 @@ impl Word {
             Lang::En => en::word(self),
             Lang::Ko => ko::word(self),
         }
+    }
+}
+
+/// The name of a finding of `doctor`, for people.
+pub(crate) fn check(name: &str, lang: Lang) -> &str {
+    match lang {
+        Lang::En => name,
+        Lang::Ko => ko::check(name),
     }
 }
 
@@ -349,6 +374,22 @@ pub enum Message {
     NoSuchOsUser {
         name: String,
         path: String,
+    },
+
+    // policy
+    PolicyList {
+        version: u32,
+        comfyui: String,
+        allowed: u32,
+        denied: u32,
+    },
+    PolicyFindsNothing,
+    PolicyRefuses {
+        count: usize,
+    },
+    HintPolicyRefuses,
+    NextAllow {
+        class: String,
     },
 
     // this node

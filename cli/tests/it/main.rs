@@ -4,6 +4,7 @@
 
 mod errors;
 mod jobs;
+mod policy;
 mod pool;
 mod projects;
 mod sandbox;

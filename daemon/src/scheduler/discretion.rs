@@ -41,9 +41,10 @@ fn decline(declined: Declined) -> Declined {
 
 fn refusal(refusal: Refusal) -> Refusal {
     let (reason, detail) = match refusal.reason {
-        RefusalReason::NotReady | RefusalReason::Stopping | RefusalReason::DiskFull => {
-            (RefusalReason::NotReady, "not now".to_owned())
-        }
+        RefusalReason::NotReady
+        | RefusalReason::Stopping
+        | RefusalReason::DiskFull
+        | RefusalReason::NotNow => (RefusalReason::NotNow, "not now".to_owned()),
         RefusalReason::Busy => (RefusalReason::Busy, "not now".to_owned()),
         // What was asked for, and not what there is instead.
         RefusalReason::MissingClass => (refusal.reason, "it lacks a node class of the task".to_owned()),
@@ -119,7 +120,7 @@ mod tests {
         for reason in [RefusalReason::NotReady, RefusalReason::Stopping, RefusalReason::DiskFull] {
             let whole = Refusal { reason, detail: "kim drained it until 18:00".into() };
             let told = response(Response::Offer(OfferReply::Refused(whole)));
-            let same = Refusal { reason: RefusalReason::NotReady, detail: "not now".into() };
+            let same = Refusal { reason: RefusalReason::NotNow, detail: "not now".into() };
             assert_eq!(told, Response::Offer(OfferReply::Refused(same)));
         }
         let busy = Declined { why: Decline::Stopping, detail: "the disk of kim's machine is full".into() };

@@ -17,7 +17,8 @@ use super::seal::{self, BadResult, GrantParts, NO_POOL, PoolFacts, ResultParts};
 use super::shelf::For;
 use super::{Actor, Inbound, ReplyTo};
 use crate::clock;
-use crate::executor::{self, Executor, Run, RunError, SlotId, Wipe};
+use crate::executor::policy::Whose;
+use crate::executor::{self, Executor, Rules, Run, RunError, SlotId, Wipe};
 use crate::network::{FetchError, Network};
 use crate::scheduler::conversation::{AttemptKey, NoAnswer};
 use crate::scheduler::discretion;
@@ -277,6 +278,7 @@ impl Actor {
             return self.inside.push_back(answer(Err(rejection)));
         };
         let (me, keys, executor) = (self.id, self.me.clone(), self.ports.executor.clone());
+        let rules = self.rules(from);
         let own = (from == me).then(|| self.own_spec(judged.task, judged.attempt));
         let bench = self.bench(slot);
         self.errand("examine a grant", async move {
@@ -291,7 +293,7 @@ impl Actor {
                     },
                 };
                 if let Some(spec) = spec {
-                    let judged = bench.judge(from, &spec);
+                    let judged = bench.judge(from, &spec).and_then(|()| vet(&rules, &spec));
                     judged.and_then(|()| preflight(&executor, slot, &spec)).map_err(|failure| Rejection {
                         refusal: seal::not_taken(reason_of(failure.class), failure.detail.clone()).refusal,
                         failure: Some(failure),
@@ -346,43 +348,50 @@ impl Actor {
         seal::spec(recipe, &job.reach, None, plan, attempt)
     }
 
-    fn fetch_inputs(&mut self, key: AttemptKey, blobs: Vec<BlobRef>) {
+    /// What a task of this node must keep to.
+    fn rules(&self, from: NodeId) -> Rules {
+        let whose = if from == self.id { Whose::OwnMachine } else { Whose::Others };
+        Rules { policy: self.ports.policy.clone(), whose }
+    }
+
+    fn fetch_inputs(&mut self, key: AttemptKey, mut blobs: Vec<BlobRef>) {
         let answer = move |result| Inbound::Renderer(renderer::Input::InputsFetched { key, result });
         if key.from == self.id {
             return self.inside.push_back(answer(Ok(())));
         }
-        let Some(held) = self.renderer.holdings().held(&key) else {
-            let gone = Failure::new(FailureClass::Transfer, "it is not held any more");
-            return self.inside.push_back(answer(Err(InputTrouble::Failed(gone))));
-        };
-        let acceptance = held.acceptance.clone();
-        let slot = self.slot_id(&acceptance.slot);
+        let grant = self.renderer.holdings().held(&key).map(|held| held.acceptance.clone());
+        let slot = grant.as_ref().and_then(|held| self.slot_id(&held.slot));
         let bench = slot.map(|slot| self.bench(slot));
-        let (me, kem, store) = (self.id, self.me.kem.clone(), self.ports.store.blobs.clone());
+        let (me, kem, rules) = (self.id, self.me.kem.clone(), self.rules(key.from));
+        let store = self.ports.store.blobs.clone();
         let (network, broom) = (self.ports.network.clone(), self.broom.clone());
         broom.pardon(blobs.iter().map(|blob| blob.root));
         self.errand("fetch inputs", async move {
             // What is here and being removed must be gone before it is asked for.
             drop(broom.sweeping().await);
-            let fetch = async {
-                let failed = |class, why: String| InputTrouble::Failed(Failure::new(class, why));
-                let payload = seal::open_grant(&acceptance.grant, me, &kem)
-                    .map_err(|why| failed(FailureClass::Transfer, why))?;
-                let all = |blobs| fetch_all(&network, key.from, key.task, key.attempt, blobs);
-                let GrantPayload::Blob { root, .. } = payload else {
-                    return all(blobs).await.map_err(input_trouble);
-                };
-                // A task that is a blob itself is judged before its inputs travel.
-                let (task, inputs): (Vec<_>, Vec<_>) = blobs.into_iter().partition(|blob| blob.root == root);
-                all(task).await.map_err(input_trouble)?;
-                let spec = seal::payload_spec(payload, key.task, key.attempt, &store).await;
-                let spec = spec.map_err(|why| failed(FailureClass::Transfer, why))?;
-                if let Some(bench) = bench {
-                    bench.judge(key.from, &spec).map_err(InputTrouble::Failed)?;
-                }
-                all(inputs).await.map_err(input_trouble)
+            let fetch = async |blobs| {
+                let fetched = fetch_all(&network, key.from, key.task, key.attempt, blobs).await;
+                fetched.map_err(input_trouble)
             };
-            Some(answer(fetch.await))
+            let fetched = async {
+                // A task that travels as a blob is looked at before anything else of it is fetched.
+                let payload = grant.and_then(|held| seal::open_grant(&held.grant, me, &kem).ok());
+                if let Some(payload) = payload
+                    && let GrantPayload::Blob { root, .. } = payload
+                    && let Some(at) = blobs.iter().position(|blob| blob.root == root)
+                {
+                    fetch(vec![blobs.swap_remove(at)]).await?;
+                    let spec = seal::payload_spec(payload, key.task, key.attempt, &store).await;
+                    let bad = |why| InputTrouble::Failed(Failure::new(FailureClass::Transfer, why));
+                    let spec = spec.map_err(bad)?;
+                    if let Some(bench) = &bench {
+                        bench.judge(key.from, &spec).map_err(InputTrouble::Failed)?;
+                    }
+                    vet(&rules, &spec).map_err(InputTrouble::Failed)?;
+                }
+                fetch(blobs).await
+            };
+            Some(answer(fetched.await))
         });
     }
 
@@ -399,7 +408,7 @@ impl Actor {
         let own = (key.from == self.id).then(|| self.own_spec(key.task, key.attempt));
         let (me, kem) = (self.id, self.me.kem.clone());
         let (executor, blobs) = (self.ports.executor.clone(), self.ports.store.blobs.clone());
-        let most = self.config.time_limit;
+        let (most, rules) = (self.config.time_limit, self.rules(key.from));
         let bench = self.bench(slot);
         self.errand("start a run", async move {
             let start = async {
@@ -412,8 +421,8 @@ impl Actor {
                         spec.map_err(bad)?
                     }
                 };
-                bench.judge(key.from, &spec).map_err(RunTrouble::Failed)?;
-                preflight(&executor, slot, &spec).map_err(RunTrouble::Failed)?;
+                let judged = bench.judge(key.from, &spec).and_then(|()| vet(&rules, &spec));
+                judged.and_then(|()| preflight(&executor, slot, &spec)).map_err(RunTrouble::Failed)?;
                 let asked = std::time::Duration::from_millis(spec.time_limit_ms);
                 let run = Run {
                     slot,
@@ -425,6 +434,7 @@ impl Actor {
                     previews: spec.previews,
                     full_hygiene: spec.full_hygiene,
                     time_limit: asked.min(most),
+                    rules,
                 };
                 executor.run(run).await.map_err(|error| match error {
                     RunError::NoSuchSlot(_) => {
@@ -517,6 +527,13 @@ fn standing(roster: &Arc<Roster>, node: &NodeId, now_ms: u64) -> Standing {
         None if roster.revocation(&(*node).into()).is_some() => Standing::Revoked,
         None => Standing::Unknown,
     }
+}
+
+/// Whether policy lets this task run here.
+fn vet(rules: &Rules, spec: &TaskSpec) -> Result<(), Failure> {
+    let names: Vec<String> = spec.inputs.iter().map(|input| input.name.clone()).collect();
+    let policy = rules.policy.borrow().clone();
+    policy.check(&spec.graph, &spec.extra_data, &names, rules.whose)
 }
 
 fn preflight(executor: &Executor, slot: SlotId, spec: &TaskSpec) -> Result<(), Failure> {

@@ -1,5 +1,7 @@
 //! Whole schedulers over real stores, networks and executors; only ComfyUI is a brush that paints what it is told.
 
+mod policy;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,6 +164,7 @@ impl House {
         let (roster_sender, roster_seen) = watch::channel(roster.cloned());
         let (gpus_sender, gpus) = watch::channel(Arc::default());
         let (studio_sender, studio) = watch::channel(Arc::new(rules.clone()));
+        let policy = executor::policy::spawn(self.dir.path(), &tasks).unwrap().policy();
         let ports = Ports {
             network: network.clone(),
             executor,
@@ -169,6 +172,7 @@ impl House {
             roster: roster_seen,
             studio,
             gpus,
+            policy,
         };
         let inputs = Inputs { network: events.tasks, executor: runs };
         let me = Me { node: self.node.clone(), kem: self.kem.clone(), boot };
