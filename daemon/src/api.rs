@@ -8,16 +8,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
-use axum::serve::ListenerExt as _;
 use scenemesh_protocol::api::{API_FILE, ApiFile, Role};
 use scenemesh_protocol::ids::{NodeId, random_bytes};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +38,7 @@ mod jobs;
 mod korean;
 mod outputs;
 mod pool;
+mod serving;
 mod status;
 mod submit;
 mod trouble;
@@ -143,18 +142,16 @@ impl Bound {
             person: self.config.person,
             started: Instant::now(),
             uploads: Arc::new(inputs::Uploads::default()),
+            listeners: Arc::new(Semaphore::new(events::LISTENERS)),
             stop: tasks.stopping(),
         };
         let app = guarded(routes().with_state(node), guard);
         write(&path, &file).map_err(|source| BindError::File { path: path.clone(), source })?;
-        let stop = tasks.stopping();
+        let serving = serving::serve(self.listener, app, tasks.clone());
         tasks.spawn("api", async move {
-            // Without it a streamed answer's tail waits 40 ms for the reader's delayed acknowledgement.
-            let listener = self.listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-            let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
-            let result = served.await.context("the local API stopped answering");
+            serving.await;
             remove(&path, &file);
-            result
+            Ok(())
         });
         Ok(())
     }
@@ -185,6 +182,8 @@ struct Node {
     person: String,
     started: Instant,
     uploads: Arc<inputs::Uploads>,
+    /// Places of event streams.
+    listeners: Arc<Semaphore>,
     stop: CancellationToken,
 }
 

@@ -116,6 +116,8 @@ pub struct Run {
     pub full_hygiene: bool,
     /// Measured from the start of execution.
     pub time_limit: Duration,
+    /// Most bytes of all its results together.
+    pub most_output_bytes: u64,
 }
 
 impl fmt::Debug for Run {

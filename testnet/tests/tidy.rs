@@ -55,6 +55,8 @@ const QUARANTINE: &[(&str, &[&str])] = &[
             "daemon/src/executor/tests/",
         ],
     ),
+    ("hyper", &["daemon/src/api/"]),
+    ("hyper_util", &["daemon/src/api/"]),
     ("clap", &["cli/", "daemon/src/args.rs", "testnet/"]),
     (
         "reqwest",

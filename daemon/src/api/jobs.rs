@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use scenemesh_protocol::api::{ErrorCode, JobView, JobsReply, LogReply, WhyReply};
 use scenemesh_protocol::ids::{JobId, TaskId};
 
-use super::Node;
+use super::{Node, korean};
 use super::trouble::Trouble;
 use super::views::{self, Shorts};
 use crate::messages::Message;
@@ -80,6 +80,9 @@ pub(super) fn submit_trouble(error: &SubmitError) -> Trouble {
         SubmitError::TooLarge { .. } | SubmitError::Count { .. } => {
             Trouble::of(ErrorCode::TooLarge, error, None)
         }
+        SubmitError::TooManyInputs { .. }
+        | SubmitError::InputsTooLarge { .. }
+        | SubmitError::TooVaried { .. } => Trouble::of(ErrorCode::TooLarge, error, korean::limit(error)),
         SubmitError::Graph(_) => Trouble::of(ErrorCode::InvalidGraph, error, None),
         SubmitError::MissingInput { .. } | SubmitError::UnusedInput { .. } | SubmitError::Input { .. } => {
             Trouble::of(ErrorCode::MissingInput, error, None)

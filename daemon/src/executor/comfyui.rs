@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Backend, DeviceReading, EndpointConfig, Outcome, Probe, Reporter, Run};
 use crate::store::Blobs;
 
+mod answers;
 mod classify;
 mod client;
 mod collect;
@@ -297,6 +298,9 @@ fn report_left(names: &Names, left: &[String]) {
     }
 }
 
+/// Devices of one ComfyUI; it uses one, and tells of those it sees.
+const MOST_DEVICES: usize = 16;
+
 fn devices(stats: &Value) -> Vec<DeviceReading> {
     let text = |device: &Value, key: &str| -> String {
         device.get(key).and_then(Value::as_str).unwrap_or_default().chars().take(120).collect()
@@ -306,6 +310,7 @@ fn devices(stats: &Value) -> Vec<DeviceReading> {
     };
     let listed = stats.get("devices").and_then(Value::as_array).into_iter().flatten();
     listed
+        .take(MOST_DEVICES)
         .map(|device| DeviceReading {
             name: plain_device_name(&text(device, "name")),
             kind: text(device, "type"),

@@ -166,5 +166,6 @@ fn run_of(graph: &Value) -> Run {
         previews: false,
         full_hygiene: false,
         time_limit: Duration::from_mins(5),
+        most_output_bytes: 64 << 20,
     }
 }

@@ -1,6 +1,7 @@
 //! Real swarms over TCP on the loopback, several networks in one process. Everything waits for facts.
 
 pub(super) mod harness;
+mod flooding;
 mod linking;
 mod porch;
 mod spreading;

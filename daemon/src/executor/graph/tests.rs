@@ -114,3 +114,16 @@ fn links_are_told_from_lists() {
     assert_eq!(as_link(&json!(["4", 1, 2])), None);
     assert_eq!(as_link(&json!({"__value__": ["4", 1]})), None);
 }
+
+#[test]
+fn depth_is_bounded_and_brackets_in_strings_are_not_depth() {
+    let nested = |levels: usize| {
+        let inside = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        Graph::parse(format!(r#"{{"1": {{"class_type": "X", "inputs": {{"a": {inside}}}}}}}"#).as_bytes())
+    };
+    assert!(nested(MAX_DEPTH - 3).is_ok());
+    assert_eq!(nested(MAX_DEPTH - 2), Err(GraphError::TooDeep));
+    assert_eq!(nested(100_000), Err(GraphError::TooDeep));
+    let text = format!(r#"{{"1": {{"class_type": "X", "inputs": {{"text": "\"{}"}}}}}}"#, "[{".repeat(1000));
+    assert!(Graph::parse(text.as_bytes()).is_ok());
+}
