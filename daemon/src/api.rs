@@ -32,6 +32,8 @@ mod body;
 mod comfyui;
 mod doctor;
 mod events;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod guard;
 mod inputs;
 mod jobs;

@@ -23,6 +23,8 @@ pub mod fake;
 pub mod graph;
 
 pub use comfyui::BadEndpoint;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use comfyui::fuzzing;
 pub use comfyui::inventory::Inventory;
 
 use graph::Graph;

@@ -26,6 +26,8 @@ use crate::supervisor::Tasks;
 
 mod actor;
 pub mod conversation;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod link;
 pub mod placement;
 pub mod record;
@@ -179,7 +181,9 @@ pub enum SubmitError {
     TooManyInputs { count: usize },
     #[error("the inputs take {bytes} bytes together, one task may bring at most 64 GiB; split the job")]
     InputsTooLarge { bytes: u64 },
-    #[error("the workflow needs {count} different node classes or models, at most {SHAPE_LIMIT} are allowed; split it")]
+    #[error(
+        "the workflow needs {count} different node classes or models, at most {SHAPE_LIMIT} are allowed; split it"
+    )]
     TooVaried { count: usize },
     #[error("the extra data is not a JSON object: {0}")]
     ExtraData(String),

@@ -33,6 +33,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("network", &["store"]),
     ("executor", &["store"]),
     ("gpu", &["store"]),
+    ("fuzzing", &["api", "config", "executor", "membership", "scheduler", "store"]),
     ("store", &[]),
 ];
 const GROUND: &[&str] = &["clock", "platform", "supervisor"];

@@ -12,8 +12,8 @@ use axum::response::{IntoResponse, Response};
 use futures::stream;
 use scenemesh_protocol::api::{ErrorCode, Event};
 use scenemesh_protocol::ids::JobId;
-use tokio::sync::{OwnedSemaphorePermit, broadcast};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, broadcast};
 
 use super::trouble::Trouble;
 use super::views::{self, Shorts};

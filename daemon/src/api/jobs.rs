@@ -5,9 +5,9 @@ use axum::extract::{Path, State};
 use scenemesh_protocol::api::{ErrorCode, JobView, JobsReply, LogReply, WhyReply};
 use scenemesh_protocol::ids::{JobId, TaskId};
 
-use super::{Node, korean};
 use super::trouble::Trouble;
 use super::views::{self, Shorts};
+use super::{Node, korean};
 use crate::messages::Message;
 use crate::scheduler::{Id, ResolveError, SubmitError};
 use crate::store::JournalError;

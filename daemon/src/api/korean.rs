@@ -37,13 +37,17 @@ pub(super) fn graph(error: &GraphError) -> String {
 pub(super) fn limit(error: &SubmitError) -> Option<String> {
     Some(match error {
         SubmitError::TooManyInputs { count } => {
-            format!("작업의 입력이 {count}개입니다, 태스크 하나에 1024개까지 됩니다; 프레임은 동영상으로 보내거나 작업을 나누세요")
+            format!(
+                "작업의 입력이 {count}개입니다, 태스크 하나에 1024개까지 됩니다; 프레임은 동영상으로 보내거나 작업을 나누세요"
+            )
         }
         SubmitError::InputsTooLarge { bytes } => {
             format!("입력이 모두 {bytes}바이트입니다, 태스크 하나에 64 GiB까지 됩니다; 작업을 나누세요")
         }
         SubmitError::TooVaried { count } => {
-            format!("워크플로에 노드 클래스나 모델이 {count}가지 필요합니다, {SHAPE_LIMIT}가지까지 됩니다; 나누세요")
+            format!(
+                "워크플로에 노드 클래스나 모델이 {count}가지 필요합니다, {SHAPE_LIMIT}가지까지 됩니다; 나누세요"
+            )
         }
         _ => return None,
     })

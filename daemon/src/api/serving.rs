@@ -90,9 +90,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = supervisor.tasks();
-        let app = Router::new()
-            .route("/", get(|| async { "here" }))
-            .route("/panics", get(|| async { if true { panic!("provoked") } }));
+        let app = Router::new().route("/", get(|| async { "here" })).route(
+            "/panics",
+            get(|| async {
+                if true {
+                    panic!("provoked")
+                }
+            }),
+        );
         supervisor.tasks().spawn("api", async move {
             serve(listener, app, tasks).await;
             Ok(())
@@ -124,7 +129,7 @@ mod tests {
         for mut stream in idle {
             let mut rest = Vec::new();
             // Closed, whatever it says of it.
-            let _ = timeout(SOON, stream.read_to_end(&mut rest)).await.expect("it is closed soon");
+            let _closed = timeout(SOON, stream.read_to_end(&mut rest)).await.expect("it is closed soon");
         }
         supervisor.run_until(std::future::ready(())).await.unwrap();
     }
@@ -143,9 +148,9 @@ mod tests {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let long = format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(4 * BUFFER));
         // The far end may close before all is sent.
-        let _ = stream.write_all(long.as_bytes()).await;
+        let _sent = stream.write_all(long.as_bytes()).await;
         let mut answer = Vec::new();
-        let _ = timeout(SOON, stream.read_to_end(&mut answer)).await.expect("it is closed soon");
+        let _closed = timeout(SOON, stream.read_to_end(&mut answer)).await.expect("it is closed soon");
         assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
         supervisor.run_until(std::future::ready(())).await.unwrap();
     }

@@ -23,12 +23,14 @@ mod collect;
 mod deliver;
 mod follow;
 mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod hygiene;
 pub(super) mod inventory;
 mod preflight;
 mod rewrite;
 mod run;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod testing;
 mod tracker;
 

@@ -12,6 +12,7 @@ use super::*;
 use crate::supervisor::Supervisor;
 
 mod door;
+mod greedy;
 mod real;
 mod stub;
 mod traps;

@@ -24,11 +24,12 @@ use super::behaviour::Main;
 use super::bucket::Rate;
 use super::exchange::{Pending, Purpose};
 use super::peers::{Channel, Peer};
-use super::shares::Shares;
 use super::redial::{Redial, Source};
+use super::shares::Shares;
 use super::{
-    Command, Config, EVENTS_WAITING, Identity, Listening, NetworkError, PeerTable, PeerView, Publication, RequestError,
-    RosterEvent, RosterView, StartError, TaskEvent, addresses, declined, porch, reachable, swarm, transfer,
+    Command, Config, EVENTS_WAITING, Identity, Listening, NetworkError, PeerTable, PeerView, Publication,
+    RequestError, RosterEvent, RosterView, StartError, TaskEvent, addresses, declined, porch, reachable,
+    swarm, transfer,
 };
 use crate::clock::wall_ms;
 use crate::supervisor::Tasks;

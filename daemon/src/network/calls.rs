@@ -50,7 +50,8 @@ impl Calls {
     /// # Errors
     /// Which limit it is over, in words for the peer.
     pub(super) fn count(&mut self, now: Instant, request: Option<&Request>) -> Result<(), String> {
-        let over = |what: &str| Err(format!("{what}: this is a limit of this node for each other node; slow down"));
+        let over =
+            |what: &str| Err(format!("{what}: this is a limit of this node for each other node; slow down"));
         if !self.all.take(ALL, now) {
             return over("more than 200 requests a second");
         }
@@ -66,13 +67,19 @@ impl Calls {
             Some(Request::Inventory(_)) if !self.inventories.take(INVENTORIES, now) => {
                 over("the inventory was asked for more than once a second")
             }
-            Some(Request::RosterSync(_) | Request::Roster(_)) if !self.rosters.take(ROSTERS, now) => {
+            Some(
+                Request::RosterSync(_) | Request::Roster(_) | Request::StudioSync(_) | Request::Studio(_),
+            ) if !self.rosters.take(ROSTERS, now) => {
                 over("more than two questions or news about the roster a second")
             }
             Some(Request::Adverts(batch)) => {
                 #[expect(clippy::cast_precision_loss, reason = "a frame holds few")]
                 let count = batch.adverts.len().max(1) as f64;
-                if self.adverts.take_many(count, ADVERTS, now) { Ok(()) } else { over("more than ten adverts a second") }
+                if self.adverts.take_many(count, ADVERTS, now) {
+                    Ok(())
+                } else {
+                    over("more than ten adverts a second")
+                }
             }
             _ => Ok(()),
         }

@@ -50,27 +50,37 @@ mod tests {
 
     use super::*;
 
+    /// Runs on a link of its own.
+    async fn on_a_link<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+        let mut links = task::JoinSet::new();
+        links.spawn(work);
+        links.join_next().await.unwrap().unwrap()
+    }
+
     #[tokio::test]
     async fn a_link_reads_so_much_at_once_and_another_link_does_not_mind() {
         let rooms = Rooms::default();
-        let elsewhere = || {
-            let rooms = rooms.clone();
-            async move { rooms.enter(1 << 20).now_or_never().flatten().is_some() }
-        };
-        let mut held = Vec::new();
-        for _ in 0..8 {
-            held.push(rooms.enter(1 << 20).await);
-        }
-        assert!(rooms.enter(1 << 20).now_or_never().is_none(), "it waits");
-        assert!(rooms.enter(SMALL).now_or_never().is_some(), "small ones do not");
-        let mut set = task::JoinSet::new();
-        set.spawn(elsewhere());
-        assert!(set.join_next().await.unwrap().unwrap());
-        held.pop();
-        assert!(rooms.enter(1 << 20).now_or_never().flatten().is_some(), "one has ended");
+        let one = rooms.clone();
+        let held = on_a_link(async move {
+            let mut held = Vec::new();
+            for _ in 0..8 {
+                held.push(one.enter(1 << 20).await);
+            }
+            assert!(one.enter(1 << 20).now_or_never().is_none(), "it waits");
+            assert!(one.enter(SMALL).now_or_never().is_some(), "small ones do not");
+            held.pop();
+            let next = one.enter(1 << 20).now_or_never().flatten();
+            assert!(next.is_some(), "one has ended");
+            held.push(next);
+            held
+        })
+        .await;
+        let other = rooms.clone();
+        let elsewhere = async move { other.enter(1 << 20).now_or_never().flatten().is_some() };
+        assert!(on_a_link(elsewhere).await);
         drop(held);
-        set.spawn(elsewhere());
-        assert!(set.join_next().await.unwrap().unwrap());
+        let other = rooms.clone();
+        on_a_link(async move { drop(other.enter(1 << 20).await) }).await;
         assert_eq!(rooms.0.lock().unwrap().len(), 1, "links that read nothing large are forgotten");
     }
 }

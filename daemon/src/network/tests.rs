@@ -1,7 +1,7 @@
 //! Real swarms over TCP on the loopback, several networks in one process. Everything waits for facts.
 
-pub(super) mod harness;
 mod flooding;
+pub(super) mod harness;
 mod linking;
 mod porch;
 mod spreading;

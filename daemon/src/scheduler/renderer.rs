@@ -30,9 +30,9 @@ mod limits;
 mod queue;
 
 use attempts::Work;
-pub use limits::{INPUTS_LIMIT, Limits};
 use holdings::Holdings;
 use limits::Tallies;
+pub use limits::{INPUTS_LIMIT, Limits};
 use queue::{HeldClaim, Queued};
 
 /// What this machine is, as far as rendering for somebody depends on it.
@@ -370,7 +370,7 @@ impl Renderer {
                 self.up.remove(&node);
             }
             Input::Offered { from, offer, ticket } => self.offered(now, from, offer, ticket),
-            Input::Granted { from, grant, ticket } => self.granted(now, from, grant, ticket),
+            Input::Granted { from, grant, ticket } => self.granted(from, grant, ticket),
             Input::CancelAsked { from, cancel, ticket } => self.cancel_asked(now, from, cancel, ticket),
             Input::Probed { from, probe, ticket } => self.probed(now, from, probe, ticket),
             Input::Acked { from, ack, ticket } => self.acked(now, from, ack, ticket),
@@ -422,6 +422,7 @@ impl Renderer {
 
     fn tick(&mut self, now: Now) {
         self.release_expired_claims(now);
+        self.tallies.tick(now);
         for queued in &mut self.queue {
             queued.not_before = queued.not_before.filter(|at| *at > now.at);
         }

@@ -324,7 +324,8 @@ mod tests {
         assert_eq!(pending, ["b", "c"]);
         assert_eq!(queue(br#"{"queue_running": []}"#).unwrap(), None);
         assert!(queue(b"[]").is_err());
-        let history = json!({"x": {"prompt": [1, "a", {}, {"k": 1}, []], "outputs": {}}, "y": {"status": {}}});
+        let history =
+            json!({"x": {"prompt": [1, "a", {}, {"k": 1}, []], "outputs": {}}, "y": {"status": {}}});
         let rows = history_rows(history.to_string().as_bytes()).unwrap();
         assert_eq!(rows, [Queued { prompt_id: "a".into(), extra_data: json!({"k": 1}) }]);
     }

@@ -52,7 +52,7 @@ fn limits_hold() {
         (0..=MAX_NODES).map(|i| (i.to_string(), json!({"class_type": "A"}))).collect();
     assert!(matches!(Graph::from_value(Value::Object(many)), Err(GraphError::TooManyNodes { .. })));
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    assert!(matches!(Graph::parse(deep.as_bytes()), Err(GraphError::NotJson { .. })));
+    assert_eq!(Graph::parse(deep.as_bytes()), Err(GraphError::TooDeep));
 }
 
 #[test]

@@ -111,8 +111,9 @@ impl Actor {
                     let words = "a studio's own records stay in that studio";
                     return self.answer(channel, declined(Decline::NotAllowed, words));
                 }
-                let reply = self.reply_through(channel);
-                self.outlets.roster.ask(RosterEvent::Request { from: node, request, reply });
+                if let Some(reply) = self.reply_through(node, channel) {
+                    self.outlets.roster.ask(RosterEvent::Request { from: node, request, reply });
+                }
             }
             request @ (Request::Offer(_)
             | Request::Claim(_)
@@ -193,7 +194,8 @@ impl Actor {
     /// this peer has enough questions open.
     fn reply_through(&mut self, node: NodeId, channel: Channel) -> Option<Reply> {
         if !self.open.admit(node) {
-            let words = "this node has as many of your requests open as it takes from one node; await their answers";
+            let words =
+                "this node has as many of your requests open as it takes from one node; await their answers";
             self.answer(channel, declined(Decline::Busy, words));
             return None;
         }

@@ -21,9 +21,7 @@ async fn flood(bare: &mut Bare, node: NodeId, requests: impl Iterator<Item = Req
     }
     let (mut declined, mut words) = (0, String::new());
     while open > 0 {
-        let event = bare
-            .until(|event| matches!(event, SwarmEvent::Behaviour(MainEvent::Control(_))))
-            .await;
+        let event = bare.until(|event| matches!(event, SwarmEvent::Behaviour(MainEvent::Control(_)))).await;
         let SwarmEvent::Behaviour(MainEvent::Control(event)) = event else { continue };
         match event {
             Event::Message { message: Message::Response { response, .. }, .. } => {
@@ -138,8 +136,7 @@ async fn the_inventory_is_told_a_few_times_and_then_the_limit() {
     let mut hostile = Bare::new(&large, node.id).await;
     node.network.add_addresses(hostile.id, hostile.addresses()).await;
     come_up(&mut hostile, &node).await;
-    let (declined, words) =
-        flood(&mut hostile, node.id, std::iter::repeat_n(InventoryGet.into(), 30)).await;
+    let (declined, words) = flood(&mut hostile, node.id, std::iter::repeat_n(InventoryGet.into(), 30)).await;
     assert!((15..=20).contains(&declined), "{declined}");
     assert!(words.contains("inventory") && words.contains("limit of this node"), "{words}");
 }

@@ -144,7 +144,8 @@ impl Desk {
         mut stream: S,
         place: Place,
     ) -> io::Result<()> {
-        while let Some(get) = wire::in_time(wire::READING, wire::read_next::<BlobGet, _>(&mut stream)).await? {
+        while let Some(get) = wire::in_time(wire::READING, wire::read_next::<BlobGet, _>(&mut stream)).await?
+        {
             if place == Place::TurnedAway || !self.peers.borrow().is_up(&peer) {
                 return wire::write_message(&mut stream, &BlobHead::Busy).await;
             }

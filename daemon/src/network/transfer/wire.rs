@@ -17,10 +17,7 @@ pub(super) const SEGMENT: Duration = Duration::from_secs(120);
 const CHUNK: usize = 64 << 10;
 
 /// A step that must be done in this time.
-pub(super) async fn in_time<T>(
-    most: Duration,
-    step: impl Future<Output = io::Result<T>>,
-) -> io::Result<T> {
+pub(super) async fn in_time<T>(most: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::time::timeout(most, step).await.unwrap_or_else(|_| {
         Err(io::Error::new(io::ErrorKind::TimedOut, format!("too slow: not done in {} s", most.as_secs())))
     })

@@ -12,9 +12,9 @@ use scenemesh_protocol::lease::{BlobRef, Finished, Grant, PREVIEW_LIMIT, Preview
 use scenemesh_protocol::roster::{Member, Roster};
 use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, TaskSpec};
 
+use super::fetching::Fetching;
 use super::seal::{self, BadResult, GrantParts, NO_POOL, PoolFacts, ResultParts};
 use super::shelf::For;
-use super::fetching::Fetching;
 use super::{Actor, Inbound, ReplyTo};
 use crate::clock;
 use crate::executor::{self, Executor, Run, RunError, SlotId};

@@ -30,8 +30,8 @@ fn refused(reason: RefusalReason, detail: &str) -> Rejection {
 }
 
 impl Renderer {
-    pub(super) fn granted(&mut self, now: Now, from: NodeId, grant: Box<Grant>, ticket: Ticket) {
-        match self.look_at(now, from, grant, ticket) {
+    pub(super) fn granted(&mut self, from: NodeId, grant: Box<Grant>, ticket: Ticket) {
+        match self.look_at(from, grant, ticket) {
             Ok(Some(reply)) => self.reply(ticket, reply),
             Ok(None) => {}
             Err(Rejection { refusal, failure }) => {
@@ -43,7 +43,6 @@ impl Renderer {
     /// `None`: the grant is being examined, and answered then.
     fn look_at(
         &mut self,
-        now: Now,
         from: NodeId,
         grant: Box<Grant>,
         ticket: Ticket,
@@ -74,7 +73,6 @@ impl Renderer {
             return Err(bad("another node's attempt has this name"));
         }
         let no_room = |refusal| Rejection { refusal, failure: None };
-        self.check_journal(now, from).map_err(no_room)?;
         self.check_room(from, &terms.roots).map_err(no_room)?;
         let busy = || refused(RefusalReason::Busy, "the slot was not held any longer");
         let claim = self.claims.get_mut(&terms.claim).filter(|claim| claim.from == from).ok_or_else(busy)?;

@@ -40,11 +40,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            disk_per_node: 50 << 30,
-            journal_per_hour: 128 << 20,
-            fetch_time: Duration::from_hours(1),
-        }
+        Self { disk_per_node: 50 << 30, journal_per_hour: 128 << 20, fetch_time: Duration::from_hours(1) }
     }
 }
 
@@ -83,8 +79,27 @@ impl Tallies {
         tally
     }
 
+    /// Who has used its part of the journal up gets no slot until a minute's worth of it is back.
+    #[expect(clippy::cast_precision_loss, reason = "a limit, not an account")]
+    fn charge(&mut self, now: Now, node: NodeId, bytes: u64) {
+        let whole = self.limits.journal_per_hour.max(1) as f64;
+        let tally = self.of(now, node);
+        tally.journal -= bytes as f64;
+        if tally.journal <= 0.0 {
+            let pause = Duration::from_secs_f64((whole / 60.0 - tally.journal) * HOUR / whole);
+            tally.passed_over = tally.passed_over.max(Some(now.at + pause));
+        }
+    }
+
     pub(super) fn retain(&mut self, is_member: impl Fn(&NodeId) -> bool) {
         self.of.retain(|node, _| is_member(node));
+    }
+
+    /// Forgets pauses that are over.
+    pub(super) fn tick(&mut self, now: Now) {
+        for tally in self.of.values_mut() {
+            tally.passed_over = tally.passed_over.filter(|at| *at > now.at);
+        }
     }
 
     fn is_passed_over(&self, now: Now, node: &NodeId) -> bool {
@@ -99,9 +114,14 @@ impl Tallies {
 
 /// A number of bytes for people.
 pub(super) fn told(bytes: u64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
-    let mib = bytes as f64 / f64::from(1 << 20);
-    if mib < 1024.0 { format!("{mib:.1} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB"), (0, "bytes")];
+    let (shift, unit) = units.into_iter().find(|(shift, _)| bytes >> shift > 0).unwrap_or((0, "bytes"));
+    let tenths = (u128::from(bytes) * 10) >> shift;
+    if tenths % 10 == 0 {
+        format!("{} {unit}", tenths / 10)
+    } else {
+        format!("{}.{} {unit}", tenths / 10, tenths % 10)
+    }
 }
 
 fn refused(reason: RefusalReason, detail: String) -> Refusal {
@@ -136,7 +156,8 @@ impl Renderer {
             return Ok(());
         }
         if roots.len() > INPUTS_LIMIT {
-            let words = format!("a task may name {INPUTS_LIMIT} inputs at most, this one names {}", roots.len());
+            let words =
+                format!("a task may name {INPUTS_LIMIT} inputs at most, this one names {}", roots.len());
             return Err(refused(RefusalReason::BadGrant, words));
         }
         let mine = self.holdings.all().filter(|(key, _)| key.from == from);
@@ -148,7 +169,9 @@ impl Renderer {
             kept = inputs.fold(kept.saturating_add(results), u64::saturating_add);
         }
         if count >= HELD_PER_NODE {
-            let words = format!("{count} of your attempts are held there, which is the most for one node: take their results");
+            let words = format!(
+                "{count} of your attempts are held there, which is the most for one node: take their results"
+            );
             return Err(refused(RefusalReason::Busy, words));
         }
         let more = roots.iter().fold(0, |sum: u64, blob| sum.saturating_add(blob.sealed_bytes));
@@ -179,9 +202,7 @@ impl Renderer {
 
     fn charge(&mut self, now: Now, from: NodeId, bytes: u64) {
         if from != self.facts.me {
-            #[expect(clippy::cast_precision_loss, reason = "a limit, not an account")]
-            let bytes = (bytes + LINE) as f64;
-            self.tallies.of(now, from).journal -= bytes;
+            self.tallies.charge(now, from, bytes + LINE);
         }
     }
 
@@ -193,7 +214,7 @@ impl Renderer {
         let tally = self.tallies.of(now, from);
         let pause = PAUSE.saturating_mul(1 << tally.strikes.min(16)).min(LONGEST_PAUSE);
         tally.strikes = tally.strikes.saturating_add(1);
-        tally.passed_over = Some(now.at + pause);
+        tally.passed_over = tally.passed_over.max(Some(now.at + pause));
         if tally.strikes > 2 {
             tracing::info!(peer = %from.short(), pause_s = pause.as_secs(), "it lets slots be held in vain and is passed over");
         }
@@ -201,8 +222,7 @@ impl Renderer {
 
     /// One of its tasks has all it needs: it means what it asks.
     pub(super) fn meant_it(&mut self, now: Now, from: NodeId) {
-        let tally = self.tallies.of(now, from);
-        (tally.strikes, tally.passed_over) = (0, None);
+        self.tallies.of(now, from).strikes = 0;
     }
 
     pub(super) fn is_passed_over(&self, now: Now, from: &NodeId) -> bool {
@@ -223,5 +243,28 @@ fn result_bytes(finished: &Finished) -> u64 {
             roots.iter().fold(0, |sum: u64, blob| sum.saturating_add(blob.sealed_bytes))
         }
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use scenemesh_protocol::ids::ContentHash;
+
+    use super::*;
+    use crate::scheduler::conversation::IdSource;
+
+    #[test]
+    fn a_slot_waits_for_inputs_as_long_as_they_may_take_and_no_longer_than_its_owner_allows() {
+        let blob = |sealed_bytes| BlobRef { root: ContentHash::of(b"input"), sealed_bytes };
+        let renderer = Renderer::new(NodeId::from_bytes([1; 32]), IdSource::new([0; 32]));
+        assert_eq!(renderer.fetch_time(&[blob(5)]), Duration::from_mins(2));
+        assert_eq!(renderer.fetch_time(&[blob(512 << 20), blob(0)]), Duration::from_secs(120 + 1024));
+        assert_eq!(renderer.fetch_time(&[blob(u64::MAX), blob(u64::MAX)]), Duration::from_hours(1));
+    }
+
+    #[test]
+    fn bytes_are_told_as_people_say_them() {
+        let said = [0, 5, 4096, 5 << 20, 3 << 29, u64::MAX].map(told);
+        assert_eq!(said, ["0 bytes", "5 bytes", "4 KiB", "5 MiB", "1.5 GiB", "17179869183.9 GiB"]);
     }
 }

@@ -10,8 +10,8 @@ use scenemesh_protocol::task::{Class, Shape};
 
 use super::grants::Exam;
 use super::{Action, Facts, Occupant, Renderer, Slot, SlotState};
-use crate::scheduler::conversation::{Answer, CLAIM_HOLD, NoAnswer, Now, Ticket};
 use crate::scheduler::SHAPE_LIMIT;
+use crate::scheduler::conversation::{Answer, CLAIM_HOLD, NoAnswer, Now, Ticket};
 use crate::scheduler::placement::{self, WhyNot};
 
 /// Most offers that wait here, and most of them from one node; never more than there is room left for others.
@@ -147,7 +147,8 @@ impl Renderer {
         let mine = self.queue.iter().filter(|queued| queued.from == from).count();
         let known = self.queue.iter().any(|queued| (queued.from, queued.job) == (from, offer.job));
         if !known && mine >= QUEUE_LIMIT.saturating_sub(self.queue.len()).min(QUEUE_LIMIT_PER_NODE) {
-            let words = format!("{mine} of your offers wait there, which is your part of its queue: ask again later");
+            let words =
+                format!("{mine} of your offers wait there, which is your part of its queue: ask again later");
             return Err(Refusal { reason: RefusalReason::Busy, detail: words });
         }
         Ok(())
