@@ -33,6 +33,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("network", &["store"]),
     ("executor", &["store"]),
     ("gpu", &["store"]),
+    ("fuzzing", &["api", "config", "executor", "membership", "scheduler", "store"]),
     ("store", &[]),
 ];
 const GROUND: &[&str] = &["clock", "platform", "supervisor"];
@@ -55,6 +56,8 @@ const QUARANTINE: &[(&str, &[&str])] = &[
             "daemon/src/executor/tests/",
         ],
     ),
+    ("hyper", &["daemon/src/api/"]),
+    ("hyper_util", &["daemon/src/api/"]),
     ("clap", &["cli/", "daemon/src/args.rs", "testnet/"]),
     (
         "reqwest",
