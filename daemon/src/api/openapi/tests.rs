@@ -57,9 +57,6 @@ fn every_route_is_described_with_its_role_and_no_other() {
 fn every_reference_leads_somewhere_and_every_schema_is_used() {
     fn references(value: &Value, found: &mut BTreeSet<String>) {
         match value {
-            Value::Object(fields) if schema.get("additionalProperties").is_some() => {
-                fields.values().for_each(|value| self.hold(&schema["additionalProperties"], value, at));
-            }
             Value::Object(fields) => {
                 if let Some(to) = fields.get("$ref").and_then(Value::as_str) {
                     found.insert(to.to_owned());
@@ -112,6 +109,9 @@ impl Judge {
             assert!(known.contains(value), "{at}: {value} is not in the list");
         }
         match value {
+            Value::Object(fields) if schema.get("additionalProperties").is_some() => {
+                fields.values().for_each(|value| self.hold(&schema["additionalProperties"], value, at));
+            }
             Value::Object(fields) => {
                 let properties =
                     schema["properties"].as_object().unwrap_or_else(|| panic!("{at}: no properties"));
