@@ -1,0 +1,1 @@
+//! Floods that stop by themselves.
