@@ -114,12 +114,25 @@ impl Member {
             OfferReply::Refused(refusal) => bail!("refused: {refusal:?}"),
             OfferReply::Waiting { .. } => {}
         }
-        let asked = self.asked(kind::CLAIM).await?;
-        let mut reader = Reader::new(&asked.frame.body);
-        let (reservation, claim): (Id, Id) = (reader.raw()?, reader.raw()?);
-        ensure!(reservation == offer.reservation, "a claim of another reservation");
-        asked.answer(kind::CLAIM_IS, &Writer::new().u32(0).done());
-        Ok(claim)
+        loop {
+            let asked = self.asked(kind::CLAIM).await?;
+            let mut reader = Reader::new(&asked.frame.body);
+            let (reservation, claim): (Id, Id) = (reader.raw()?, reader.raw()?);
+            // An offer of before may still stand there: its claim comes too late.
+            let wanted = reservation == offer.reservation;
+            asked.answer(kind::CLAIM_IS, &Writer::new().u32(u32::from(!wanted)).done());
+            if wanted {
+                return Ok(claim);
+            }
+        }
+    }
+
+    /// Takes an offer back.
+    ///
+    /// # Errors
+    /// When there is no answer of the right kind.
+    pub async fn withdraw(&self, node: &[u8; 32], offer: &Offer) -> Result<()> {
+        self.offer(node, &Offer { ready: 0, ..offer.clone() }).await.map(drop)
     }
 
     /// The header that an honest grant of this order has.
@@ -134,6 +147,9 @@ impl Member {
     }
 
     /// The terms around an envelope.
+    ///
+    /// # Errors
+    /// When the envelope has no header.
     pub fn terms_for(&self, claim: Id, order: &Order, envelope: &[u8]) -> Result<GrantTerms> {
         let header = Header::read(envelope)?;
         Ok(GrantTerms {

@@ -8,14 +8,20 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use scenemesh_testnet::cluster::{Cluster, Comfy};
+use scenemesh_testnet::eventually::eventually;
 use scenemesh_testnet::hostile::member::{As, Member};
+use scenemesh_testnet::hostile::requester::Order;
+use scenemesh_testnet::hostile::task::OfferReply;
 use scenemesh_testnet::program::Programs;
 use scenemesh_testnet::scenarios::{finished, graph_file};
 use scenemesh_testnet::workflows;
 
+mod claims;
+mod envelopes;
 mod honest;
+mod renderers;
 
 /// The honest node, and the renderer and requester of honest work after each attack.
 const AMBER: &str = "amber";
@@ -30,10 +36,10 @@ fn tell_with(arguments: &[&str], story: impl for<'a> FnOnce(&'a mut Cluster, &'a
         let mut mesh = Cluster::new(Programs::at(env!("CARGO_BIN_EXE_testnet")), dir.path());
         mesh.add(AMBER, Comfy::simulated(arguments)).await?;
         mesh.found(AMBER, "aurora", "amber").await?;
-        story(&mut mesh, dir.path()).await.map_err(|error| error.context(mesh.last_words()))
+        story(&mut mesh, dir.path()).await.map_err(|error| anyhow!("{}{error:#}", mesh.last_words()))
     });
     if let Err(error) = outcome {
-        panic!("{error:?}");
+        panic!("{error}");
     }
 }
 
@@ -61,6 +67,17 @@ async fn machine(mesh: &Cluster, name: &str) -> Result<Member> {
     let mut member = Member::join(&code(mesh, None).await?, name, As::Machine).await?;
     member.enter().await?;
     Ok(member)
+}
+
+/// Waits until amber takes offers: its ComfyUI is ready.
+async fn renders(peer: &Member) -> Result<()> {
+    eventually("amber takes offers", || async {
+        let offer = Order::new(&workflows::tiny(1), &[])?.offer;
+        let reply = peer.offer(&peer.host(), &offer).await?;
+        peer.withdraw(&peer.host(), &offer).await?;
+        Ok(if matches!(reply, OfferReply::Refused(_)) { Err(reply) } else { Ok(()) })
+    })
+    .await
 }
 
 /// An honest job on amber ends done: whatever came before has not hurt it.
