@@ -45,6 +45,14 @@ pub fn node_of(peer: &PeerId) -> Option<[u8; 32]> {
     peer.to_bytes().last_chunk::<32>().copied()
 }
 
+/// The key behind a node's name in text.
+///
+/// # Errors
+/// When it is no PeerId of an Ed25519 key.
+pub fn node_of_text(text: &str) -> Result<[u8; 32]> {
+    node_of(&text.parse()?).context("a PeerId that holds a key")
+}
+
 /// The Noise, Yamux and identity that every node has, and a door for substreams.
 #[derive(NetworkBehaviour)]
 pub(super) struct Wires {

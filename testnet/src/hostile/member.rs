@@ -37,12 +37,20 @@ pub enum As {
     Studio,
 }
 
-impl Member {
-    /// Joins with a code under fresh keys.
-    ///
+/// Somebody who holds a code and has keys of its own.
+#[derive(Clone, Debug)]
+pub struct Applicant {
+    pub joining: Joining,
+    pub kem: Kem,
+    pub admin: Option<Key>,
+    pub studio: Id,
+    pub porch: Porch,
+}
+
+impl Applicant {
     /// # Errors
-    /// When it is not admitted.
-    pub async fn join(code: &str, name: &str, role: As) -> Result<Self> {
+    /// When the code is none.
+    pub fn new(code: &str, name: &str, role: As) -> Result<Self> {
         let invite = Invite::read(code)?;
         let (node, kem) = (Key::random(), Kem::random());
         let mut joining = Joining::new(&invite, &node, kem.public(), name);
@@ -56,38 +64,98 @@ impl Member {
         joining.admin = admin.as_ref().map(Key::public);
         let address = invite.addresses.first().context("a code without an address")?.clone();
         let porch = Porch { node: invite.inviter, address };
-        let (settings, records, inviter_at) = match porch.join(&joining).await? {
+        Ok(Self { joining, kem, admin, studio: invite.studio, porch })
+    }
+
+    /// Asks at the porch.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn ask(&self) -> Result<JoinReply> {
+        self.porch.join(&self.joining).await
+    }
+
+    /// Asks and becomes a member.
+    ///
+    /// # Errors
+    /// When it is not admitted.
+    pub async fn join(self) -> Result<Member> {
+        let (settings, records, inviter_at) = match self.ask().await? {
             JoinReply::Admitted { settings, records, addresses } => (settings, records, addresses),
             other => bail!("not admitted: {other:?}"),
         };
+        let Self { joining, kem, admin, mut studio, porch } = self;
+        let (pool, node) = (joining.pool, joining.node);
         let mut roster = Roster { chain: settings, records };
-        roster.check(&invite.pool)?;
-        let mut studio = invite.studio;
+        roster.check(&pool)?;
         if let Some(admin) = &admin {
             let settings = roster.head()?;
             let own = settings.studios.iter().find(|studio| studio.admins.contains(&admin.public()));
             studio = own.context("the settings do not name the new studio")?.id;
-            let record = MemberRecord {
-                pool: invite.pool,
-                studio,
-                node: node.public(),
-                kem: kem.public(),
-                name: name.to_owned(),
-                roles: [true; 3],
-                version: 1,
-                issued_ms: now_ms(),
-                not_after_ms: None,
-                consent: consent(&node, &invite.pool, &studio, &kem.public()),
-            };
-            let record = record.signed(admin);
+            let record = card(&pool, &studio, &node, &kem, &joining.name).signed(admin);
             porch.show(&node, std::slice::from_ref(&record)).await?;
             roster.records.push(record);
         }
         roster.member(&node.public())?;
-        let me = Self_ { pool: invite.pool, key: node, boot: random() };
+        let me = Self_ { pool, key: node, boot: random() };
         let link = Link::new(&me.key)?;
         let manners = Manners::begin(me.clone(), roster, link.control())?;
-        Ok(Self { me, kem, admin, studio, name: name.to_owned(), link, manners, porch, inviter_at })
+        Ok(Member { me, kem, admin, studio, name: joining.name, link, manners, porch, inviter_at })
+    }
+}
+
+/// A member record of a node, with its consent.
+pub fn card(pool: &Id, studio: &Id, node: &Key, kem: &Kem, name: &str) -> MemberRecord {
+    MemberRecord {
+        pool: *pool,
+        studio: *studio,
+        node: node.public(),
+        kem: kem.public(),
+        name: name.to_owned(),
+        roles: [true; 3],
+        version: 1,
+        issued_ms: now_ms(),
+        not_after_ms: None,
+        consent: consent(node, pool, studio, &kem.public()),
+    }
+}
+
+impl Member {
+    /// Joins with a code under fresh keys.
+    ///
+    /// # Errors
+    /// When it is not admitted.
+    pub async fn join(code: &str, name: &str, role: As) -> Result<Self> {
+        Applicant::new(code, name, role)?.join().await
+    }
+
+    /// Another process with this node's signing key, and nothing else of it.
+    ///
+    /// # Errors
+    /// When it cannot be set up.
+    pub fn thief(&self) -> Result<Self> {
+        let me = Self_ { boot: random(), ..self.me.clone() };
+        let link = Link::new(&me.key)?;
+        let manners = Manners::begin(me.clone(), self.manners.roster.borrow().clone(), link.control())?;
+        Ok(Self {
+            me,
+            kem: Kem::random(),
+            admin: None,
+            studio: self.studio,
+            name: self.name.clone(),
+            link,
+            manners,
+            porch: self.porch.clone(),
+            inviter_at: self.inviter_at.clone(),
+        })
+    }
+
+    /// The admin key of its studio.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn admin(&self) -> Result<&Key> {
+        self.admin.as_ref().context("not an admin")
     }
 
     /// The inviter.

@@ -21,6 +21,8 @@ use scenemesh_testnet::workflows;
 mod claims;
 mod envelopes;
 mod honest;
+mod invites;
+mod membership;
 mod renderers;
 
 /// The honest node, and the renderer and requester of honest work after each attack.
