@@ -134,7 +134,12 @@ hex_id!(
     ContentHash, 32, "hash"
 );
 
-random_id!(JobId TaskId MsgId ReservationId ClaimId BootId);
+hex_id!(
+    /// A project of a studio: random, so that it says nothing to others.
+    ProjectId, 16, "project id"
+);
+
+random_id!(ProjectId JobId TaskId MsgId ReservationId ClaimId BootId);
 
 impl ContentHash {
     pub fn of(bytes: &[u8]) -> Self {

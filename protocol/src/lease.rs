@@ -5,8 +5,9 @@
 use crate::codec::{Decode, Encode, Message};
 use crate::ids::{ClaimId, ContentHash, JobId, MsgId, NodeId, PoolId, ReservationId, TaskId};
 use crate::keys::Domain;
-use crate::receipt::{Quote, UsageClaim};
+use crate::receipt::{Quote, UsageClaim, WipeRecord};
 use crate::signed::{Signable, Signed};
+use crate::studio::SealedMemo;
 use crate::task::{Class, Failure, Shape};
 
 /// Longest sentence in a refusal, in bytes; readers cut what is longer.
@@ -96,6 +97,8 @@ pub struct GrantTerms {
     pub lease_ms: u32,
     pub class: Class,
     pub quote: Option<Quote>,
+    /// For the requester's own studio: who and for what. Others see that there is one.
+    pub memo: Option<SealedMemo>,
 }
 
 impl Message for GrantTerms {
@@ -251,6 +254,8 @@ pub struct Finished {
     /// `ResultKeys` sealed to the requester; empty for a failure.
     pub keys: Vec<u8>,
     pub usage: Option<Signed<UsageClaim>>,
+    /// What was removed from ComfyUI; null when the attempt never reached it.
+    pub wipe: Option<Signed<WipeRecord>>,
 }
 
 /// Answer to a [`Finished`].

@@ -14,6 +14,7 @@ pub mod receipt;
 pub mod roster;
 pub mod sealed;
 pub mod signed;
+pub mod studio;
 pub mod task;
 
 mod text_code;

@@ -16,6 +16,7 @@ use crate::lease::{
 use crate::receipt::FeedHead;
 use crate::roster::{RosterDigest, SignedRecord, SignedSettings};
 use crate::signed::Signed;
+use crate::studio::{StudioDiff, StudioSync};
 
 /// Path of the control protocol of a pool.
 pub fn control_protocol(pool: &PoolId) -> String {
@@ -197,6 +198,10 @@ conversation! {
         Roster(RosterDiff) = 0x0106, limit CONTROL_LIMIT;
         /// → [`Response::Done`].
         Goodbye(Goodbye) = 0x0107, limit SMALL;
+        /// Between nodes of one studio: what do you have that I lack? → [`Response::Studio`].
+        StudioSync(StudioSync) = 0x0108, limit MEDIUM;
+        /// Between nodes of one studio: news → [`Response::Done`].
+        Studio(StudioDiff) = 0x0109, limit CONTROL_LIMIT;
         /// → [`Response::Offer`].
         Offer(Offer) = 0x0110, limit MEDIUM;
         /// → [`Response::Claim`].
@@ -225,6 +230,7 @@ conversation! {
         Adverts(AdvertBatch) = 0x0184, limit CONTROL_LIMIT;
         Inventory(Inventory) = 0x0185, limit CONTROL_LIMIT;
         Roster(RosterDiff) = 0x0186, limit CONTROL_LIMIT;
+        Studio(StudioDiff) = 0x0187, limit CONTROL_LIMIT;
         Offer(OfferReply) = 0x0190, limit 4 << 10;
         Claim(ClaimReply) = 0x0191, limit SMALL;
         Grant(GrantReply) = 0x0192, limit MEDIUM;

@@ -1,5 +1,6 @@
 //! Usage: what a task is quoted at, and what its renderer claims for it.
 
+use crate::advert::Hygiene;
 use crate::codec::{Decode, Encode, Message};
 use crate::ids::{ContentHash, NodeId, PoolId, TaskId};
 use crate::keys::Domain;
@@ -52,4 +53,50 @@ impl Message for UsageClaim {
 
 impl Signable for UsageClaim {
     const DOMAIN: Domain = Domain::new("scenemesh/v1/usage-claim");
+}
+
+/// What a renderer removed after an attempt, and what it could not. Signed before `Finished` leaves; counts only, since
+/// names would tell.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct WipeRecord {
+    pub pool: PoolId,
+    pub task: TaskId,
+    pub attempt: u32,
+    /// Hash of the grant's signed terms.
+    pub grant: ContentHash,
+    /// What this renderer is able to remove: `Partial` where it cannot reach ComfyUI's folders.
+    pub hygiene: Hygiene,
+    pub wiped: Vec<WipeCount>,
+    pub left: Vec<WipeCount>,
+}
+
+/// How many things of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct WipeCount {
+    pub what: Wiped,
+    pub count: u32,
+}
+
+/// What a render leaves behind in a ComfyUI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum Wiped {
+    /// Entries of ComfyUI's history.
+    History,
+    /// Uploaded files.
+    Inputs,
+    /// Saved files.
+    Outputs,
+    /// Previews and other temporary files.
+    Temp,
+    /// The execution cache in memory, with models and pictures.
+    Cache,
+}
+
+impl Message for WipeRecord {
+    const TYPE: u16 = 0x0402;
+    const LIMIT: usize = 512;
+}
+
+impl Signable for WipeRecord {
+    const DOMAIN: Domain = Domain::new("scenemesh/v1/wipe");
 }

@@ -14,7 +14,7 @@ use crate::signed::{Unverified, Verified};
 mod records;
 mod settings;
 
-pub use records::{Consent, Member, Revoked, Roles, SignedRecord};
+pub use records::{Consent, Member, Revoked, Roles, Rotated, Rotation, SignedRecord};
 pub use settings::{
     ADMIN_LIMIT, AdminSignature, BadSettings, ChainMerge, NAME_LIMIT, PoolParams, STUDIO_LIMIT, Settings,
     SettingsChain, SignedSettings, Studio, is_name,
@@ -33,6 +33,8 @@ pub enum RefusedRecord {
     NotItsAdmin,
     #[error("the node did not choose this studio: {0}")]
     NoConsent(ForgedSignature),
+    #[error("the old key or the new key did not sign the rotation: {0}")]
+    NotItsKeys(ForgedSignature),
     #[error("the node key or the KEM key is weak")]
     WeakKey,
     #[error("its name is empty, too long or has control characters")]
@@ -55,6 +57,8 @@ pub struct Roster {
     /// By the studio that speaks and the key it speaks of: it counts only for a key of that studio, which may be
     /// learnt later.
     revoked: BTreeMap<(StudioId, PublicKey), Verified<Revoked>>,
+    /// By studio and old key; the old key is refused as if it were revoked.
+    rotated: BTreeMap<(StudioId, PublicKey), Verified<Rotated>>,
 }
 
 /// A short form of a roster, for telling quickly whether two are the same.
@@ -67,7 +71,7 @@ pub struct RosterDigest {
 
 impl Roster {
     pub fn new(chain: SettingsChain) -> Self {
-        Self { chain, members: BTreeMap::new(), revoked: BTreeMap::new() }
+        Self { chain, members: BTreeMap::new(), revoked: BTreeMap::new(), rotated: BTreeMap::new() }
     }
 
     pub fn pool(&self) -> PoolId {
@@ -98,17 +102,27 @@ impl Roster {
     /// Hashes of the records that hold, sorted.
     pub fn record_hashes(&self) -> BTreeSet<ContentHash> {
         let members = self.members.values().map(Verified::hash);
-        members.chain(self.revoked.values().map(Verified::hash)).collect()
+        let gone = self.revoked.values().map(Verified::hash).chain(self.rotated.values().map(Verified::hash));
+        members.chain(gone).collect()
     }
 
     pub fn records(&self) -> impl Iterator<Item = SignedRecord> {
         let members = self.members.values().map(|record| SignedRecord::Member(record.signed().clone()));
-        members.chain(self.revoked.values().map(|record| SignedRecord::Revoked(record.signed().clone())))
+        let revoked = self.revoked.values().map(|record| SignedRecord::Revoked(record.signed().clone()));
+        let rotated = self.rotated.values().map(|record| SignedRecord::Rotated(record.signed().clone()));
+        members.chain(revoked).chain(rotated)
     }
 
-    /// Keys refused for ever: of nodes and of admins, each revoked by its own studio.
+    /// Keys refused for ever: of nodes and of admins, each revoked or rotated away by its own studio.
     pub fn revoked_keys(&self) -> BTreeSet<PublicKey> {
-        self.revoked.keys().filter(|(studio, key)| self.is_of(key, studio)).map(|(_, key)| *key).collect()
+        let gone = self.revoked.keys().chain(self.rotated.keys());
+        gone.filter(|(studio, key)| self.is_of(key, studio)).map(|(_, key)| *key).collect()
+    }
+
+    /// The key under which a node goes on that was known by `old`, if its own studio countersigned that.
+    pub fn successor(&self, old: &PublicKey) -> Option<PublicKey> {
+        let studio = self.members.get(&old.node())?.studio;
+        Some(self.rotated.get(&(studio, *old))?.rotation.new)
     }
 
     /// Why a key was revoked, if its own studio revoked it.
@@ -129,8 +143,9 @@ impl Roster {
         let record = self.members.get(node)?;
         let expired = record.not_after_ms.is_some_and(|until| now_ms > until);
         let admitted = self.may_speak_for(&record.signer(), &record.studio).is_ok();
-        (admitted && !expired && !self.revoked.contains_key(&(record.studio, record.node)))
-            .then_some(&**record)
+        let key = (record.studio, record.node);
+        let gone = self.revoked.contains_key(&key) || self.rotated.contains_key(&key);
+        (admitted && !expired && !gone).then_some(&**record)
     }
 
     /// Every node that may act now.
@@ -155,6 +170,7 @@ impl Roster {
         match record {
             SignedRecord::Member(signed) => self.add_member(signed.verify()?),
             SignedRecord::Revoked(signed) => self.add_revoked(signed.verify()?),
+            SignedRecord::Rotated(signed) => self.add_rotated(signed.verify()?),
         }
     }
 
@@ -194,6 +210,25 @@ impl Roster {
             return Ok(Added::Known);
         }
         self.revoked.insert((record.studio, record.key), record);
+        Ok(Added::New)
+    }
+
+    fn add_rotated(&mut self, record: Verified<Rotated>) -> Result<Added, RefusedRecord> {
+        let rotation = record.rotation;
+        if rotation.pool != self.pool() {
+            return Err(RefusedRecord::OtherPool);
+        }
+        if !rotation.new.is_sound() || !rotation.kem.is_sound() || rotation.new == rotation.old {
+            return Err(RefusedRecord::WeakKey);
+        }
+        self.may_speak_for(&record.signer(), &rotation.studio)?;
+        rotation.verify(&rotation.old, &record.old_signature).map_err(RefusedRecord::NotItsKeys)?;
+        rotation.verify(&rotation.new, &record.new_signature).map_err(RefusedRecord::NotItsKeys)?;
+        let key = (rotation.studio, rotation.old);
+        if self.rotated.get(&key).is_some_and(|have| have.hash() <= record.hash()) {
+            return Ok(Added::Known);
+        }
+        self.rotated.insert(key, record);
         Ok(Added::New)
     }
 }

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{Decode, Encode, Message};
 use crate::ids::{ContentHash, StudioId, TaskId};
 use crate::sealed::BlobKey;
+use crate::signed::Signed;
+use crate::studio::Project;
 
 /// How soon somebody wants it.
 #[derive(
@@ -98,6 +100,10 @@ pub struct TaskSpec {
     pub full_hygiene: bool,
     /// Most milliseconds the renderer may spend executing; the renderer's own limit may be lower.
     pub time_limit_ms: u64,
+    /// How far the task may travel: a renderer outside of it refuses.
+    pub reach: Reach,
+    /// The rules of the task's project, signed by an admin of the requester's studio: the renderer holds to them too.
+    pub project: Option<Signed<Project>>,
 }
 
 impl fmt::Debug for TaskSpec {

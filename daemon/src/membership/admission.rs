@@ -227,7 +227,7 @@ impl State {
         check_name(circle.roster(), &studio, &node, &joining.name, now_ms)?;
         let before = circle.record_of(&node).and_then(|record| match record {
             SignedRecord::Member(signed) => signed.verify().ok(),
-            SignedRecord::Revoked(_) => None,
+            SignedRecord::Revoked(_) | SignedRecord::Rotated(_) => None,
         });
         if let Some(other) = before.as_ref().filter(|member| member.studio != studio) {
             let name = super::rights::studio_name(circle.roster(), &other.studio);

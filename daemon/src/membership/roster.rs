@@ -146,7 +146,7 @@ impl Circle {
     pub(super) fn record_of(&self, node: &NodeId) -> Option<SignedRecord> {
         let of = |record: &SignedRecord| match record {
             SignedRecord::Member(signed) => signed.verify().is_ok_and(|member| member.node.node() == *node),
-            SignedRecord::Revoked(_) => false,
+            SignedRecord::Revoked(_) | SignedRecord::Rotated(_) => false,
         };
         self.roster.records().chain(self.parked.iter().cloned()).find(of)
     }

@@ -368,6 +368,8 @@ fn a_grant_payload_carries_its_spec_or_names_its_blob() {
         previews: false,
         full_hygiene: false,
         time_limit_ms: 1,
+        reach: crate::task::Reach::Pool,
+        project: None,
     };
     let empty = codec::encode_body(&spec(0)).len();
     assert!(GrantPayload::fits_inline(&spec(INLINE_LIMIT - empty)));

@@ -88,11 +88,59 @@ impl Signable for Revoked {
     const DOMAIN: Domain = Domain::new("scenemesh/v1/revoked");
 }
 
+/// What a node signs with its old key and with its new one to go on under the new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Rotation {
+    pub pool: PoolId,
+    pub studio: StudioId,
+    pub old: PublicKey,
+    pub new: PublicKey,
+    /// The new KEM key.
+    pub kem: KemPublic,
+    /// Milliseconds since the Unix epoch.
+    pub issued_ms: u64,
+}
+
+const ROTATION_DOMAIN: Domain = Domain::new("scenemesh/v1/rotation");
+
+impl Rotation {
+    pub fn sign(&self, key: &SecretKey) -> Signature {
+        key.sign(ROTATION_DOMAIN, &codec::encode_body(self))
+    }
+
+    /// Checks that `key`, the old one or the new one, agreed.
+    ///
+    /// # Errors
+    /// When it did not.
+    pub fn verify(&self, key: &PublicKey, signature: &Signature) -> Result<(), ForgedSignature> {
+        key.verify(ROTATION_DOMAIN, &codec::encode_body(self), signature)
+    }
+}
+
+/// A node that goes on under a new key: both keys signed, and an admin of its studio countersigns. From then on the
+/// old key is refused like a revoked one. The member record of the new key is a record of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Rotated {
+    pub rotation: Rotation,
+    pub old_signature: Signature,
+    pub new_signature: Signature,
+}
+
+impl Message for Rotated {
+    const TYPE: u16 = 0x0008;
+    const LIMIT: usize = 512;
+}
+
+impl Signable for Rotated {
+    const DOMAIN: Domain = Domain::new("scenemesh/v1/rotated");
+}
+
 /// A record as it travels.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum SignedRecord {
     Member(Signed<Member>),
     Revoked(Signed<Revoked>),
+    Rotated(Signed<Rotated>),
 }
 
 impl SignedRecord {
@@ -100,6 +148,7 @@ impl SignedRecord {
         match self {
             Self::Member(signed) => signed.hash(),
             Self::Revoked(signed) => signed.hash(),
+            Self::Rotated(signed) => signed.hash(),
         }
     }
 }

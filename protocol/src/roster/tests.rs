@@ -200,3 +200,43 @@ fn records_merge_alike_in_any_order_and_a_revocation_stays() {
     assert_eq!(forward.member(&node.public().node(), 0), None);
     assert_eq!(forward.revocation(&node.public()).unwrap().reason, "lost laptop");
 }
+
+#[test]
+fn a_rotation_needs_both_keys_and_an_admin_of_the_studio() {
+    let world = two_studios();
+    let (old, new, kem) = (SecretKey::generate(), SecretKey::generate(), KemSecret::generate());
+    let rotation = Rotation {
+        pool: world.chain.pool(),
+        studio: world.chain.current().studios[0].id,
+        old: old.public(),
+        new: new.public(),
+        kem: kem.public(),
+        issued_ms: 4,
+    };
+    let rotated = |old_key: &SecretKey, new_key: &SecretKey, admin: &SecretKey| {
+        let (old_signature, new_signature) = (rotation.sign(old_key), rotation.sign(new_key));
+        SignedRecord::Rotated(Signed::new(&Rotated { rotation, old_signature, new_signature }, admin))
+    };
+    let member = signed(&member(&world, "amber", 1, "ws-01", &old), &world.amber);
+    let mut roster = Roster::new(world.chain.clone());
+    roster.add(&member).unwrap();
+    for (record, why) in [
+        (rotated(&new, &new, &world.amber), "the old key did not sign"),
+        (rotated(&old, &old, &world.amber), "the new key did not sign"),
+        (rotated(&old, &new, &world.birch), "an admin of another studio"),
+    ] {
+        assert!(roster.add(&record).is_err(), "{why}");
+    }
+    assert!(roster.member(&old.public().node(), 0).is_some());
+    let sound = rotated(&old, &new, &world.amber);
+    for order in [[&member, &sound], [&sound, &member]] {
+        let mut roster = Roster::new(world.chain.clone());
+        for record in order {
+            roster.add(record).unwrap();
+        }
+        assert_eq!(roster.member(&old.public().node(), 0), None);
+        assert!(roster.revoked_keys().contains(&old.public()));
+        assert_eq!(roster.successor(&old.public()), Some(new.public()));
+        assert_eq!(roster.records().count(), 2);
+    }
+}

@@ -9,9 +9,12 @@ use scenemesh_protocol::invite::Invite;
 use scenemesh_protocol::keyfile::{self, KeyFile};
 use scenemesh_protocol::lease::{AcceptedTerms, FinishedTerms, GrantTerms};
 use scenemesh_protocol::messages::{BlobGet, BlobHead, PorchRequest, PorchResponse, Request, Response};
-use scenemesh_protocol::receipt::UsageClaim;
-use scenemesh_protocol::roster::{Member, Revoked, Settings, SettingsChain, SignedRecord, SignedSettings};
+use scenemesh_protocol::receipt::{UsageClaim, WipeRecord};
+use scenemesh_protocol::roster::{
+    Member, Revoked, Rotated, Settings, SettingsChain, SignedRecord, SignedSettings,
+};
 use scenemesh_protocol::sealed::Manifest;
+use scenemesh_protocol::studio::{Block, Project, StudioKey};
 use scenemesh_protocol::task::TaskSpec;
 
 /// A frame around `body` under any type number.
@@ -48,6 +51,10 @@ messages![
     Member,
     Revoked,
     SignedRecord,
+    Rotated,
+    Project,
+    Block,
+    StudioKey,
     Advert,
     Inventory,
     TaskSpec,
@@ -58,6 +65,7 @@ messages![
     GrantPayload,
     ResultKeys,
     UsageClaim,
+    WipeRecord,
     BlobGet,
     BlobHead,
 ];

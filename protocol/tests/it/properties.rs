@@ -14,11 +14,11 @@ use scenemesh_protocol::envelope::{
 };
 use scenemesh_protocol::ids::{BootId, ContentHash, MsgId, NodeId, PoolId, StudioId, TaskId};
 use scenemesh_protocol::invite::{Invite, InviteSecret, JoinRequest};
-use scenemesh_protocol::keys::KemSecret;
+use scenemesh_protocol::keys::{KemSecret, SecretKey};
 use scenemesh_protocol::roster::SettingsChain;
 use scenemesh_protocol::sealed::BlobKey;
 use scenemesh_protocol::signed::{Signable, Signed};
-use scenemesh_protocol::task::{InputFile, ModelName, TaskSpec};
+use scenemesh_protocol::task::{InputFile, ModelName, Reach, TaskSpec};
 
 use crate::decode_any::{decode_any, kinds, read_any};
 use crate::samples;
@@ -207,14 +207,24 @@ prop_compose! {
     }
 }
 
+fn reach() -> impl Strategy<Value = Reach> {
+    let studio = any::<[u8; 16]>().prop_map(StudioId::from_bytes);
+    prop_oneof![
+        select(vec![Reach::Machine, Reach::Studio, Reach::Pool]),
+        vec(studio, 0..3).prop_map(Reach::Studios),
+    ]
+}
+
 prop_compose! {
     fn task_spec()(
         ids: ([u8; 16], u32), graph in vec(any::<u8>(), 0..200), extra_data in vec(any::<u8>(), 0..50),
         inputs in vec(input(), 0..4), flags: (bool, bool), time_limit_ms: u64,
+        reach in reach(), project: Option<[u8; 32]>,
     ) -> TaskSpec {
         TaskSpec {
             task: TaskId::from_bytes(ids.0), attempt: ids.1, graph, extra_data, inputs,
             previews: flags.0, full_hygiene: flags.1, time_limit_ms,
+            reach, project: project.map(|seed| Signed::new(&crate::samples::project(), &SecretKey::from_seed(&seed))),
         }
     }
 }

@@ -4,20 +4,24 @@ use scenemesh_protocol::advert::{Advert, Availability, GpuAdvert, Hygiene, Inven
 use scenemesh_protocol::codec::{self, Message};
 use scenemesh_protocol::envelope::{GrantPayload, ResultKeys};
 use scenemesh_protocol::ids::{
-    BootId, ClaimId, ContentHash, JobId, MsgId, NodeId, PoolId, ReservationId, StudioId, TaskId,
+    BootId, ClaimId, ContentHash, JobId, MsgId, NodeId, PoolId, ProjectId, ReservationId, StudioId, TaskId,
 };
 use scenemesh_protocol::invite::{JoinNeeds, JoinRefusal, JoinReply, JoinRequest, Joining};
 use scenemesh_protocol::keys::{KemPublic, KemSecret, PublicKey, SecretKey, Signature};
 use scenemesh_protocol::lease::*;
 use scenemesh_protocol::messages::*;
-use scenemesh_protocol::receipt::{FeedHead, Quote, UsageClaim};
+use scenemesh_protocol::receipt::{FeedHead, Quote, UsageClaim, WipeCount, WipeRecord, Wiped};
 use scenemesh_protocol::roster::{
-    Consent, Member, PoolParams, Revoked, Roles, RosterDigest, Settings, SignedRecord, SignedSettings, Studio,
+    Consent, Member, PoolParams, Revoked, Roles, RosterDigest, Rotated, Rotation, Settings, SignedRecord,
+    SignedSettings, Studio,
 };
 use scenemesh_protocol::sealed::{BlobKey, Manifest};
 use scenemesh_protocol::signed::Signed;
+use scenemesh_protocol::studio::{
+    Block, Project, ProjectName, SealedMemo, StudioDiff, StudioKey, StudioRecord, StudioSecret, StudioSync,
+};
 use scenemesh_protocol::task::{
-    Class, Failure, FailureClass, InputFile, ModelName, OutputFile, OutputKind, Shape, TaskSpec,
+    Class, Failure, FailureClass, InputFile, ModelName, OutputFile, OutputKind, Reach, Shape, TaskSpec,
 };
 
 pub(crate) struct Sample {
@@ -107,7 +111,86 @@ fn records() -> Vec<SignedRecord> {
     vec![
         SignedRecord::Member(Signed::new(&member(), &key(1))),
         SignedRecord::Revoked(Signed::new(&revoked(), &key(1))),
+        SignedRecord::Rotated(Signed::new(&rotated(), &key(1))),
     ]
+}
+
+pub(crate) fn rotated() -> Rotated {
+    let rotation = Rotation {
+        pool: POOL,
+        studio: STUDIO,
+        old: key(3).public(),
+        new: key(4).public(),
+        kem: KemSecret::from_bytes(&[4; 32]).public(),
+        issued_ms: NOW,
+    };
+    Rotated { rotation, old_signature: rotation.sign(&key(3)), new_signature: rotation.sign(&key(4)) }
+}
+
+fn project_name() -> ProjectName {
+    ProjectName { salt: [0x35; 16], name: "moonrise".into() }
+}
+
+pub(crate) fn project() -> Project {
+    Project {
+        pool: POOL,
+        studio: STUDIO,
+        project: ProjectId::from_bytes([0x36; 16]),
+        name: project_name().commitment(),
+        version: 2,
+        issued_ms: NOW,
+        max_reach: Reach::Studios(vec![STUDIO]),
+        nodes: Some(vec![node(3)]),
+        hygiene: Hygiene::Full,
+        retention_s: Some(86_400),
+        closed: false,
+    }
+}
+
+pub(crate) fn block() -> Block {
+    Block {
+        pool: POOL,
+        studio: STUDIO,
+        key: key(5).public(),
+        reason: "noisy".into(),
+        issued_ms: NOW,
+        until_ms: NOW + Block::LONGEST_MS,
+    }
+}
+
+pub(crate) fn studio_key() -> StudioKey {
+    StudioKey {
+        pool: POOL,
+        studio: STUDIO,
+        version: 3,
+        kem: StudioSecret::from_bytes([0x37; 32]).kem().public(),
+        issued_ms: NOW,
+    }
+}
+
+fn studio_diff() -> StudioDiff {
+    StudioDiff {
+        records: vec![
+            StudioRecord::Project { record: Signed::new(&project(), &key(1)), name: project_name() },
+            StudioRecord::Block(Signed::new(&block(), &key(3))),
+            StudioRecord::Key(Signed::new(&studio_key(), &key(1))),
+        ],
+        secrets: vec![(3, StudioSecret::from_bytes([0x37; 32]))],
+    }
+}
+
+fn wipe() -> WipeRecord {
+    WipeRecord {
+        pool: POOL,
+        task: TASK,
+        attempt: 2,
+        grant: hash(0x24),
+        hygiene: Hygiene::Partial,
+        wiped: [Wiped::History, Wiped::Inputs, Wiped::Temp, Wiped::Cache]
+            .map(|what| WipeCount { what, count: 2 })
+            .to_vec(),
+        left: vec![WipeCount { what: Wiped::Outputs, count: 1 }],
+    }
 }
 
 pub(crate) fn advert() -> Advert {
@@ -170,6 +253,8 @@ pub(crate) fn task_spec() -> TaskSpec {
         previews: true,
         full_hygiene: false,
         time_limit_ms: 600_000,
+        reach: Reach::Pool,
+        project: Some(Signed::new(&project(), &key(1))),
     }
 }
 
@@ -220,6 +305,7 @@ pub(crate) fn grant_terms() -> GrantTerms {
             w_class_milli: 2000,
             payload: hash(0x28),
         }),
+        memo: Some(SealedMemo { key: 3, enc: [0x38; 32], ciphertext: vec![0x39; 272] }),
     }
 }
 
@@ -257,6 +343,7 @@ fn finished(outcome: Outcome, keys: &[u8]) -> Finished {
         terms: Signed::new(&finished_terms(outcome), &key(3)),
         keys: keys.to_vec(),
         usage: Some(Signed::new(&usage_claim(), &key(3))),
+        wipe: Some(Signed::new(&wipe(), &key(3))),
     }
 }
 
@@ -359,15 +446,33 @@ fn messages(all: &mut Vec<Sample>) {
     message(all, "Revoked", &revoked());
     message(all, "SignedRecord, member", &records()[0]);
     message(all, "SignedRecord, revoked", &records()[1]);
+    message(all, "SignedRecord, rotated", &records()[2]);
+    message(all, "Rotated", &rotated());
+    message(all, "Project", &project());
+    let free = Project {
+        max_reach: Reach::Pool,
+        nodes: None,
+        hygiene: Hygiene::Partial,
+        retention_s: None,
+        closed: true,
+        ..project()
+    };
+    message(all, "Project, free", &free);
+    message(all, "Block", &block());
+    message(all, "StudioKey", &studio_key());
+    message(all, "WipeRecord", &wipe());
     message(all, "Advert", &advert());
     let not_now = Advert { availability: Availability::NotNow, hygiene: Hygiene::Full, ..advert() };
     message(all, "Advert, not now", &not_now);
     message(all, "Inventory", &inventory());
     message(all, "TaskSpec", &task_spec());
+    for (name, reach) in [("TaskSpec, machine", Reach::Machine), ("TaskSpec, studio", Reach::Studio)] {
+        message(all, name, &TaskSpec { reach, project: None, ..task_spec() });
+    }
     let segments = vec![hash(0x33), hash(0x34)];
     message(all, "Manifest", &Manifest::new((1 << 20) + 16 + 17, segments).unwrap());
     message(all, "GrantTerms", &grant_terms());
-    let plain = GrantTerms { class: Class::Batch, quote: None, ..grant_terms() };
+    let plain = GrantTerms { class: Class::Batch, quote: None, memo: None, ..grant_terms() };
     message(all, "GrantTerms, no quote", &plain);
     message(all, "AcceptedTerms", &accepted_terms());
     message(all, "FinishedTerms, done", &finished_terms(done()));
@@ -394,6 +499,8 @@ fn requests(all: &mut Vec<Sample>) {
     add("Request::RosterSync", sync().into());
     add("Request::Roster", diff().into());
     add("Request::Goodbye", Goodbye.into());
+    add("Request::StudioSync", StudioSync { records: vec![hash(0x3a)], secrets: vec![1, 2] }.into());
+    add("Request::Studio", studio_diff().into());
     let offer = Offer { reservation: RESERVATION, job: JOB, shape: shape(), class: Class::Normal, ready: 20 };
     add("Request::Offer", offer.into());
     add("Request::Claim", Claim { reservation: RESERVATION, claim: CLAIM }.into());
@@ -424,6 +531,7 @@ fn responses(all: &mut Vec<Sample>) {
     add("Response::Adverts", adverts().into());
     add("Response::Inventory", inventory().into());
     add("Response::Roster", diff().into());
+    add("Response::Studio", studio_diff().into());
     add("Response::Offer, waiting", OfferReply::Waiting { position: 3, eta_ms: Some(60_000) }.into());
     for (name, reason) in [
         ("Response::Offer, not ready", RefusalReason::NotReady),

@@ -105,6 +105,14 @@ impl Actor {
                 let reply = self.reply_through(channel);
                 self.outlets.roster.ask(RosterEvent::Request { from: node, request, reply });
             }
+            request @ (Request::StudioSync(_) | Request::Studio(_)) => {
+                if self.peers.get(&node).map(|peer| peer.studio) != self.my_studio() {
+                    let words = "a studio's own records stay in that studio";
+                    return self.answer(channel, declined(Decline::NotAllowed, words));
+                }
+                let reply = self.reply_through(channel);
+                self.outlets.roster.ask(RosterEvent::Request { from: node, request, reply });
+            }
             request @ (Request::Offer(_)
             | Request::Claim(_)
             | Request::Grant(_)

@@ -182,11 +182,12 @@ impl Actor {
     fn seal_grant(&mut self, node: NodeId, task: TaskId, attempt: u32, claim: ClaimId, class: Class) {
         let answer =
             move |sealed| Inbound::Requester(requester::Input::GrantSealed { task, node, claim, sealed });
-        let plan = self.requester.jobs().plan(&task).map(|(_, plan, recipe)| (plan, recipe.clone()));
+        let plan = self.requester.jobs().plan(&task);
+        let plan = plan.map(|(job, plan, recipe)| (job.reach.clone(), plan, recipe.clone()));
         let parts = self.recipient(node).and_then(|to| {
-            let (plan, recipe) = plan.ok_or("its job is not known any more")?;
+            let (reach, plan, recipe) = plan.ok_or("its job is not known any more")?;
             let (pool, now_ms) = (self.pool(), clock::wall_ms());
-            Ok(GrantParts { pool, claim, class, recipe, plan, attempt, to, now_ms })
+            Ok(GrantParts { pool, claim, class, recipe, reach, plan, attempt, to, now_ms })
         });
         let parts = match parts {
             Ok(parts) => parts,
@@ -331,8 +332,8 @@ impl Actor {
 
     /// A task of our own, for our own ComfyUI: nothing was sealed.
     fn own_spec(&self, task: TaskId, attempt: u32) -> Result<TaskSpec, String> {
-        let (_, plan, recipe) = self.requester.jobs().plan(&task).ok_or("its job is not known any more")?;
-        seal::spec(recipe, plan, attempt)
+        let (job, plan, recipe) = self.requester.jobs().plan(&task).ok_or("its job is not known any more")?;
+        seal::spec(recipe, &job.reach, plan, attempt)
     }
 
     fn fetch_inputs(&mut self, key: AttemptKey, blobs: Vec<BlobRef>) {

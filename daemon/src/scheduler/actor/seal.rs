@@ -11,7 +11,7 @@ use scenemesh_protocol::lease::{
     AcceptedTerms, BlobRef, Finished, FinishedTerms, Grant, GrantTerms, Outcome, Refusal, RefusalReason,
 };
 use scenemesh_protocol::signed::Signed;
-use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, TaskSpec};
+use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, Reach, TaskSpec};
 
 use crate::executor::graph::Graph;
 use crate::scheduler::conversation::LEASE;
@@ -34,7 +34,7 @@ pub(super) const NO_POOL: PoolFacts = PoolFacts { pool: PoolId::from_bytes([0; 1
 ///
 /// # Errors
 /// Never for a graph that was accepted at submission; a sentence otherwise.
-pub(super) fn spec(recipe: &Recipe, plan: TaskPlan, attempt: u32) -> Result<TaskSpec, String> {
+pub(super) fn spec(recipe: &Recipe, reach: &Reach, plan: TaskPlan, attempt: u32) -> Result<TaskSpec, String> {
     let graph = if plan.add_to_seeds == 0 {
         recipe.graph.clone()
     } else {
@@ -51,6 +51,8 @@ pub(super) fn spec(recipe: &Recipe, plan: TaskPlan, attempt: u32) -> Result<Task
         previews: recipe.previews,
         full_hygiene: recipe.shape.full_hygiene,
         time_limit_ms: recipe.time_limit_ms,
+        reach: reach.clone(),
+        project: None,
     })
 }
 
@@ -61,6 +63,7 @@ pub(super) struct GrantParts {
     pub(super) claim: ClaimId,
     pub(super) class: Class,
     pub(super) recipe: Recipe,
+    pub(super) reach: Reach,
     pub(super) plan: TaskPlan,
     pub(super) attempt: u32,
     /// None: for this machine itself; nothing is sealed, and its renderer reads the task where it lies.
@@ -77,7 +80,7 @@ pub(super) async fn grant(parts: GrantParts, key: SecretKey, blobs: Blobs) -> Re
     let (envelope, roots, to) = match parts.to {
         None => (Vec::new(), Vec::new(), me),
         Some(to) => {
-            let spec = spec(&parts.recipe, parts.plan, parts.attempt)?;
+            let spec = spec(&parts.recipe, &parts.reach, parts.plan, parts.attempt)?;
             let mut roots = inputs;
             let payload = if GrantPayload::fits_inline(&spec) {
                 GrantPayload::Inline(spec)
@@ -112,6 +115,7 @@ pub(super) async fn grant(parts: GrantParts, key: SecretKey, blobs: Blobs) -> Re
         lease_ms: u32::try_from(LEASE.as_millis()).unwrap_or(u32::MAX),
         class: parts.class,
         quote: None,
+        memo: None,
     };
     Ok(SealedGrant { grant: Grant { terms: Signed::new(&terms, &key), envelope }, roots })
 }
@@ -241,7 +245,7 @@ pub(super) async fn finished(
         }
     };
     let terms = FinishedTerms { pool: pool.pool, task, attempt, grant, outcome, exec_ms };
-    (Finished { terms: Signed::new(&terms, key), keys, usage: None }, roots)
+    (Finished { terms: Signed::new(&terms, key), keys, usage: None, wipe: None }, roots)
 }
 
 #[expect(clippy::too_many_arguments, reason = "the one caller has them all at hand")]

@@ -150,6 +150,7 @@ impl Machine {
             lease_ms: 15_000,
             class: Class::Normal,
             quote: None,
+            memo: None,
         };
         SealedGrant { grant: Grant { terms: Signed::new(&terms, &self.key), envelope }, roots }
     }
@@ -195,6 +196,6 @@ impl Machine {
         };
         let terms =
             FinishedTerms { pool: POOL, task: key.task, attempt: key.attempt, grant, outcome, exec_ms };
-        (Finished { terms: Signed::new(&terms, &self.key), keys, usage: None }, roots)
+        (Finished { terms: Signed::new(&terms, &self.key), keys, usage: None, wipe: None }, roots)
     }
 }
