@@ -23,6 +23,8 @@ use super::rights::studio_name;
 pub(super) const LAPSE_MS: u64 = 7 * 86_400_000;
 /// Proposals known at once; each is signed by an admin, so that only a member's admin can fill this.
 const PROPOSAL_LIMIT: usize = 32;
+/// Of those, proposals that one studio signed: no studio can leave the others without a place.
+const PROPOSALS_OF_ONE: usize = 8;
 /// Records set aside because a fork took their studio away; they count again when it comes back.
 const PARKED_LIMIT: usize = 256;
 /// Records that a pool may have: what a [`RosterSync`] can name within its limit. Members end earlier, so that there
@@ -335,6 +337,9 @@ impl Circle {
             None if self.proposals.len() >= PROPOSAL_LIMIT => {
                 return Err(BadSettings::Form("too many proposals are pending"));
             }
+            None if signers.iter().all(|studio| self.signed_by(studio) >= PROPOSALS_OF_ONE) => {
+                return Err(BadSettings::Form("too many proposals of one studio are pending"));
+            }
             None => {
                 learnt.proposal(&signed);
                 Proposal { settings, signed }
@@ -342,6 +347,10 @@ impl Circle {
         };
         self.proposals.insert(hash, proposal);
         Ok(())
+    }
+
+    fn signed_by(&self, studio: &StudioId) -> usize {
+        self.proposals.values().filter(|proposal| self.signers(proposal).contains(studio)).count()
     }
 
     /// Studios that signed a proposal so far.

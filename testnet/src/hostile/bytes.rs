@@ -13,6 +13,8 @@ pub mod kind {
     pub const ROSTER_SYNC: u16 = 0x0105;
     pub const ROSTER: u16 = 0x0106;
     pub const GOODBYE: u16 = 0x0107;
+    pub const STUDIO_SYNC: u16 = 0x0108;
+    pub const STUDIO: u16 = 0x0109;
     pub const OFFER: u16 = 0x0110;
     pub const CLAIM: u16 = 0x0111;
     pub const GRANT: u16 = 0x0112;
@@ -27,6 +29,7 @@ pub mod kind {
     pub const ADVERTS_ARE: u16 = 0x0184;
     pub const INVENTORY_IS: u16 = 0x0185;
     pub const ROSTER_IS: u16 = 0x0186;
+    pub const STUDIO_IS: u16 = 0x0187;
     pub const OFFER_IS: u16 = 0x0190;
     pub const CLAIM_IS: u16 = 0x0191;
     pub const GRANT_IS: u16 = 0x0192;
@@ -48,7 +51,7 @@ pub mod kind {
     pub const BLOB_HEAD: u16 = 0x0602;
 
     /// Every verb of the control protocol, and of the porch.
-    pub const CONTROL: [u16; 15] = [
+    pub const CONTROL: [u16; 17] = [
         HELLO,
         ADVERTS,
         ADVERT_SYNC,
@@ -56,6 +59,8 @@ pub mod kind {
         ROSTER_SYNC,
         ROSTER,
         GOODBYE,
+        STUDIO_SYNC,
+        STUDIO,
         OFFER,
         CLAIM,
         GRANT,

@@ -194,6 +194,9 @@ impl Desk {
                 self.roster.send_modify(|roster| roster.absorb(diff));
                 done()
             }
+            // Nothing of a studio's own is known here.
+            kind::STUDIO_SYNC => frame(kind::STUDIO_IS, &Writer::new().u64(0).u64(0).done()),
+            kind::STUDIO => done(),
             kind::PROGRESS => {
                 self.progressed.send_modify(|count| *count += 1);
                 frame(kind::VERDICT, &Writer::new().u32(0).done())

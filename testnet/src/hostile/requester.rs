@@ -11,7 +11,7 @@ use super::link::blob_of;
 use super::member::Member;
 use super::task::{
     ACCEPTED_DOMAIN, FINISHED_DOMAIN, Finished, FinishedTerms, GRANT_DOMAIN, GrantReply, GrantTerms,
-    InputFile, Offer, OfferReply, Outcome, OutputFile, TaskSpec, about, read_result_keys,
+    InputFile, Offer, OfferReply, Outcome, OutputFile, Reach, TaskSpec, about, read_result_keys,
 };
 
 /// A task of this node, before anybody has it.
@@ -66,6 +66,7 @@ impl Order {
                 previews: false,
                 full_hygiene: false,
                 time_limit_ms: 60_000,
+                reach: Reach::Pool,
             },
             roots: inputs.iter().map(|(_, blob)| (blob.root, blob.sealed_bytes())).collect(),
             lease_ms: 15_000,

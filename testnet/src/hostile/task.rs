@@ -171,6 +171,8 @@ impl GrantTerms {
             .list(&self.roots, |writer, (root, bytes)| writer.raw(root).u64(*bytes))
             .u32(self.lease_ms)
             .u32(self.class)
+            // Neither a quote nor a memo.
+            .u8(0)
             .u8(0)
             .done()
     }
@@ -235,11 +237,42 @@ pub struct TaskSpec {
     pub previews: bool,
     pub full_hygiene: bool,
     pub time_limit_ms: u64,
+    pub reach: Reach,
+}
+
+/// How far a task may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    Machine,
+    Studio,
+    Studios(Vec<Id>),
+    Pool,
+}
+
+impl Reach {
+    fn write(&self, writer: Writer) -> Writer {
+        match self {
+            Self::Machine => writer.u32(0),
+            Self::Studio => writer.u32(1),
+            Self::Studios(studios) => writer.u32(2).list(studios, |writer, studio| writer.raw(studio)),
+            Self::Pool => writer.u32(3),
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self> {
+        Ok(match reader.u32()? {
+            0 => Self::Machine,
+            1 => Self::Studio,
+            2 => Self::Studios(reader.list(Reader::raw)?),
+            3 => Self::Pool,
+            other => bail!("a reach of kind {other}"),
+        })
+    }
 }
 
 impl TaskSpec {
     pub fn encode(&self) -> Vec<u8> {
-        Writer::new()
+        let writer = Writer::new()
             .raw(&self.task)
             .u32(self.attempt)
             .bytes(&self.graph)
@@ -249,8 +282,9 @@ impl TaskSpec {
             })
             .bool(self.previews)
             .bool(self.full_hygiene)
-            .u64(self.time_limit_ms)
-            .done()
+            .u64(self.time_limit_ms);
+        // Of no project.
+        self.reach.write(writer).u8(0).done()
     }
 
     /// # Errors
@@ -272,6 +306,7 @@ impl TaskSpec {
             previews: reader.bool()?,
             full_hygiene: reader.bool()?,
             time_limit_ms: reader.u64()?,
+            reach: Reach::read(reader)?,
         })
     }
 }
@@ -380,7 +415,8 @@ impl Finished {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        self.terms.write(Writer::new()).bytes(&self.keys).u8(0).done()
+        // Neither a usage claim nor a wipe record.
+        self.terms.write(Writer::new()).bytes(&self.keys).u8(0).u8(0).done()
     }
 
     /// # Errors

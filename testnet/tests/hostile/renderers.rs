@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use scenemesh_testnet::cluster::Cluster;
+use scenemesh_testnet::eventually::eventually;
 use scenemesh_testnet::hostile::blobs::Blob;
 use scenemesh_testnet::hostile::member::Member;
 use scenemesh_testnet::hostile::renderer::Held;
@@ -36,8 +37,13 @@ pub(crate) async fn paint_job(mesh: &Cluster, dir: &Path, plate: Option<&[u8]>) 
     command.insert(1, graph_file(dir, "paint.json", &graph)?);
     command.extend(["--reach", "pool", "--detach"].map(str::to_owned));
     let command: Vec<_> = command.iter().map(String::as_str).collect();
-    let job = mesh.ok(AMBER, &command).await?;
-    Ok(job["job"].as_str().context("a job id")?.to_owned())
+    let job = eventually("what the painter can do is known", || async {
+        let answer = mesh.cli(AMBER, &command).await?;
+        let known = answer.json["error"]["code"] != "unknown_class";
+        Ok(if known { Ok(answer) } else { Err(answer) })
+    })
+    .await?;
+    Ok(job.json["job"].as_str().with_context(|| format!("a job id: {}", job.stderr))?.to_owned())
 }
 
 /// Such a job, offered to and held by the painter.

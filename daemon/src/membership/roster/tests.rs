@@ -156,7 +156,7 @@ fn an_admin_signs_only_what_it_agreed_to() {
 
 #[test]
 fn junk_signatures_are_left_behind_and_proposals_are_bounded() {
-    let (mut at_amber, _, birch) = two();
+    let (mut at_amber, amber, birch) = two();
     let stranger = SecretKey::generate();
     for at in 0..PROPOSAL_LIMIT + 5 {
         let mut settings = at_amber.roster().settings().next(NOW + at as u64);
@@ -165,8 +165,12 @@ fn junk_signatures_are_left_behind_and_proposals_are_bounded() {
         signed.sign(&stranger);
         at_amber.learn(RosterDiff { proposals: vec![signed], ..RosterDiff::default() }, NOW);
     }
-    assert_eq!(at_amber.proposals().count(), PROPOSAL_LIMIT);
+    assert_eq!(at_amber.proposals().count(), PROPOSALS_OF_ONE);
     assert!(at_amber.proposals().all(|proposal| proposal.signed.signatures.len() == 1));
+    // Whoever floods has used up its own places, not those of others.
+    at_amber.agree(agreement("dogwood", &SecretKey::generate()));
+    at_amber.pursue(&amber, NOW);
+    assert_eq!(at_amber.proposals().count(), PROPOSALS_OF_ONE + 1);
     at_amber.lapse(NOW + LAPSE_MS + 100);
     assert_eq!(at_amber.proposals().count(), 0);
 }
