@@ -18,8 +18,10 @@ use scenemesh_testnet::program::Programs;
 use scenemesh_testnet::scenarios::{finished, graph_file};
 use scenemesh_testnet::workflows;
 
+mod bombs;
 mod claims;
 mod envelopes;
+mod floods;
 mod honest;
 mod invites;
 mod membership;
@@ -90,4 +92,22 @@ async fn still_works(mesh: &Cluster, dir: &Path) -> Result<()> {
     ensure!(job["state"] == "done", "honest work goes on: {job:#}");
     ensure!(finished(mesh.node(AMBER)) == before + 1, "rendered here");
     Ok(())
+}
+
+fn status_of(mesh: &Cluster, name: &str, key: &str) -> Result<u64> {
+    let pid = mesh.node(name).pid().context("it runs")?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).context("the line")?;
+    Ok(line.split_whitespace().next().context("a number")?.parse()?)
+}
+
+/// Memory that a node's daemon holds, in MiB.
+fn memory_mib(mesh: &Cluster, name: &str) -> Result<u64> {
+    Ok(status_of(mesh, name, "VmRSS:")? >> 10)
+}
+
+/// Files and sockets that a node's daemon has open.
+fn open_files(mesh: &Cluster, name: &str) -> Result<usize> {
+    let pid = mesh.node(name).pid().context("it runs")?;
+    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }

@@ -175,7 +175,11 @@ async fn trent(mesh: &Cluster, mallory: &Member) -> Result<Member> {
     ensure!(matches!(reply, JoinReply::Pending { .. }), "a pool of two does not let in alone: {reply:?}");
     let amber = mallory.host();
     let proposal = mallory.catch_up(&amber).await?.proposals;
-    let mut proposal = proposal.first().context("the proposal is shown to members")?.clone();
+    let adds = |settings: &SignedSettings| {
+        Settings::read(&settings.body)
+            .is_ok_and(|read| read.studios.iter().any(|studio| studio.name == "trent"))
+    };
+    let mut proposal = proposal.into_iter().find(adds).context("the proposal is shown to members")?;
     cosign(&mut proposal, mallory.admin()?);
     mallory.push(&amber, &Diff { proposals: vec![proposal], ..Diff::default() }).await?;
     let mut member = applicant.join().await?;
