@@ -41,9 +41,9 @@ pub struct Sizes {
 pub const SIZES: Sizes = Sizes {
     links: 10_000,
     links_at_once: 256,
-    links_per_s: 1500,
+    links_per_s: 500,
     garbage_per_s: 1 << 20,
-    garbage_frame: 8 << 10,
+    garbage_frame: 32 << 10,
     drips: 100,
     drip_ms: 200,
     longest_s: 60,
