@@ -18,6 +18,7 @@
 //! GET  /v1/events                       server-sent [`Event`]s of all jobs
 //! GET  /v1/tasks/ID/outputs/N           the bytes of that output
 //! GET  /v1/tasks/ID/preview             the latest preview picture, 404 while there is none
+//! GET  /v1/openapi.json                 all of this as an OpenAPI document
 //! ```
 
 use std::ffi::OsString;
@@ -34,7 +35,7 @@ pub use error::{ErrorBody, ErrorCode};
 pub use jobs::{
     Event, FailureView, InputName, InputReply, JobState, JobView, JobsReply, LogLine, LogReply, NeedsRequest,
     NodeRef, OutputView, ProgressView, ReachWords, Setting, SubmitRequest, TaskState, TaskView, UsageView,
-    WhyReply,
+    WhyReply, WipeView,
 };
 pub use pool::{
     ApproveReply, ApproveRequest, InitReply, InitRequest, InviteReply, InviteRequest, InviteState,

@@ -155,6 +155,16 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintPassphraseFile => "write it to a file and pass --passphrase-file FILE".into(),
         Message::HintNoPassphrase => "to have none, say so: --no-passphrase".into(),
         Message::HintTryAgain => "try again".into(),
+        Message::Wiped { index, node, wiped, left } => {
+            format!("#{index} wiped by {node}: {wiped}; left: {left}")
+        }
+        Message::NotWiped { index, node, left } => format!(
+            "warning: task #{index} insists on leaving nothing, but this stays on {node}: {left}; ask its owner to remove it"
+        ),
+        Message::NoWipe { index, node } => format!(
+            "warning: task #{index} insists on leaving nothing, but {node} did not say what it removed; ask its owner"
+        ),
+        Message::Nothing => "nothing".into(),
         Message::HintYes => "add --yes to mean it".into(),
 
         Message::KeepRecoveryCode => {

@@ -154,6 +154,16 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintPassphraseFile => "암호를 파일에 적고 --passphrase-file FILE 옵션을 쓰세요".into(),
         Message::HintNoPassphrase => "암호 없이 쓰려면 --no-passphrase 옵션을 쓰세요".into(),
         Message::HintTryAgain => "다시 시도하세요".into(),
+        Message::Wiped { index, node, wiped, left } => {
+            format!("#{index} {node}에서 지움: {wiped}; 남음: {left}")
+        }
+        Message::NotWiped { index, node, left } => format!(
+            "경고: 태스크 #{index}은(는) 아무것도 남기지 않아야 하지만 {node}에 남아 있습니다: {left}; 그 소유자에게 삭제를 요청하세요"
+        ),
+        Message::NoWipe { index, node } => format!(
+            "경고: 태스크 #{index}은(는) 아무것도 남기지 않아야 하지만 {node}이(가) 무엇을 지웠는지 알리지 않았습니다; 그 소유자에게 확인하세요"
+        ),
+        Message::Nothing => "없음".into(),
         Message::HintYes => "--yes 옵션을 붙이면 묻지 않고 진행합니다".into(),
 
         Message::KeepRecoveryCode => {

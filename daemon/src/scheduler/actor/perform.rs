@@ -10,12 +10,13 @@ use scenemesh_protocol::ids::{ClaimId, ContentHash, NodeId, TaskId};
 use scenemesh_protocol::lease::{BlobRef, Finished, Grant, PREVIEW_LIMIT, Preview, RefusalReason};
 use scenemesh_protocol::roster::{Member, Roster};
 use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, TaskSpec};
+use zeroize::Zeroizing;
 
 use super::seal::{self, BadResult, GrantParts, NO_POOL, PoolFacts, ResultParts};
 use super::shelf::For;
 use super::{Actor, Inbound, ReplyTo};
 use crate::clock;
-use crate::executor::{self, Executor, Run, RunError, SlotId};
+use crate::executor::{self, Executor, Run, RunError, SlotId, Wipe};
 use crate::network::{FetchError, Network};
 use crate::scheduler::conversation::{AttemptKey, NoAnswer};
 use crate::scheduler::link::{self, Question, Sorted};
@@ -23,6 +24,7 @@ use crate::scheduler::renderer::{
     self, Examination, InputTrouble, Rejection, RunEvent, RunOutcome, RunTrouble,
 };
 use crate::scheduler::requester::{self, FetchTrouble};
+use crate::scheduler::story::Line;
 use crate::scheduler::view::LogLine;
 use crate::store::{BlobError, Blobs};
 
@@ -107,10 +109,10 @@ impl Actor {
         }
     }
 
-    fn log(&mut self, task: TaskId, text: String) {
+    fn log(&mut self, task: TaskId, line: Line) {
         let Some(known) = self.requester.jobs().task(&task) else { return };
         let (job, index) = (known.job, known.index);
-        self.board.log(job, LogLine { at_ms: clock::wall_ms(), task, index, text });
+        self.board.log(job, LogLine { at_ms: clock::wall_ms(), task, index, line });
     }
 
     /// Removes blobs, except those that a job or an attempt names: some of these roots were chosen by peers.
@@ -239,7 +241,7 @@ impl Actor {
                     None
                 });
             }
-            A::SealResult { key, outcome } => self.seal_result(key, outcome),
+            A::SealResult { key, grant, outcome, wipe } => self.seal_result(key, grant, outcome, wipe),
             A::Serve { key, roots } if key.from != self.id => {
                 self.shelf.serve(For::Results(key.task, key.attempt), key.from, roots);
             }
@@ -368,7 +370,7 @@ impl Actor {
         self.errand("start a run", async move {
             let start = async {
                 let bad = |why: String| RunTrouble::Failed(Failure::new(FailureClass::Transfer, why));
-                let spec = match own {
+                let mut spec = match own {
                     Some(own) => own.map_err(bad)?,
                     None => {
                         let payload = seal::open_grant(&grant.grant, me, &kem).map_err(bad)?;
@@ -382,9 +384,9 @@ impl Actor {
                     slot,
                     task: key.task,
                     attempt: key.attempt,
-                    graph: spec.graph,
-                    extra_data: spec.extra_data,
-                    inputs: spec.inputs,
+                    graph: Zeroizing::new(std::mem::take(&mut spec.graph)),
+                    extra_data: Zeroizing::new(std::mem::take(&mut spec.extra_data)),
+                    inputs: std::mem::take(&mut spec.inputs),
                     previews: spec.previews,
                     full_hygiene: spec.full_hygiene,
                     time_limit: asked.min(most),
@@ -400,7 +402,7 @@ impl Actor {
         });
     }
 
-    fn seal_result(&mut self, key: AttemptKey, outcome: RunOutcome) {
+    fn seal_result(&mut self, key: AttemptKey, grant: ContentHash, outcome: RunOutcome, wipe: Option<Wipe>) {
         let (to, outcome) = match self.recipient(key.from) {
             Ok(to) => (to, outcome),
             Err(why) => {
@@ -410,11 +412,9 @@ impl Actor {
                 (None, RunOutcome::Failed(Failure::new(FailureClass::Revoked, why)))
             }
         };
-        let held = self.renderer.holdings().held(&key);
-        let grant = held.map_or(ContentHash::of(&[]), |held| held.acceptance.grant.terms.hash());
         let (pool, now_ms) = (self.pool(), clock::wall_ms());
         let AttemptKey { task, attempt, .. } = key;
-        let parts = ResultParts { pool, task, attempt, grant, to, outcome, now_ms };
+        let parts = ResultParts { pool, task, attempt, grant, to, outcome, wipe, now_ms };
         let (node, blobs) = (self.me.node.clone(), self.ports.store.blobs.clone());
         self.errand("seal a result", async move {
             let (finished, roots) = seal::finished(parts, &node, &blobs).await;
@@ -437,12 +437,12 @@ impl Actor {
                 let preview = Preview { mime: format.to_owned(), bytes: bytes.to_vec() };
                 (task, attempt, RunEvent::Preview(preview))
             }
-            E::Ended { task, attempt, outcome } => {
+            E::Ended { task, attempt, outcome, wipe } => {
                 let outcome = match outcome {
-                    executor::Outcome::Done { outputs, exec_ms, .. } => RunOutcome::Done { outputs, exec_ms },
+                    executor::Outcome::Done { outputs, exec_ms } => RunOutcome::Done { outputs, exec_ms },
                     executor::Outcome::Failed(failure) => RunOutcome::Failed(failure),
                 };
-                (task, attempt, RunEvent::Ended(outcome))
+                (task, attempt, RunEvent::Ended { outcome, wipe })
             }
         };
         self.feed(Inbound::Renderer(renderer::Input::Ran { task, attempt, event }));
