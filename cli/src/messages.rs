@@ -54,35 +54,50 @@ pub enum Word {
     AdminKey,
     Admins,
     Age,
+    AllowedByHand,
+    Always,
     Attempts,
     Busy,
     Cancelled,
     Change,
     CheckWords,
     Class,
+    Classes,
     Code,
     Daemon,
     DataDir,
+    DeniedByHand,
     Done,
     DoneTotal,
     Down,
+    Elsewhere,
     Epoch,
     Error,
+    Everybody,
+    Everything,
     Expires,
     Failed,
+    Family,
     Fetching,
+    From,
     Good,
     Gpu,
     Granted,
     Hint,
+    Hours,
     Id,
     Idle,
+    Input,
     Job,
     Label,
+    Lent,
+    LentTo,
+    List,
     Listening,
     Look,
     Missing,
     Models,
+    MostVram,
     Name,
     Never,
     NewStudio,
@@ -119,9 +134,11 @@ pub enum Word {
     Task,
     Tasks,
     Time,
+    Unlimited,
     VramFreeTotal,
     Weight,
     What,
+    Why,
     Wrong,
 }
 
@@ -131,6 +148,14 @@ impl Word {
             Lang::En => en::word(self),
             Lang::Ko => ko::word(self),
         }
+    }
+}
+
+/// The name of a finding of `doctor`, for people.
+pub(crate) fn check(name: &str, lang: Lang) -> &str {
+    match lang {
+        Lang::En => name,
+        Lang::Ko => ko::check(name),
     }
 }
 
@@ -316,6 +341,22 @@ pub enum Message {
     NotLeft,
     JoinGivenUp,
     NoPeers,
+
+    // policy
+    PolicyList {
+        version: u32,
+        comfyui: String,
+        allowed: u32,
+        denied: u32,
+    },
+    PolicyFindsNothing,
+    PolicyRefuses {
+        count: usize,
+    },
+    HintPolicyRefuses,
+    NextAllow {
+        class: String,
+    },
 
     // this node
     RunningSince {

@@ -1,14 +1,9 @@
 //! What renderers signed that they removed after a task, and what they could not.
 
-use std::collections::BTreeMap;
-
-use scenemesh_protocol::api::{JobView, TaskState, TaskView, WipeView};
+use scenemesh_protocol::api::{JobView, TaskState, TaskView, WipeCounts, WipeView};
 
 use crate::messages::{Lang, Message};
 use crate::ui::{Tone, Ui, clip};
-
-/// In the order in which people ask.
-const KINDS: [&str; 5] = ["history", "inputs", "outputs", "temp", "cache"];
 
 /// Prints one line per attempt whose renderer said something.
 pub(crate) fn print(job: &JobView, ui: &Ui) {
@@ -29,7 +24,7 @@ pub(crate) fn print(job: &JobView, ui: &Ui) {
 /// Says loudly where a task that insists on leaving nothing may have left something.
 pub(crate) fn warn(job: &JobView, ui: &Ui) {
     for task in job.tasks.iter().filter(|task| task.full_hygiene) {
-        for wipe in task.wipes.iter().filter(|wipe| !wipe.left.is_empty()) {
+        for wipe in task.wipes.iter().filter(|wipe| !wipe.left.is_nothing()) {
             let left = counts(&wipe.left, ui.lang);
             say(ui, &Message::NotWiped { index: task.index, node: clip(&wipe.node, 60), left });
         }
@@ -50,21 +45,16 @@ fn say(ui: &Ui, message: &Message) {
 }
 
 /// `history 1, inputs 2`, or `nothing`.
-fn counts(counts: &BTreeMap<String, u32>, lang: Lang) -> String {
-    let told = KINDS.iter().filter_map(|kind| Some((kind, counts.get(*kind)?)));
-    let told: Vec<_> = told.map(|(kind, count)| format!("{} {count}", name(kind, lang))).collect();
+fn counts(counts: &WipeCounts, lang: Lang) -> String {
+    let WipeCounts { history, inputs, outputs, temp, cache } = *counts;
+    let names = match lang {
+        Lang::En => ["history", "inputs", "outputs", "temp", "cache"],
+        Lang::Ko => ["기록", "입력", "출력", "임시 파일", "캐시"],
+    };
+    let all = names.into_iter().zip([history, inputs, outputs, temp, cache]);
+    let told: Vec<_> =
+        all.filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}")).collect();
     if told.is_empty() { Message::Nothing.text(lang) } else { told.join(", ") }
-}
-
-fn name(kind: &'static str, lang: Lang) -> &'static str {
-    match (lang, kind) {
-        (Lang::En, kind) => kind,
-        (Lang::Ko, "history") => "기록",
-        (Lang::Ko, "inputs") => "입력",
-        (Lang::Ko, "outputs") => "출력",
-        (Lang::Ko, "temp") => "임시 파일",
-        (Lang::Ko, _) => "캐시",
-    }
 }
 
 /// As scripts have it.

@@ -23,11 +23,13 @@ mod comfyui;
 #[cfg(any(test, feature = "test-util"))]
 pub mod fake;
 pub mod graph;
+pub mod policy;
 
 pub use comfyui::BadEndpoint;
 pub use comfyui::inventory::Inventory;
 
 use graph::Graph;
+use policy::{Policy, Whose};
 
 /// Which ComfyUIs there are.
 #[derive(Clone, Debug, Default)]
@@ -118,6 +120,26 @@ pub struct Run {
     pub full_hygiene: bool,
     /// Measured from the start of execution.
     pub time_limit: Duration,
+    pub rules: Rules,
+}
+
+/// What a run must keep to, as it holds when the prompt is posted.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    pub policy: watch::Receiver<Arc<Policy>>,
+    pub whose: Whose,
+}
+
+impl Rules {
+    /// Checks a graph as it is about to be posted. `attached` are the names of the files that come with it.
+    ///
+    /// # Errors
+    /// The failure that the attempt ends with.
+    pub fn check(&self, graph: &Graph, extra_data: &[u8], attached: &[String]) -> Result<(), Failure> {
+        let policy = self.policy.borrow().clone();
+        let found = policy.findings(graph, extra_data, attached, self.whose);
+        if found.is_empty() { Ok(()) } else { Err(policy::failure(&found)) }
+    }
 }
 
 impl fmt::Debug for Run {

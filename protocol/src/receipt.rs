@@ -92,21 +92,6 @@ pub enum Wiped {
     Cache,
 }
 
-impl Wiped {
-    pub const ALL: [Self; 5] = [Self::History, Self::Inputs, Self::Outputs, Self::Temp, Self::Cache];
-
-    /// As the API has it.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::History => "history",
-            Self::Inputs => "inputs",
-            Self::Outputs => "outputs",
-            Self::Temp => "temp",
-            Self::Cache => "cache",
-        }
-    }
-}
-
 impl Message for WipeRecord {
     const TYPE: u16 = 0x0402;
     const LIMIT: usize = 512;

@@ -70,3 +70,8 @@ fn a_member_admitted_while_another_was_away() {
 fn the_only_eligible_node_refuses() {
     tell(|mesh, dir| Box::pin(refusal::run(mesh, dir)));
 }
+
+#[test]
+fn a_studio_lends_what_it_said_and_no_more() {
+    tell(|mesh, dir| Box::pin(refusal::lending(mesh, dir)));
+}

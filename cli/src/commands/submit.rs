@@ -128,7 +128,7 @@ fn label(path: &Path) -> String {
     }
 }
 
-fn read_workflow(path: &Path) -> Result<String, CliError> {
+pub(super) fn read_workflow(path: &Path) -> Result<String, CliError> {
     let shown = path.display().to_string();
     let mut bytes = Vec::new();
     let limit = GRAPH_LIMIT as u64 + 1;

@@ -204,7 +204,7 @@ async fn show_says_what_was_wiped_and_warns_of_what_was_not() {
     assert_eq!((ran.code, ran.err.as_str()), (0, warning));
     let shown = sandbox.run(&["show", "3fa9", "--json"]).await.json();
     assert_eq!(shown["state"], "done");
-    assert_eq!(shown["tasks"][0]["wipes"][0]["left"], json!({ "outputs": 1 }));
+    assert_eq!(shown["tasks"][0]["wipes"][0]["left"]["outputs"], 1);
 
     let silent = json!({ "node": node("ws-02"), "full_hygiene": true });
     sandbox.says("GET /v1/jobs/3fa9", job("done", &[task(0, "done", silent)]));

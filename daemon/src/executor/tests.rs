@@ -170,5 +170,6 @@ fn run_of(graph: &Value) -> Run {
         previews: false,
         full_hygiene: false,
         time_limit: Duration::from_mins(5),
+        rules: Rules { policy: tokio::sync::watch::channel(Arc::default()).1, whose: Whose::OwnMachine },
     }
 }

@@ -21,8 +21,10 @@ use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::{Failure, ModelName, OutputFile};
 
 use super::conversation::{Answer, AttemptKey, IdSource, Now, Ticket};
+use super::lend::LendFacts;
 use super::record::RendererRecord;
 use crate::executor::Wipe;
+use crate::executor::policy::Policy;
 
 mod attempts;
 mod grants;
@@ -44,6 +46,10 @@ pub struct Facts {
     pub renders: bool,
     pub members: BTreeMap<NodeId, MemberFacts>,
     pub slots: Vec<Slot>,
+    /// Which node classes run here.
+    pub policy: Arc<Policy>,
+    /// Whose work is taken now.
+    pub lend: LendFacts,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -324,6 +330,8 @@ impl Renderer {
             renders: false,
             members: BTreeMap::new(),
             slots: Vec::new(),
+            policy: Arc::default(),
+            lend: LendFacts::default(),
         };
         Self {
             ids,

@@ -9,6 +9,7 @@ use scenemesh_protocol::lease::{Phase, Progress, RefusalReason};
 use scenemesh_protocol::task::{Failure, ModelName};
 
 use super::placement::WhyNot;
+use crate::executor::policy::WhyDenied;
 
 /// Why a task stands where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub enum Why {
     OfTask {
         number: u32,
         of: usize,
-        why: Box<Why>,
+        why: Box<Self>,
     },
 }
 
@@ -99,6 +100,11 @@ pub enum No {
     Refused {
         reason: RefusalReason,
         detail: String,
+    },
+    /// It does not run this node class of others.
+    Class {
+        class: String,
+        why: WhyDenied,
     },
     NoAnswer {
         why: String,
@@ -188,8 +194,8 @@ pub enum Line {
     },
     FailedForGood,
     Cancelled,
-    /// Its ComfyUI is not clean.
-    LeftBehind {
+    /// Its renderer could not remove everything from its ComfyUI.
+    NotWiped {
         node: String,
     },
 }
@@ -257,7 +263,7 @@ impl Line {
             Self::Failed { .. } => "failed",
             Self::FailedForGood => "failed_for_good",
             Self::Cancelled => "cancelled",
-            Self::LeftBehind { .. } => "left_behind",
+            Self::NotWiped { .. } => "not_wiped",
         }
     }
 }
@@ -367,6 +373,7 @@ impl fmt::Display for No {
         match self {
             Self::Refused { reason, detail } if detail.trim().is_empty() => f.write_str(words(*reason)),
             Self::Refused { detail, .. } => f.write_str(detail),
+            Self::Class { class, why } => write!(f, "it does not run node class {class} of others: {why}"),
             Self::NoAnswer { why } => write!(f, "no answer to the offer ({why})"),
             Self::Balks => {
                 f.write_str("it keeps claiming what it then does not take; it is asked again later")
@@ -390,6 +397,7 @@ const fn words(reason: RefusalReason) -> &'static str {
         RefusalReason::BadGrant => "it cannot accept the grant",
         RefusalReason::Tombstone => "it has given this attempt up",
         RefusalReason::Version => "it runs another release",
+        RefusalReason::NotNow => "not now",
     }
 }
 
@@ -419,7 +427,7 @@ impl fmt::Display for Line {
             Self::Failed { node, failure } => write!(f, "failed at {node}: {failure}"),
             Self::FailedForGood => f.write_str("failed for good"),
             Self::Cancelled => f.write_str("cancelled"),
-            Self::LeftBehind { node } => {
+            Self::NotWiped { node } => {
                 write!(f, "{node} could not remove everything from its ComfyUI: show says what")
             }
         }

@@ -4,6 +4,7 @@ mod chaos;
 mod hostile;
 mod kills;
 mod live;
+mod policy;
 mod scripts;
 mod scripts_of_ends;
 mod scripts_of_lines;

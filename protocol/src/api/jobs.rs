@@ -1,6 +1,5 @@
 //! Jobs and tasks: submitting, looking, following.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -217,8 +216,7 @@ pub struct TaskView {
     pub wipes: Vec<WipeView>,
 }
 
-/// What one renderer removed after one attempt, and what it could not: `history`, `inputs`, `outputs`, `temp`, `cache`
-/// and how many of each.
+/// What one renderer removed after one attempt, and what it could not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WipeView {
     pub attempt: u32,
@@ -226,8 +224,30 @@ pub struct WipeView {
     pub node: String,
     /// What could be removed there at all.
     pub hygiene: Hygiene,
-    pub wiped: BTreeMap<String, u32>,
-    pub left: BTreeMap<String, u32>,
+    pub wiped: WipeCounts,
+    pub left: WipeCounts,
+}
+
+/// How many of each kind of trace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WipeCounts {
+    /// Entries of ComfyUI's history.
+    pub history: u32,
+    /// Uploaded files.
+    pub inputs: u32,
+    /// Saved files.
+    pub outputs: u32,
+    /// Previews and other temporary files.
+    pub temp: u32,
+    /// Its execution cache.
+    pub cache: u32,
+}
+
+impl WipeCounts {
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How far ComfyUI is with a task.
@@ -321,7 +341,7 @@ pub enum Event {
     /// A task changed in more than its progress.
     Task {
         job: JobId,
-        task: TaskView,
+        task: Box<TaskView>,
     },
     Progress {
         job: JobId,

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::inventory::Inventory;
 use crate::executor::graph::{Graph, as_link, without_annotation};
+use crate::executor::policy::strip_tokens;
 
 /// The folder inside ComfyUI's own folders under which everything of ours lies.
 pub(super) const ROOT: &str = "scenemesh";
@@ -205,7 +206,8 @@ pub(super) fn prompt_body(
         })?,
     };
     // comfy.org credentials let their holder spend money; they have no business on another machine.
-    extra.retain(|key, _| !key.ends_with("_comfy_org"));
+    extra.retain(|key, _| !key.to_ascii_lowercase().ends_with("_comfy_org"));
+    extra.values_mut().for_each(strip_tokens);
     extra.insert("preview_method".into(), Value::from(if previews { "auto" } else { "none" }));
     extra.insert(MARK.into(), Value::from(names.tag.as_str()));
     Ok(json!({

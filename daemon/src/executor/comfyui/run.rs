@@ -110,6 +110,8 @@ impl Attempt<'_> {
         let mut graph = Graph::parse(&self.run.graph)
             .map_err(|error| Failure::new(FailureClass::InvalidGraph, error.to_string()))?;
         let attached: Vec<String> = self.run.inputs.iter().map(|input| input.name.clone()).collect();
+        let rules = &self.run.rules;
+        rules.check(&graph, &self.run.extra_data, &attached)?;
         self.inventory.check(&graph, &attached)?;
         if self.run.full_hygiene && self.folders.is_none() {
             // Its offer said so too; the folders went out of reach since.
@@ -141,6 +143,9 @@ impl Attempt<'_> {
             Already::Nothing => {
                 // The socket first, or the first frames go nowhere. Without one, history tells all but progress.
                 let socket = self.unless_stopped(self.socket()).await?;
+                // As it goes out, by what holds now: between the grant and here there may have been hours.
+                let uploaded: Vec<String> = uploads.values().cloned().collect();
+                rules.check(&graph, &self.run.extra_data, &uploaded)?;
                 let body = rewrite::prompt_body(&graph, &self.run.extra_data, self.names, self.run.previews)?;
                 let prompt_id = self.post(&body).await?;
                 follow::Following::new(self, &prompt_id, graph.len(), &streamed)

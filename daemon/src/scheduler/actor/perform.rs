@@ -16,7 +16,8 @@ use super::seal::{self, BadResult, GrantParts, NO_POOL, PoolFacts, ResultParts};
 use super::shelf::For;
 use super::{Actor, Inbound, ReplyTo};
 use crate::clock;
-use crate::executor::{self, Executor, Run, RunError, SlotId, Wipe};
+use crate::executor::policy::Whose;
+use crate::executor::{self, Executor, Rules, Run, RunError, SlotId, Wipe};
 use crate::network::{FetchError, Network};
 use crate::scheduler::conversation::{AttemptKey, NoAnswer};
 use crate::scheduler::link::{self, Question, Sorted};
@@ -271,6 +272,7 @@ impl Actor {
             return self.inside.push_back(answer(Err(rejection)));
         };
         let (me, keys, executor) = (self.id, self.me.clone(), self.ports.executor.clone());
+        let rules = self.rules(from);
         let own = (from == me).then(|| self.own_spec(judged.task, judged.attempt));
         self.errand("examine a grant", async move {
             let bad = |why: String| seal::not_taken(RefusalReason::BadGrant, why);
@@ -284,10 +286,13 @@ impl Actor {
                     },
                 };
                 if let Some(spec) = spec {
-                    preflight(&executor, slot, &spec).map_err(|failure| Rejection {
-                        refusal: seal::not_taken(reason_of(failure.class), failure.detail.clone()).refusal,
-                        failure: Some(failure),
-                    })?;
+                    vet(&rules, &spec).and_then(|()| preflight(&executor, slot, &spec)).map_err(
+                        |failure| Rejection {
+                            refusal: seal::not_taken(reason_of(failure.class), failure.detail.clone())
+                                .refusal,
+                            failure: Some(failure),
+                        },
+                    )?;
                 }
                 let hash = grant.terms.hash();
                 let accepted = seal::accept(hash, judged.task, judged.attempt, &keys.node);
@@ -338,18 +343,44 @@ impl Actor {
         seal::spec(recipe, &job.reach, plan, attempt)
     }
 
-    fn fetch_inputs(&mut self, key: AttemptKey, blobs: Vec<BlobRef>) {
+    /// What a task of this node must keep to.
+    fn rules(&self, from: NodeId) -> Rules {
+        let whose = if from == self.id { Whose::OwnMachine } else { Whose::Others };
+        Rules { policy: self.ports.policy.clone(), whose }
+    }
+
+    fn fetch_inputs(&mut self, key: AttemptKey, mut blobs: Vec<BlobRef>) {
         let answer = move |result| Inbound::Renderer(renderer::Input::InputsFetched { key, result });
         if key.from == self.id {
             return self.inside.push_back(answer(Ok(())));
         }
         let (network, broom) = (self.ports.network.clone(), self.broom.clone());
         broom.pardon(blobs.iter().map(|blob| blob.root));
+        let grant = self.renderer.holdings().held(&key).map(|held| held.acceptance.clone());
+        let (me, kem, rules) = (self.id, self.me.kem.clone(), self.rules(key.from));
+        let store = self.ports.store.blobs.clone();
         self.errand("fetch inputs", async move {
             // What is here and being removed must be gone before it is asked for.
             drop(broom.sweeping().await);
-            let fetched = fetch_all(&network, key.from, key.task, key.attempt, blobs).await;
-            Some(answer(fetched.map_err(input_trouble)))
+            let fetch = async |blobs| {
+                let fetched = fetch_all(&network, key.from, key.task, key.attempt, blobs).await;
+                fetched.map_err(input_trouble)
+            };
+            let fetched = async {
+                // A task that travels as a blob is looked at before anything else of it is fetched.
+                let payload = grant.and_then(|held| seal::open_grant(&held.grant, me, &kem).ok());
+                if let Some(payload) = payload
+                    && let GrantPayload::Blob { root, .. } = payload
+                    && let Some(at) = blobs.iter().position(|blob| blob.root == root)
+                {
+                    fetch(vec![blobs.swap_remove(at)]).await?;
+                    let spec = seal::payload_spec(payload, key.task, key.attempt, &store).await;
+                    let bad = |why| InputTrouble::Failed(Failure::new(FailureClass::Transfer, why));
+                    vet(&rules, &spec.map_err(bad)?).map_err(InputTrouble::Failed)?;
+                }
+                fetch(blobs).await
+            };
+            Some(answer(fetched.await))
         });
     }
 
@@ -366,7 +397,7 @@ impl Actor {
         let own = (key.from == self.id).then(|| self.own_spec(key.task, key.attempt));
         let (me, kem) = (self.id, self.me.kem.clone());
         let (executor, blobs) = (self.ports.executor.clone(), self.ports.store.blobs.clone());
-        let most = self.config.time_limit;
+        let (most, rules) = (self.config.time_limit, self.rules(key.from));
         self.errand("start a run", async move {
             let start = async {
                 let bad = |why: String| RunTrouble::Failed(Failure::new(FailureClass::Transfer, why));
@@ -378,7 +409,9 @@ impl Actor {
                         spec.map_err(bad)?
                     }
                 };
-                preflight(&executor, slot, &spec).map_err(RunTrouble::Failed)?;
+                vet(&rules, &spec)
+                    .and_then(|()| preflight(&executor, slot, &spec))
+                    .map_err(RunTrouble::Failed)?;
                 let asked = std::time::Duration::from_millis(spec.time_limit_ms);
                 let run = Run {
                     slot,
@@ -390,6 +423,7 @@ impl Actor {
                     previews: spec.previews,
                     full_hygiene: spec.full_hygiene,
                     time_limit: asked.min(most),
+                    rules,
                 };
                 executor.run(run).await.map_err(|error| match error {
                     RunError::NoSuchSlot(_) => {
@@ -465,6 +499,13 @@ fn standing(roster: &Arc<Roster>, node: &NodeId, now_ms: u64) -> Standing {
         None if roster.revocation(&(*node).into()).is_some() => Standing::Revoked,
         None => Standing::Unknown,
     }
+}
+
+/// Whether policy lets this task run here.
+fn vet(rules: &Rules, spec: &TaskSpec) -> Result<(), Failure> {
+    let names: Vec<String> = spec.inputs.iter().map(|input| input.name.clone()).collect();
+    let policy = rules.policy.borrow().clone();
+    policy.check(&spec.graph, &spec.extra_data, &names, rules.whose)
 }
 
 fn preflight(executor: &Executor, slot: SlotId, spec: &TaskSpec) -> Result<(), Failure> {

@@ -111,8 +111,7 @@ impl Requester {
         self.commit(now, RequesterRecord::Wiped { task, attempt, wipe });
         if left > 0 {
             tracing::warn!(peer = %node.short(), task = %task.short(), left, "a renderer could not remove all it made");
-            let line = Line::LeftBehind { node: self.name(node) };
-            self.log(task, line);
+            self.log(task, Line::NotWiped { node: self.name(node) });
         }
     }
 

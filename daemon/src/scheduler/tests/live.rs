@@ -1,5 +1,7 @@
 //! Whole schedulers over real stores, networks and executors; only ComfyUI is a brush that paints what it is told.
 
+mod policy;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,8 +155,15 @@ impl House {
         let (executor, runs) = executor::spawn_with(backends, &tasks);
         let (roster_sender, roster_seen) = watch::channel(roster.cloned());
         let (gpus_sender, gpus) = watch::channel(Arc::default());
-        let ports =
-            Ports { network: network.clone(), executor, store: store.clone(), roster: roster_seen, gpus };
+        let policy = executor::policy::spawn(self.dir.path(), &tasks).unwrap().policy();
+        let ports = Ports {
+            network: network.clone(),
+            executor,
+            store: store.clone(),
+            roster: roster_seen,
+            gpus,
+            policy,
+        };
         let inputs = Inputs { network: events.tasks, executor: runs };
         let me = Me { node: self.node.clone(), kem: self.kem.clone(), boot };
         let scheduler = scheduler::spawn(Config::default(), me, ports, inputs, &replay, &tasks).unwrap();

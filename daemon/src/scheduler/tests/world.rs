@@ -262,6 +262,7 @@ impl World {
                 cc: Some(86),
                 warm: Vec::new(),
                 inventory: Some(machine.inventory.clone()),
+                revision: Some(machine.policy.fingerprint()),
             };
             let node = Node {
                 name: machine.name.clone(),
@@ -276,7 +277,16 @@ impl World {
         let me = self.machines[n].id;
         let nodes = Nodes { me, my_studio: Some(studio(n)), nodes };
         let slots = self.machines[n].slot_facts(n);
-        let facts = Facts { me, pool: Some(POOL), my_studio: Some(studio(n)), renders: true, members, slots };
+        let facts = Facts {
+            me,
+            pool: Some(POOL),
+            my_studio: Some(studio(n)),
+            renders: true,
+            members,
+            slots,
+            policy: self.machines[n].policy.clone(),
+            lend: self.machines[n].lend.clone(),
+        };
         self.tell_both(n, requester::Input::Nodes(Arc::new(nodes)), renderer::Input::Facts(Arc::new(facts)));
     }
 

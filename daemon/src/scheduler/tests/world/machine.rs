@@ -1,6 +1,8 @@
 //! One node of a world: its daemon's two machines, what outlives the daemon, and what it signs.
 
 use super::*;
+use crate::executor::policy::Policy;
+use crate::scheduler::lend::LendFacts;
 
 #[derive(Debug)]
 pub(in crate::scheduler::tests) struct Machine {
@@ -13,7 +15,9 @@ pub(in crate::scheduler::tests) struct Machine {
     pub(in crate::scheduler::tests) journal: Vec<Line>,
     pub(super) commits: usize,
     pub(super) slots: Vec<String>,
-    pub(super) inventory: Arc<Inventory>,
+    pub(in crate::scheduler::tests) inventory: Arc<Inventory>,
+    pub(in crate::scheduler::tests) policy: Arc<Policy>,
+    pub(in crate::scheduler::tests) lend: LendFacts,
     pub(in crate::scheduler::tests) comfy: Comfy,
     pub(in crate::scheduler::tests) refuses_grants: Option<Failure>,
     /// Whether results that are asked for are given.
@@ -62,6 +66,8 @@ impl Machine {
             commits: 0,
             slots: (0..slots).map(|slot| format!("http://comfy-{slot}")).collect(),
             inventory: Arc::new(Inventory { classes: vec!["SaveImage".into()], models: Vec::new() }),
+            policy: Arc::default(),
+            lend: LendFacts::default(),
             comfy: Comfy::default(),
             refuses_grants: None,
             serves: true,
