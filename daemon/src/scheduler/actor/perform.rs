@@ -27,8 +27,7 @@ use crate::scheduler::renderer::{
     self, Examination, InputTrouble, Rejection, RunEvent, RunOutcome, RunTrouble,
 };
 use crate::scheduler::requester::{self, FetchTrouble};
-use crate::scheduler::story::Line;
-use crate::scheduler::view::LogLine;
+use crate::scheduler::{story::Line, view::LogLine};
 use crate::store::{BlobError, Blobs};
 
 /// Blobs of one attempt that are fetched at the same time.
