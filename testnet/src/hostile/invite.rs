@@ -159,7 +159,8 @@ impl JoinReply {
             1 => {
                 // Unlock has no fields, Approvals has two numbers.
                 if reader.u32()? == 1 {
-                    (reader.u16()?, reader.u16()?);
+                    reader.u16()?;
+                    reader.u16()?;
                 }
                 Self::Pending { words: reader.text()? }
             }

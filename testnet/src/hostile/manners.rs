@@ -176,7 +176,9 @@ impl Desk {
         Ok(Some(match asked.kind {
             kind::HELLO => {
                 let hello = Hello::read(&mut reader)?;
-                self.heard.send_modify(|heard| drop(heard.insert(from, hello)));
+                self.heard.send_modify(|heard| {
+                    heard.insert(from, hello);
+                });
                 let digest = self.roster.borrow().digest();
                 frame(kind::HELLO_IS, &Hello::new(self.me.pool, self.me.boot, digest).encode())
             }

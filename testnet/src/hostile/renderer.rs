@@ -127,7 +127,9 @@ impl Member {
 
     /// Puts a blob where it is served from, under a root that need not be its own.
     pub fn shelve(&self, root: [u8; 32], blob: &Blob) {
-        self.manners.shelf.send_modify(|shelf| drop(shelf.blobs.insert(root, blob.clone())));
+        self.manners.shelf.send_modify(|shelf| {
+            shelf.blobs.insert(root, blob.clone());
+        });
     }
 
     /// Waits for the Ack of an attempt; whether the result was stored.
