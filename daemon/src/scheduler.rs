@@ -206,7 +206,7 @@ pub enum SubmitError {
     #[error("the extra data is not a JSON object: {0}")]
     ExtraData(String),
     #[error("the sealed input {name:?} is not in the store any more, give it again: {source}")]
-    Input { name: String, source: BlobError },
+    Input { name: String, source: Box<BlobError> },
     #[error("the job could not be written down: {0}")]
     Journal(#[from] JournalError),
     #[error("the node is stopping")]
@@ -359,8 +359,10 @@ impl Scheduler {
                 return Err(SubmitError::UnusedInput { name: input.name.clone(), known });
             }
             let manifest = self.store.blobs.manifest(input.root).await;
-            let manifest =
-                manifest.map_err(|source| SubmitError::Input { name: input.name.clone(), source })?;
+            let manifest = manifest.map_err(|source| SubmitError::Input {
+                name: input.name.clone(),
+                source: Box::new(source),
+            })?;
             input_bytes += manifest.sealed_bytes();
         }
         let shape = Shape {
