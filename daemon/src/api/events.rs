@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::sse::{Event as Sse, KeepAlive, Sse as Stream};
 use axum::response::{IntoResponse, Response};
@@ -18,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, broadcast};
 use super::trouble::Trouble;
 use super::views::{self, Shorts};
 use super::{Node, jobs};
-use crate::messages::Message;
+use crate::messages::{Lang, Message};
 use crate::scheduler::view::JobEvent;
 
 /// Clients take a longer silence for a daemon that died; theirs is 45 s.
@@ -27,18 +28,26 @@ const ALIVE_EVERY: Duration = Duration::from_secs(15);
 /// Event streams at once: half of the places of all requests, so that whoever only watches shuts nobody out.
 pub(super) const LISTENERS: usize = 64;
 
-pub(super) async fn of_job(State(node): State<Node>, Path(id): Path<String>) -> Result<Response, Trouble> {
+pub(super) async fn of_job(
+    State(node): State<Node>,
+    Extension(lang): Extension<Lang>,
+    Path(id): Path<String>,
+) -> Result<Response, Trouble> {
     let job = jobs::job_of(&node, &id).await?;
-    told(node, Some(job))
+    told(node, lang, Some(job))
 }
 
-pub(super) async fn of_all(State(node): State<Node>) -> Result<Response, Trouble> {
-    told(node, None)
+pub(super) async fn of_all(
+    State(node): State<Node>,
+    Extension(lang): Extension<Lang>,
+) -> Result<Response, Trouble> {
+    told(node, lang, None)
 }
 
 /// One listener.
 struct Listener {
     node: Node,
+    lang: Lang,
     only: Option<JobId>,
     news: broadcast::Receiver<JobEvent>,
     shorts: Shorts,
@@ -47,14 +56,15 @@ struct Listener {
     _place: OwnedSemaphorePermit,
 }
 
-fn told(node: Node, only: Option<JobId>) -> Result<Response, Trouble> {
+fn told(node: Node, lang: Lang, only: Option<JobId>) -> Result<Response, Trouble> {
     let Ok(place) = node.listeners.clone().try_acquire_owned() else {
         return Err(Trouble::new(ErrorCode::Busy, &Message::TooManyRequests).hint(&Message::HintSlower));
     };
     // Subscribed before the first look, so that nothing falls in between.
     let news = node.ports.scheduler.events();
     let stop = node.stop.clone();
-    let listener = Listener { node, only, news, shorts: Shorts::default(), due: Vec::new(), _place: place };
+    let shorts = Shorts::default();
+    let listener = Listener { node, lang, only, news, shorts, due: Vec::new(), _place: place };
     let events = stream::once(async move {
         let mut listener = listener;
         listener.look().await;
@@ -95,7 +105,7 @@ impl Listener {
             match news {
                 JobEvent::Job { job } => self.look_at(Some(job)).await,
                 news => {
-                    if let Some(event) = views::event(&self.node, &news, &self.shorts) {
+                    if let Some(event) = views::event(&self.node, &news, &self.shorts, self.lang) {
                         return Some(event);
                     }
                 }
@@ -110,13 +120,15 @@ impl Listener {
 
     async fn look_at(&mut self, wanted: Option<JobId>) {
         if let Some(wanted) = wanted {
-            self.due =
-                views::job(&self.node, wanted).await.map(|job| Event::Job { job }).into_iter().collect();
+            let job = views::job(&self.node, wanted, self.lang).await;
+            self.due = job.map(|job| Event::Job { job }).into_iter().collect();
             return;
         }
         let jobs = views::jobs(&self.node).await;
         self.shorts = Shorts::of(&jobs);
-        let told = jobs.iter().map(|job| Event::Job { job: views::job_view(&self.node, job, &self.shorts) });
+        let told = jobs
+            .iter()
+            .map(|job| Event::Job { job: views::job_view(&self.node, job, &self.shorts, self.lang) });
         self.due = told.collect();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::path::Path;
 use std::time::Duration;
 
 use scenemesh_protocol::task::{Failure, FailureClass, OutputFile, OutputKind};
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 
 use super::client::{CallError, Client, FileRef};
 use super::collect::{Found, What};
+use super::hygiene::Folders;
 use super::rewrite::Streamed;
 use super::run::died;
 use crate::store::{BlobError, Blobs, Sealer};
@@ -29,12 +31,15 @@ pub(super) struct Sink<'a> {
     most: u64,
     outputs: Vec<OutputFile>,
     names: BTreeSet<String>,
+    /// Directories of this machine, which texts that travel do not name.
+    places: Vec<String>,
 }
 
 impl<'a> Sink<'a> {
     /// Takes so many bytes at most.
-    pub(super) fn new(client: &'a Client, store: &'a Blobs, most: u64) -> Self {
-        Self { client, store, room: most, most, outputs: Vec::new(), names: BTreeSet::new() }
+    pub(super) fn new(client: &'a Client, store: &'a Blobs, folders: Option<&Folders>, most: u64) -> Self {
+        let places = folders.map(|folders| places(&folders.all())).unwrap_or_default();
+        Self { client, store, room: most, most, outputs: Vec::new(), names: BTreeSet::new(), places }
     }
 
     /// Seals everything a history entry names.
@@ -43,6 +48,7 @@ impl<'a> Sink<'a> {
             match what {
                 What::Text(text) => {
                     let name = format!("text_{}.txt", self.outputs.len() + 1);
+                    let text = without_places(text, &self.places);
                     self.take_bytes(&node, kind, &name, text.as_bytes()).await?;
                 }
                 What::File(file) => {
@@ -180,6 +186,22 @@ impl<'a> Sink<'a> {
     }
 }
 
+/// ComfyUI's folders, and what they lie in.
+fn places(folders: &[&Path]) -> Vec<String> {
+    let parents = folders.iter().filter_map(|folder| folder.parent());
+    // A folder in the root would hide every slash.
+    let all = folders.iter().copied().chain(parents).filter(|folder| folder.parent().is_some());
+    let mut all: Vec<String> = all.filter_map(Path::to_str).map(str::to_owned).collect();
+    all.sort_by_key(|place| std::cmp::Reverse(place.len()));
+    all.dedup();
+    all
+}
+
+/// A text as a node shows it, without the directories of the machine that it ran on.
+fn without_places(text: String, places: &[String]) -> String {
+    places.iter().fold(text, |text, place| text.replace(place.as_str(), "…"))
+}
+
 fn lost(error: &CallError) -> Failure {
     if error.is_refused() { died(error) } else { Failure::new(FailureClass::Transfer, error.to_string()) }
 }
@@ -194,4 +216,20 @@ fn unsealed(error: &BlobError) -> Failure {
     };
     let class = if full { FailureClass::DiskFull } else { FailureClass::Transfer };
     Failure::new(class, format!("a result cannot be stored: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn texts_that_travel_do_not_name_directories_of_this_machine() {
+        let folders = ["/srv/kim/comfy/input", "/srv/kim/comfy/output", "/scratch"].map(Path::new);
+        let places = places(&folders);
+        let text =
+            "saved /srv/kim/comfy/output/a.png, model /srv/kim/comfy/models/m, /scratch/x; 1/2".to_owned();
+        let expected = "saved …/a.png, model …/models/m, …/x; 1/2";
+        assert_eq!(without_places(text, &places), expected);
+    }
 }
