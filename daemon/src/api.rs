@@ -8,17 +8,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
 use axum::middleware;
 use axum::routing::{MethodRouter, get, post};
-use axum::serve::ListenerExt as _;
 use scenemesh_protocol::api::{API_FILE, ApiFile, Role};
 use scenemesh_protocol::ids::NodeId;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +36,8 @@ mod comfyui;
 mod doctor;
 mod events;
 mod eyes;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod guard;
 mod inputs;
 mod jobs;
@@ -47,6 +47,7 @@ mod outputs;
 mod policy;
 mod pool;
 mod projects;
+mod serving;
 mod status;
 mod submit;
 mod trouble;
@@ -160,18 +161,16 @@ impl Bound {
             tasks: tasks.clone(),
             started: Instant::now(),
             uploads: Arc::new(inputs::Uploads::default()),
+            listeners: Arc::new(Semaphore::new(events::LISTENERS)),
             stop: tasks.stopping(),
         };
         let app = guarded(routes().router.with_state(node), guard);
         write(&path, &file).map_err(|source| BindError::File { path: path.clone(), source })?;
-        let stop = tasks.stopping();
+        let serving = serving::serve(self.listener, app, tasks.clone());
         tasks.spawn("api", async move {
-            // Without it a streamed answer's tail waits 40 ms for the reader's delayed acknowledgement.
-            let listener = self.listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-            let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
-            let result = served.await.context("the local API stopped answering");
+            serving.await;
             remove(&path, &file);
-            result
+            Ok(())
         });
         Ok(())
     }
@@ -204,6 +203,8 @@ struct Node {
     tasks: Tasks,
     started: Instant,
     uploads: Arc<inputs::Uploads>,
+    /// Places of event streams.
+    listeners: Arc<Semaphore>,
     stop: CancellationToken,
 }
 

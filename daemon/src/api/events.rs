@@ -12,23 +12,26 @@ use axum::extract::{Path, State};
 use axum::response::sse::{Event as Sse, KeepAlive, Sse as Stream};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
-use scenemesh_protocol::api::Event;
+use scenemesh_protocol::api::{ErrorCode, Event};
 use scenemesh_protocol::ids::JobId;
-use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, broadcast};
 
 use super::eyes::Who;
 use super::guard::Caller;
 use super::trouble::Trouble;
 use super::views::{self, Shorts};
 use super::{Node, jobs};
-use crate::messages::Lang;
+use crate::messages::{Lang, Message};
 use crate::scheduler::view::JobEvent;
 
 /// Clients take a longer silence for a daemon that died; theirs is 45 s.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
 /// Jobs whose people a listener remembers.
 const JOBS_REMEMBERED: usize = 10_000;
+
+/// Event streams at once: half of the places of all requests, so that whoever only watches shuts nobody out.
+pub(super) const LISTENERS: usize = 64;
 
 pub(super) async fn of_job(
     State(node): State<Node>,
@@ -37,14 +40,14 @@ pub(super) async fn of_job(
     Path(id): Path<String>,
 ) -> Result<Response, Trouble> {
     let job = jobs::job_of(&node, &id).await?;
-    Ok(told(node, caller, lang, Some(job)))
+    told(node, caller, lang, Some(job))
 }
 
 pub(super) async fn of_all(
     State(node): State<Node>,
     Extension(caller): Who,
     Extension(lang): Extension<Lang>,
-) -> Response {
+) -> Result<Response, Trouble> {
     told(node, caller, lang, None)
 }
 
@@ -60,17 +63,29 @@ struct Listener {
     shorts: Shorts,
     /// Events that are due before the next news, last first.
     due: Vec<Event>,
+    _place: OwnedSemaphorePermit,
 }
 
-fn told(node: Node, caller: Caller, lang: Lang, only: Option<JobId>) -> Response {
+fn told(node: Node, caller: Caller, lang: Lang, only: Option<JobId>) -> Result<Response, Trouble> {
+    let Ok(place) = node.listeners.clone().try_acquire_owned() else {
+        return Err(Trouble::new(ErrorCode::Busy, &Message::TooManyRequests).hint(&Message::HintSlower));
+    };
     // Subscribed before the first look, so that nothing falls in between.
     let news = node.ports.scheduler.events();
     let stop = node.stop.clone();
     let over =
         futures::future::select(Box::pin(stop.cancelled_owned()), Box::pin(caller.clone().dismissed()));
-    let seen = HashMap::new();
-    let listener =
-        Listener { node, caller, seen, lang, only, news, shorts: Shorts::default(), due: Vec::new() };
+    let listener = Listener {
+        node,
+        caller,
+        seen: HashMap::new(),
+        lang,
+        only,
+        news,
+        shorts: Shorts::default(),
+        due: Vec::new(),
+        _place: place,
+    };
     let events = stream::once(async move {
         let mut listener = listener;
         listener.look().await;
@@ -83,7 +98,7 @@ fn told(node: Node, caller: Caller, lang: Lang, only: Option<JobId>) -> Response
         }))
     });
     let events = futures::StreamExt::take_until(events, over);
-    Stream::new(events).keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response()
+    Ok(Stream::new(events).keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response())
 }
 
 fn sse(event: &Event) -> Sse {

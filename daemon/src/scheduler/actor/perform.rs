@@ -1,6 +1,7 @@
 //! Performing: what the machines want done, once their records are on disk.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use scenemesh_protocol::envelope::{
@@ -13,6 +14,7 @@ use scenemesh_protocol::studio::Memo;
 use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, TaskSpec};
 use zeroize::Zeroizing;
 
+use super::fetching::Fetching;
 use super::seal::{self, BadResult, GrantParts, NO_POOL, PoolFacts, ResultParts};
 use super::shelf::For;
 use super::{Actor, Inbound, ReplyTo};
@@ -27,8 +29,7 @@ use crate::scheduler::renderer::{
     self, Examination, InputTrouble, Rejection, RunEvent, RunOutcome, RunTrouble,
 };
 use crate::scheduler::requester::{self, FetchTrouble};
-use crate::scheduler::story::Line;
-use crate::scheduler::view::LogLine;
+use crate::scheduler::{story::Line, view::LogLine};
 use crate::store::{BlobError, Blobs};
 
 /// Blobs of one attempt that are fetched at the same time.
@@ -36,7 +37,11 @@ const FETCHED_AT_ONCE: usize = 4;
 
 impl Actor {
     /// Starts work that ends with an input for one of the machines, unless the node stops first.
-    fn errand(&self, name: &'static str, work: impl Future<Output = Option<Inbound>> + Send + 'static) {
+    pub(super) fn errand(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = Option<Inbound>> + Send + 'static,
+    ) {
         let (reports, stopping) = (self.reports.clone(), self.tasks.stopping());
         self.tasks.spawn(name, async move {
             let report = async {
@@ -119,54 +124,6 @@ impl Actor {
         self.board.log(job, LogLine { at_ms: clock::wall_ms(), task, index, line });
     }
 
-    /// Removes blobs, except those that a job or an attempt names: some of these roots were chosen by peers.
-    fn drop_blobs(&self, roots: Vec<ContentHash>) {
-        let wanted = self.renderer.holdings().roots();
-        let named = |root: &ContentHash| self.requester.jobs().names(root) || wanted.contains(root);
-        let roots: Vec<_> = roots.into_iter().filter(|root| !named(root)).collect();
-        if roots.is_empty() {
-            return;
-        }
-        let (blobs, broom) = (self.ports.store.blobs.clone(), self.broom.clone());
-        broom.doom(&roots);
-        self.errand("drop blobs", async move {
-            let sweeping = broom.sweeping().await;
-            for root in roots {
-                if !sweeping.is_doomed(root) {
-                    continue;
-                }
-                if let Err(error) = blobs.remove(root).await {
-                    tracing::warn!(root = %root.short(), %error, "a blob that nobody wants stays for now");
-                }
-            }
-            None
-        });
-    }
-
-    /// What no job and no attempt names is of an earlier run that died, or came when nobody wanted it any more.
-    pub(super) fn sweep_blobs(&self) {
-        let mut keep: std::collections::HashSet<ContentHash> =
-            self.requester.jobs().roots().into_iter().collect();
-        keep.extend(self.renderer.holdings().roots());
-        keep.extend(self.requester.fetching());
-        let (blobs, broom) = (self.ports.store.blobs.clone(), self.broom.clone());
-        self.errand("sweep blobs", async move {
-            let _sweeping = broom.sweeping().await;
-            match blobs.sweep(keep).await {
-                Ok(swept) if swept.blobs > 0 => {
-                    tracing::info!(
-                        blobs = swept.blobs,
-                        bytes = swept.bytes,
-                        "removed blobs that nobody names"
-                    );
-                }
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "sweeping the blobs"),
-            }
-            None
-        });
-    }
-
     fn pool(&self) -> PoolFacts {
         let roster = self.picture.roster.as_ref();
         roster.map_or(NO_POOL, |roster| PoolFacts { pool: roster.pool(), epoch: roster.settings().epoch })
@@ -239,7 +196,7 @@ impl Actor {
         };
         match action {
             A::Examine { claim, from, slot, grant } => self.examine(claim, from, &slot, *grant),
-            A::FetchInputs { key, blobs } => self.fetch_inputs(key, blobs),
+            A::FetchInputs { key, blobs, within } => self.fetch_inputs(key, blobs, within),
             A::Run { key, slot } => self.run_task(key, &slot),
             A::CancelRun { task, attempt } => {
                 let executor = self.ports.executor.clone();
@@ -256,7 +213,11 @@ impl Actor {
                 self.shelf.end(For::Results(key.task, key.attempt), key.from);
             }
             // On this machine results stay where they were made: our own job names them.
-            A::DropResults { roots, .. } | A::DropInputs { roots, .. } => self.drop_blobs(roots),
+            A::DropResults { roots, .. } => self.drop_blobs(roots),
+            A::DropInputs { key, roots } => {
+                let fetching = self.fetching.remove(&key);
+                self.drop_blobs_after(roots, fetching);
+            }
             A::Reply { ticket, response } => self.reply(ticket, response),
             _ => {}
         }
@@ -354,7 +315,7 @@ impl Actor {
         Rules { policy: self.ports.policy.clone(), whose }
     }
 
-    fn fetch_inputs(&mut self, key: AttemptKey, mut blobs: Vec<BlobRef>) {
+    fn fetch_inputs(&mut self, key: AttemptKey, mut blobs: Vec<BlobRef>, within: Duration) {
         let answer = move |result| Inbound::Renderer(renderer::Input::InputsFetched { key, result });
         if key.from == self.id {
             return self.inside.push_back(answer(Ok(())));
@@ -366,6 +327,9 @@ impl Actor {
         let store = self.ports.store.blobs.clone();
         let (network, broom) = (self.ports.network.clone(), self.broom.clone());
         broom.pardon(blobs.iter().map(|blob| blob.root));
+        self.fetching.retain(|_, fetching| !fetching.is_over());
+        let (fetching, stopped, over) = Fetching::begin();
+        self.fetching.insert(key, fetching);
         self.errand("fetch inputs", async move {
             // What is here and being removed must be gone before it is asked for.
             drop(broom.sweeping().await);
@@ -391,7 +355,20 @@ impl Actor {
                 }
                 fetch(blobs).await
             };
-            Some(answer(fetched.await))
+            let fetched = tokio::select! {
+                () = stopped.cancelled() => return None,
+                fetched = tokio::time::timeout(within, fetched) => fetched,
+            };
+            drop(over);
+            let late = || {
+                let minutes = within.as_secs().div_ceil(60);
+                let words = format!(
+                    "its inputs did not arrive within {minutes} min, the longest that a slot there waits for so many \
+                     (limits.fetch_time there)"
+                );
+                InputTrouble::Failed(Failure::new(FailureClass::Transfer, words))
+            };
+            Some(answer(fetched.unwrap_or_else(|_| Err(late()))))
         });
     }
 
@@ -408,8 +385,8 @@ impl Actor {
         let own = (key.from == self.id).then(|| self.own_spec(key.task, key.attempt));
         let (me, kem) = (self.id, self.me.kem.clone());
         let (executor, blobs) = (self.ports.executor.clone(), self.ports.store.blobs.clone());
-        let (most, rules) = (self.config.time_limit, self.rules(key.from));
-        let bench = self.bench(slot);
+        let (most, most_output_bytes) = (self.config.time_limit, self.config.output_bytes);
+        let (rules, bench) = (self.rules(key.from), self.bench(slot));
         self.errand("start a run", async move {
             let start = async {
                 let bad = |why: String| RunTrouble::Failed(Failure::new(FailureClass::Transfer, why));
@@ -423,7 +400,7 @@ impl Actor {
                 };
                 let judged = bench.judge(key.from, &spec).and_then(|()| vet(&rules, &spec));
                 judged.and_then(|()| preflight(&executor, slot, &spec)).map_err(RunTrouble::Failed)?;
-                let asked = std::time::Duration::from_millis(spec.time_limit_ms);
+                let asked = Duration::from_millis(spec.time_limit_ms);
                 let run = Run {
                     slot,
                     task: key.task,
@@ -435,6 +412,7 @@ impl Actor {
                     full_hygiene: spec.full_hygiene,
                     time_limit: asked.min(most),
                     rules,
+                    most_output_bytes,
                 };
                 executor.run(run).await.map_err(|error| match error {
                     RunError::NoSuchSlot(_) => {
