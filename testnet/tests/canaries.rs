@@ -2,6 +2,7 @@
 //! file of its data directory, its log at `trace`, every answer of its API, and the memory of its daemon.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps in vain, its helpers too")]
+#![expect(clippy::print_stderr, reason = "a skipped look, and what memory still holds, are told")]
 
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
