@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use scenemesh_protocol::ids::{NodeId, PoolId, StudioId};
+use scenemesh_protocol::ids::{NodeId, PoolId, ProjectId, StudioId};
 use scenemesh_protocol::invite::{BadInvite, CheckWords};
 use scenemesh_protocol::roster::{BadSettings, Roster};
+use scenemesh_protocol::studio::StudioRules;
 use tokio::sync::{mpsc, oneshot, watch};
 use zeroize::Zeroizing;
 
@@ -29,6 +30,7 @@ pub mod keys;
 mod rights;
 mod roster;
 mod state;
+mod studio;
 mod view;
 
 #[cfg(test)]
@@ -42,6 +44,10 @@ pub use joining::{CannotFound, CannotJoin, JoinOutcome, JoinRefused, Joined};
 pub use keys::{KeysError, NodeKeys, Protection};
 pub use rights::{NotAllowed, Role, may, may_render, studio_name};
 pub use state::Standing;
+pub use studio::{
+    CannotProject, NoSuchProject, OwnProject, OwnStudio, ProjectChange, ProjectRules, ProjectWish,
+    RefusedStudioRecord,
+};
 pub use view::{InviteState, InviteView, MemberView, PoolView, ProposalView, StudioView};
 
 /// Callers that wait at once; they are local, so the next one waits for a place.
@@ -123,6 +129,17 @@ pub struct LeftPool {
     pub told: usize,
 }
 
+/// Why what was decided was not made durable; then it did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error("the node is stopping")]
+    Stopping,
+}
+
 /// Why a pool was not founded.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
@@ -135,7 +152,7 @@ pub enum InitError {
     #[error(transparent)]
     Network(#[from] StartError),
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Keep(#[from] KeepError),
     #[error("the node is stopping")]
     Stopping,
 }
@@ -148,7 +165,7 @@ pub enum InviteError {
     #[error(transparent)]
     Keys(#[from] KeysError),
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Keep(#[from] KeepError),
     #[error("the node is stopping")]
     Stopping,
 }
@@ -170,7 +187,7 @@ pub enum JoinError {
     #[error(transparent)]
     Keys(#[from] KeysError),
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Keep(#[from] KeepError),
     #[error("the node is stopping")]
     Stopping,
 }
@@ -183,7 +200,20 @@ pub enum ApproveError {
     #[error(transparent)]
     Keys(#[from] KeysError),
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Keep(#[from] KeepError),
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// Why a project is not as somebody wants it.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectError {
+    #[error(transparent)]
+    Cannot(#[from] CannotProject),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     #[error("the node is stopping")]
     Stopping,
 }
@@ -194,7 +224,7 @@ pub enum LeaveError {
     #[error("this node is in no pool")]
     NoPool,
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Keep(#[from] KeepError),
     #[error("the node is stopping")]
     Stopping,
 }
@@ -222,6 +252,7 @@ enum Command {
     Unlock(Option<Zeroizing<String>>, Answer<usize, InviteError>),
     Join(Joining, Answer<JoinOutcome, JoinError>),
     Approve(Option<String>, Option<Zeroizing<String>>, Answer<Approved, ApproveError>),
+    Project(ProjectWish, Option<Zeroizing<String>>, Answer<ProjectId, ProjectError>),
     Leave(Answer<LeftPool, LeaveError>),
     Pool(oneshot::Sender<Option<PoolView>>),
 }
@@ -232,6 +263,8 @@ pub struct Membership {
     commands: mpsc::Sender<Command>,
     standing: watch::Receiver<Arc<Standing>>,
     roster: watch::Receiver<Option<Arc<Roster>>>,
+    studio: watch::Receiver<Arc<OwnStudio>>,
+    rules: watch::Receiver<Arc<StudioRules>>,
 }
 
 /// Restores what the journal knows, opens the network when this node is in a pool, and starts the actor.
@@ -250,11 +283,18 @@ pub async fn spawn(
     let (commands, inbox) = mpsc::channel(COMMANDS_WAITING);
     let (standing_sender, standing) = watch::channel(Arc::new(Standing::Alone));
     let (roster_sender, roster) = watch::channel(None);
-    let outlets = actor::Outlets { standing: standing_sender, roster: roster_sender };
+    let (studio_sender, studio) = watch::channel(Arc::default());
+    let (rules_sender, rules) = watch::channel(Arc::default());
+    let outlets = actor::Outlets {
+        standing: standing_sender,
+        roster: roster_sender,
+        studio: studio_sender,
+        rules: rules_sender,
+    };
     let actor =
         actor::Actor::restore(config, &keys, store.journal, network, outlets, replay, tasks.clone()).await?;
     tasks.spawn("membership", actor.run(inbox, events));
-    Ok(Membership { commands, standing, roster })
+    Ok(Membership { commands, standing, roster, studio, rules })
 }
 
 impl Membership {
@@ -266,6 +306,16 @@ impl Membership {
     /// The roster, while this node is in a pool.
     pub fn roster(&self) -> watch::Receiver<Option<Arc<Roster>>> {
         self.roster.clone()
+    }
+
+    /// What only this node's studio knows: projects, blocks, keys.
+    pub fn studio(&self) -> watch::Receiver<Arc<OwnStudio>> {
+        self.studio.clone()
+    }
+
+    /// The part of it that tasks are held to.
+    pub fn rules(&self) -> watch::Receiver<Arc<StudioRules>> {
+        self.rules.clone()
     }
 
     /// Founds a pool with one studio, whose first machine and admin this node is, and opens the network.
@@ -316,6 +366,19 @@ impl Membership {
     ) -> Result<Approved, ApproveError> {
         let command = |answer| Command::Approve(which, passphrase, answer);
         self.ask(command).await.unwrap_or(Err(ApproveError::Stopping))
+    }
+
+    /// Makes or changes a project of this node's studio; every machine of it hears of that, and nobody else.
+    ///
+    /// # Errors
+    /// As [`ProjectError`] says.
+    pub async fn project(
+        &self,
+        wish: ProjectWish,
+        passphrase: Option<Zeroizing<String>>,
+    ) -> Result<ProjectId, ProjectError> {
+        let command = |answer| Command::Project(wish, passphrase, answer);
+        self.ask(command).await.unwrap_or(Err(ProjectError::Stopping))
     }
 
     /// Says goodbye, closes the network and forgets the pool, or gives up a pending join. Keys stay.

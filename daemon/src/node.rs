@@ -61,6 +61,7 @@ pub async fn run(config: Config, signal: impl Future<Output = ()>) -> Result<()>
             executor: executor.clone(),
             store: store.clone(),
             roster: membership.roster(),
+            studio: membership.rules(),
             gpus: gpus.clone(),
             policy: policy.policy(),
         },

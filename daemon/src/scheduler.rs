@@ -9,10 +9,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use scenemesh_protocol::ids::{BootId, JobId, NodeId, TaskId};
+use scenemesh_protocol::ids::{BootId, JobId, NodeId, ProjectId, TaskId};
 use scenemesh_protocol::keys::{KemSecret, SecretKey};
 use scenemesh_protocol::lease::Preview;
 use scenemesh_protocol::roster::Roster;
+use scenemesh_protocol::studio::StudioRules;
 use scenemesh_protocol::task::{Class, InputFile, Reach, Shape};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -26,7 +27,9 @@ use crate::store::{BlobError, JournalError, Replay, ReplayError, Store};
 use crate::supervisor::Tasks;
 
 mod actor;
+mod bounds;
 pub mod conversation;
+mod discretion;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod lend;
@@ -116,6 +119,8 @@ pub struct Ports {
     pub executor: Executor,
     pub store: Store,
     pub roster: watch::Receiver<Option<Arc<Roster>>>,
+    /// Projects of this node's studio, and the key for its memos.
+    pub studio: watch::Receiver<Arc<StudioRules>>,
     pub gpus: watch::Receiver<Arc<Vec<GpuReading>>>,
     /// Which node classes run here.
     pub policy: watch::Receiver<Arc<Policy>>,
@@ -143,6 +148,8 @@ pub struct JobSpec {
     pub count: u32,
     pub class: Class,
     pub reach: Reach,
+    /// A project of this studio; its rules hold besides the job's own.
+    pub project: Option<ProjectId>,
     pub needs: Needs,
     pub previews: bool,
     pub full_hygiene: bool,
@@ -396,6 +403,7 @@ impl Scheduler {
             person: spec.person,
             class: spec.class,
             reach: spec.reach,
+            project: spec.project,
             created_ms: clock::wall_ms(),
             recipes: vec![recipe],
             tasks: (0..spec.count).map(plan).collect(),

@@ -13,6 +13,7 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::Change => "change",
         Word::CheckWords => "check words",
         Word::Class => "class",
+        Word::Closed => "closed",
         Word::Code => "code",
         Word::Daemon => "daemon",
         Word::DataDir => "data dir",
@@ -28,6 +29,7 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::Gpu => "gpu",
         Word::Granted => "preparing",
         Word::Hint => "hint",
+        Word::Hygiene => "hygiene",
         Word::Id => "id",
         Word::Idle => "idle",
         Word::Job => "job",
@@ -49,22 +51,27 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::NotReady => "NOT READY",
         Word::NotSealed => "no passphrase",
         Word::Now => "now",
+        Word::Open => "open",
         Word::Output => "output",
         Word::Path => "path",
         Word::Peers => "peers",
         Word::Pool => "pool",
         Word::Progress => "progress",
+        Word::Project => "project",
         Word::Queued => "queued",
         Word::Reach => "reach",
         Word::Ready => "ready",
         Word::RecoveryCode => "recovery code",
         Word::RefusedState => "refused",
+        Word::Retention => "kept for",
+        Word::Role => "role",
         Word::Roles => "roles",
         Word::Rtt => "rtt",
         Word::Running => "running",
         Word::Sealed => "sealed with a passphrase",
         Word::Seen => "seen",
         Word::SignedBy => "signed by",
+        Word::SomebodysJob => "somebody's job",
         Word::Starting => "starting",
         Word::State => "state",
         Word::Studio => "studio",
@@ -72,6 +79,7 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::Task => "task",
         Word::Tasks => "tasks",
         Word::Time => "time",
+        Word::Version => "version",
         Word::VramFreeTotal => "vram free/all",
         Word::Weight => "weight",
         Word::What => "what",
@@ -224,6 +232,24 @@ pub(super) fn text(message: &Message) -> String {
         Message::JoinGivenUp => "no longer asking to join".into(),
         Message::NoPeers => "no other node is in the pool".into(),
 
+        Message::NextProject { name } => format!("next: scenemesh submit WORKFLOW.json --project {name:?}"),
+        Message::NoProjects => "your studio has no projects; make one: scenemesh project add NAME".into(),
+        Message::NoSuchProject { name } => format!("your studio has no project {name:?}"),
+        Message::HintProjects => "see which there are: scenemesh project ls".into(),
+        Message::NoUsers => {
+            "nobody but the daemon's own user has a token; give one: scenemesh user add NAME".into()
+        }
+        Message::UserRemoved { name } => format!("{name}'s token is refused from now on"),
+        Message::TokenHandedOver { name, path } => format!(
+            "{name}'s token is in {path}, which only {name} can read; it belongs in ~{name}/.config/scenemesh/api.json"
+        ),
+        Message::TokenToHandOver { name, path } => format!(
+            "{name}'s token is in {path}, which only you can read; hand it over as root: install -D -m 600 -o {name} \
+             {path} ~{name}/.config/scenemesh/api.json, then remove {path}"
+        ),
+        Message::NoSuchOsUser { name, path } => format!(
+            "this machine knows no user {name}; the token in {path} works all the same, and whoever holds it is {name}"
+        ),
         Message::PolicyList { version, comfyui, allowed, denied } => {
             format!(
                 "version {version} for ComfyUI {comfyui}: {allowed} classes may run, {denied} may not, nor any other"

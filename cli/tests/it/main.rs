@@ -6,5 +6,6 @@ mod errors;
 mod jobs;
 mod policy;
 mod pool;
+mod projects;
 mod sandbox;
 mod submit;

@@ -6,7 +6,9 @@ mod story;
 use scenemesh_protocol::invite::{BadInvite, JoinRefusal};
 
 use crate::executor::graph::{GraphError, MAX_DEPTH};
-use crate::membership::{CannotApprove, CannotFound, CannotInvite, CannotJoin, KeysError, NoInvite};
+use crate::membership::{
+    CannotApprove, CannotFound, CannotInvite, CannotJoin, CannotProject, KeysError, NoInvite, NoSuchProject,
+};
 use crate::messages::{Lang, phrase};
 use crate::network::PorchError;
 use crate::scheduler::{SHAPE_LIMIT, SubmitError};
@@ -56,6 +58,37 @@ pub(super) fn found(error: &CannotFound) -> String {
             format!(
                 "{name:?} 값은 {of} 이름으로 쓸 수 없습니다: 비었거나 64바이트를 넘거나 제어 문자가 있습니다; 다른 이름을 쓰세요"
             )
+        }
+    }
+}
+
+pub(super) fn no_project(error: &NoSuchProject) -> String {
+    match error {
+        NoSuchProject::Unknown(name) => {
+            format!("스튜디오에 프로젝트 {name:?}이(가) 없습니다; scenemesh project ls로 목록을 보세요")
+        }
+        NoSuchProject::Ambiguous(name) => {
+            format!("{name:?}에 해당하는 프로젝트가 둘 이상입니다; scenemesh project ls에 나온 ID를 쓰세요")
+        }
+    }
+}
+
+pub(super) fn project(error: &CannotProject) -> String {
+    match error {
+        CannotProject::NoPool => "이 노드는 풀에 없습니다; init으로 만들거나 join으로 들어가세요".into(),
+        CannotProject::NoAdminKey { studio } => {
+            format!("이 컴퓨터에는 {studio}의 관리자 키가 없습니다; 스튜디오를 만든 컴퓨터에서 실행하세요")
+        }
+        CannotProject::Locked => "관리자 키가 잠겨 있습니다; --passphrase-file로 암호를 주세요".into(),
+        CannotProject::BadName(name) => {
+            format!("{name:?}은(는) 프로젝트 이름이 될 수 없습니다; 제어 문자 없이 1~64바이트로 지으세요")
+        }
+        CannotProject::NameTaken(name) => format!(
+            "스튜디오에 프로젝트 {name:?}이(가) 이미 있습니다; 다른 이름을 쓰거나 project set으로 바꾸세요"
+        ),
+        CannotProject::Unknown(error) => no_project(error),
+        CannotProject::Refused(_) => {
+            "프로젝트 기록이 성립하지 않습니다; 지정한 범위와 노드를 확인하세요".into()
         }
     }
 }

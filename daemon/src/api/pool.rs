@@ -223,7 +223,7 @@ pub(super) async fn approve(
 pub(super) async fn leave(State(node): State<Node>) -> Result<Json<LeaveReply>, Trouble> {
     let left = node.ports.membership.leave().await.map_err(|error| match error {
         LeaveError::NoPool => no_pool(),
-        LeaveError::Journal(error) => Trouble::broke(&error),
+        LeaveError::Keep(error) => Trouble::broke(&error),
         LeaveError::Stopping => Trouble::stopping(),
     })?;
     Ok(Json(LeaveReply { pool_name: left.pool_name, told: count(left.told) }))
@@ -304,11 +304,11 @@ fn init_trouble(error: &InitError) -> Trouble {
         InitError::Keys(error) => keys_trouble(error),
         InitError::Network(StartError::Listen { .. }) => Trouble::of(ErrorCode::Refused, error, None),
         InitError::Network(StartError::Stopping) | InitError::Stopping => Trouble::stopping(),
-        InitError::Settings(_) | InitError::Network(_) | InitError::Journal(_) => Trouble::broke(error),
+        InitError::Settings(_) | InitError::Network(_) | InitError::Keep(_) => Trouble::broke(error),
     }
 }
 
-fn keys_trouble(error: &KeysError) -> Trouble {
+pub(super) fn keys_trouble(error: &KeysError) -> Trouble {
     let code = match error {
         KeysError::NeedsPassphrase { .. } => ErrorCode::PassphraseNeeded,
         KeysError::DoesNotOpen { .. } => ErrorCode::WrongPassphrase,
@@ -335,7 +335,7 @@ fn invite_trouble(error: &InviteError) -> Trouble {
             Trouble::of(code, cannot, Some(korean::invite(cannot)))
         }
         InviteError::Keys(error) => keys_trouble(error),
-        InviteError::Journal(error) => Trouble::broke(error),
+        InviteError::Keep(error) => Trouble::broke(error),
         InviteError::Stopping => Trouble::stopping(),
     }
 }
@@ -381,7 +381,7 @@ fn join_trouble(error: &JoinError) -> Trouble {
             Trouble::of(code, refused, refused.reason.map(korean::refusal))
         }
         JoinError::Keys(error) => keys_trouble(error),
-        JoinError::Journal(error) => Trouble::broke(error),
+        JoinError::Keep(error) => Trouble::broke(error),
         JoinError::Stopping => Trouble::stopping(),
     }
 }
@@ -399,7 +399,7 @@ fn approve_trouble(error: &ApproveError) -> Trouble {
             Trouble::of(code, cannot, Some(korean::approve(cannot)))
         }
         ApproveError::Keys(error) => keys_trouble(error),
-        ApproveError::Journal(error) => Trouble::broke(error),
+        ApproveError::Keep(error) => Trouble::broke(error),
         ApproveError::Stopping => Trouble::stopping(),
     }
 }

@@ -4,9 +4,11 @@
 //! DIR/keys/node.key     Ed25519, the node's identity          "scenemesh node key 1"
 //! DIR/keys/kem.key      X25519, opens sealed envelopes        "scenemesh kem key 1"
 //! DIR/keys/admin.key    Ed25519 of a studio's admin           protocol::keyfile
+//! DIR/keys/studio-1.key X25519, opens the studio's memos      "scenemesh studio key 1"
 //! ```
 //! The directory is 0700, files are 0600; a file that others may read is refused rather than used. Each is written
-//! to the side, synced and renamed, so that there is never half a key. Leaving a pool keeps all of them.
+//! to the side, synced and renamed, so that there is never half a key. Leaving a pool keeps all but the
+//! studio's.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -17,6 +19,10 @@ use scenemesh_protocol::keys::{KemSecret, PublicKey, SecretKey};
 use zeroize::Zeroizing;
 
 use crate::platform;
+
+mod studio;
+
+pub(super) use studio::StudioFiles;
 
 /// Longest key file looked at, in bytes.
 const FILE_LIMIT: u64 = 4096;

@@ -18,10 +18,12 @@ use scenemesh_protocol::roster::{
     Consent, Member, Roles, Roster, RosterDigest, SettingsChain, SignedRecord, SignedSettings,
 };
 use scenemesh_protocol::signed::Signed;
+use scenemesh_protocol::studio::{StudioDiff, StudioRecord, StudioSecret};
 use tokio::time::Instant;
 
 use super::invites::{Invited, Invites, Tries};
 use super::roster::{Change, Circle, Learnt};
+use super::studio::Shelf;
 
 /// Warnings kept for the operator; older ones are in the log.
 const WARNINGS: usize = 16;
@@ -40,6 +42,8 @@ pub(super) enum Fact {
     /// The join came to nothing.
     AskedInVain,
     Left,
+    /// A record of the own studio.
+    Shelved(StudioRecord),
 }
 
 /// Where this node belongs.
@@ -85,6 +89,12 @@ pub(super) struct Step {
     pub ask: Vec<NodeId>,
     /// Nodes at whose porch to show this node's card: they do not know it yet.
     pub show: Vec<NodeId>,
+    /// To be told to every connected machine of the own studio, and to nobody else.
+    pub studio: StudioDiff,
+    /// Secrets of studio keys, to be on disk before the facts are.
+    pub secrets: Vec<(u32, StudioSecret)>,
+    /// Machines of the own studio to be asked for records that are missing here.
+    pub ask_studio: Vec<NodeId>,
     pub warnings: Vec<String>,
 }
 
@@ -131,6 +141,8 @@ pub(super) struct State {
     pub(super) tries: Tries,
     /// The studio admin's key while it is unlocked.
     pub(super) admin: Option<SecretKey>,
+    /// What only the own studio knows.
+    pub(super) shelf: Arc<Shelf>,
     pub(super) warnings: VecDeque<String>,
 }
 
@@ -168,6 +180,7 @@ impl State {
             wait: None,
             tries: Tries::default(),
             admin: None,
+            shelf: Arc::default(),
             warnings: VecDeque::new(),
         }
     }
@@ -195,6 +208,7 @@ impl State {
                 self.wait = Some(Wait { needs: None, words: "the inviter has not answered yet".into() });
             }
             Fact::AskedInVain => (self.asked, self.wait) = (None, None),
+            Fact::Shelved(record) => self.replay_shelved(&record),
             Fact::Left => {
                 *self =
                     Self { me: self.me.clone(), admin: self.admin.take(), ..Self::new((*self.me).clone()) };
@@ -275,6 +289,9 @@ impl State {
         if let Some(circle) = &mut self.circle {
             circle.lapse(now_ms);
         }
+        if self.shelf.has_over(now_ms) {
+            Arc::make_mut(&mut self.shelf).sweep(now_ms);
+        }
         let mut step = Step::default();
         self.pursue(&mut step, now_ms);
         step
@@ -286,6 +303,11 @@ impl State {
         if let Some(circle) = &mut self.circle {
             step.learnt(circle.pursue(&key, now_ms));
         }
+        self.admit_founder(&key, studio, step, now_ms);
+        self.found_studio_key(step, now_ms);
+    }
+
+    fn admit_founder(&mut self, key: &SecretKey, studio: StudioId, step: &mut Step, now_ms: u64) {
         let Some(place) = self.place.clone().filter(|place| place.founder) else { return };
         let Some(circle) = &mut self.circle else { return };
         let id = self.me.id();
@@ -307,7 +329,7 @@ impl State {
             issued_ms: now_ms,
             not_after_ms: None,
         };
-        step.learnt(circle.publish(&SignedRecord::Member(Signed::new(&member, &key))));
+        step.learnt(circle.publish(&SignedRecord::Member(Signed::new(&member, key))));
         // Nobody lets a node in whose record only itself has.
         step.show.extend(self.asked.as_ref().map(|asked| asked.inviter));
     }
@@ -319,6 +341,9 @@ impl State {
 
     /// A member asks or tells something about the roster.
     pub(super) fn on_request(&mut self, from: NodeId, request: Request, now_ms: u64) -> (Step, Response) {
+        if let Request::StudioSync(_) | Request::Studio(_) = request {
+            return self.on_studio_request(from, request, now_ms);
+        }
         let mut step = Step::default();
         let Some(circle) = &mut self.circle else {
             return (step, declined(Decline::NotAllowed, "this node is in no pool").into());

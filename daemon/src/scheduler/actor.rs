@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::conversation::{AttemptKey, IdSource, Now, Ticket};
+use super::discretion;
 use super::link::{self, About, Inbound};
 use super::record::{RendererRecord, RequesterRecord};
 use super::renderer::{self, Renderer};
@@ -25,6 +26,7 @@ use crate::network::{Publication, Reply, TaskEvent};
 use crate::store::{Entry, JournalError, Replay};
 use crate::supervisor::Tasks;
 
+mod bench;
 mod board;
 mod broom;
 mod commands;
@@ -62,7 +64,7 @@ const POSTPONED: usize = 64;
 
 /// Who waits for a reply.
 enum ReplyTo {
-    Peer(Reply),
+    Peer(NodeId, Reply),
     /// The other machine of this node asked.
     Here(About),
 }
@@ -178,6 +180,7 @@ impl Actor {
         let mut peers = self.ports.network.peers();
         let mut slots = self.ports.executor.slots();
         let mut gpus = self.ports.gpus.clone();
+        let mut studio = self.ports.studio.clone();
         let mut policy = self.ports.policy.clone();
         self.look();
         self.feed(Inbound::Requester(requester::Input::Started));
@@ -200,6 +203,7 @@ impl Actor {
                 Ok(()) = peers.changed() => self.look(),
                 Ok(()) = slots.changed() => self.look(),
                 Ok(()) = gpus.changed() => self.look(),
+                Ok(()) = studio.changed() => self.look(),
                 Ok(()) = policy.changed() => self.look(),
                 () = tokio::time::sleep_until(wake) => self.tick(),
             }
@@ -360,7 +364,7 @@ impl Actor {
                 let requester = &self.requester;
                 match link::route(from, request, ticket, |probe| requester.granted_to(from, probe)) {
                     Ok(inbound) => {
-                        self.tickets.insert(ticket, ReplyTo::Peer(reply));
+                        self.tickets.insert(ticket, ReplyTo::Peer(from, reply));
                         self.feed(inbound);
                     }
                     Err(declined) => reply.send(declined),
@@ -376,7 +380,10 @@ impl Actor {
 
     fn reply(&mut self, ticket: Ticket, response: Response) {
         match self.tickets.remove(&ticket) {
-            Some(ReplyTo::Peer(reply)) => reply.send(response),
+            Some(ReplyTo::Peer(from, reply)) => {
+                let foreign = self.picture.is_foreign(&from, clock::wall_ms());
+                reply.send(if foreign { discretion::response(response) } else { response });
+            }
             Some(ReplyTo::Here(about)) => self.inside.extend(link::understand(about, Ok(response))),
             None => {}
         }
@@ -396,6 +403,8 @@ impl Actor {
         self.feed(Inbound::Renderer(renderer::Input::Facts(facts)));
         let nodes = Arc::new(self.picture.nodes(now_ms, self.renderer.load().0));
         self.feed(Inbound::Requester(requester::Input::Nodes(nodes)));
+        let rules = self.ports.studio.borrow().clone();
+        self.feed(Inbound::Requester(requester::Input::Rules(rules)));
         self.publish_at.get_or_insert_with(Instant::now);
     }
 

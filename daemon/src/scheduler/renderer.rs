@@ -69,6 +69,8 @@ pub struct Slot {
     pub name: String,
     pub state: SlotState,
     pub inventory: Arc<Inventory>,
+    /// What other studios may use of it.
+    pub shared: Arc<Inventory>,
     pub warm: Vec<ModelName>,
     pub vram_mib: Option<u32>,
     pub cc: Option<u16>,
@@ -165,6 +167,8 @@ pub enum Input {
         key: AttemptKey,
         finished: Box<Finished>,
         roots: Vec<ContentHash>,
+        /// Where its project says so: kept no longer than this, in milliseconds.
+        keep_ms: Option<u64>,
     },
     /// Take nothing new, or take work again.
     Drain(bool),
@@ -397,7 +401,9 @@ impl Renderer {
             Input::InputsFetched { key, result } => self.inputs_fetched(now, key, result),
             Input::RunAnswered { key, result } => self.run_answered(now, key, result),
             Input::Ran { task, attempt, event } => self.ran(task, attempt, event),
-            Input::Sealed { key, finished, roots } => self.sealed(now, key, finished, roots),
+            Input::Sealed { key, finished, roots, keep_ms } => {
+                self.sealed(now, key, finished, roots, keep_ms);
+            }
             Input::Drain(draining) => self.drain(draining),
             Input::Tick => self.tick(now),
         }

@@ -14,6 +14,7 @@ use scenemesh_protocol::lease::{
     Probe, Progress,
 };
 use scenemesh_protocol::messages::Response;
+use scenemesh_protocol::studio::StudioRules;
 use scenemesh_protocol::task::{Class, OutputFile};
 
 use super::conversation::{Answer, IdSource, Now, Ticket};
@@ -26,6 +27,7 @@ mod attempts;
 pub mod jobs;
 mod lines;
 mod offers;
+mod project;
 mod results;
 mod why;
 
@@ -43,6 +45,8 @@ pub enum Input {
     Started,
     /// What is known of the pool's machines changed.
     Nodes(Arc<Nodes>),
+    /// What the studio's projects say now; told again every half minute at least, so that what ends by the clock ends.
+    Rules(Arc<StudioRules>),
     PeerUp {
         node: NodeId,
         boot: BootId,
@@ -194,6 +198,11 @@ pub enum Action {
         ticket: Ticket,
         response: Response,
     },
+    /// A job was forgotten: nothing of it is shown any more.
+    Forgotten {
+        job: JobId,
+        tasks: Vec<TaskId>,
+    },
     /// A task's state is another: tell whoever watches.
     Changed(TaskId),
     /// A task moved on within its state.
@@ -215,6 +224,7 @@ pub struct Requester {
     ids: IdSource,
     jobs: Jobs,
     nodes: Arc<Nodes>,
+    rules: Arc<StudioRules>,
     up: BTreeMap<NodeId, BootId>,
     reservations: BTreeMap<JobId, BTreeMap<NodeId, Reservation>>,
     /// Who asked not to be asked, for a while.
@@ -249,6 +259,7 @@ impl Requester {
             ids,
             jobs: Jobs::default(),
             nodes: Arc::new(Nodes::alone(me)),
+            rules: Arc::default(),
             up: BTreeMap::new(),
             reservations: BTreeMap::new(),
             refusals: BTreeMap::new(),
@@ -294,6 +305,7 @@ impl Requester {
             Input::Restored(record) => self.jobs.apply(&record),
             Input::Started => self.start(now),
             Input::Nodes(nodes) => self.see_nodes(nodes),
+            Input::Rules(rules) => self.see_rules(now, rules),
             Input::PeerUp { node, boot } => self.greet(node, boot),
             Input::PeerDown { node } => self.miss(node),
             Input::Submitted(submission) => self.submit(now, submission),

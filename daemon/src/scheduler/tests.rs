@@ -6,6 +6,7 @@ mod kills;
 mod limits;
 mod live;
 mod policy;
+mod projects;
 mod scripts;
 mod scripts_of_ends;
 mod scripts_of_lines;

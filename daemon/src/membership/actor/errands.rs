@@ -3,6 +3,7 @@
 use futures::future::join_all;
 use scenemesh_protocol::invite::{Invite, JoinRefusal};
 use scenemesh_protocol::keys::SecretKey;
+use scenemesh_protocol::studio::StudioDiff;
 
 use super::super::joining::{JoinRefused, question};
 use super::super::keys::Protection;
@@ -15,6 +16,10 @@ pub(super) enum Returned {
     Synced {
         peer: NodeId,
         diff: Option<RosterDiff>,
+    },
+    StudioSynced {
+        peer: NodeId,
+        diff: Option<StudioDiff>,
     },
     Visited {
         peer: NodeId,
@@ -42,7 +47,7 @@ pub(super) struct Knocked {
 
 impl Actor {
     /// Sends an errand out; false when too many are out.
-    fn send_out(
+    pub(super) fn send_out(
         &mut self,
         name: &'static str,
         errand: impl Future<Output = Returned> + Send + 'static,
@@ -207,6 +212,7 @@ impl Actor {
                     self.ask(peer);
                 }
             }
+            Returned::StudioSynced { peer, diff } => self.on_studio_synced(peer, diff).await,
             Returned::Visited { peer, regard } => {
                 if let Some(Regard::Revoked { reason, .. }) = regard {
                     let words = format!("{} says that this node was revoked: {reason}", peer.short());

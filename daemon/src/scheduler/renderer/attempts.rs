@@ -9,6 +9,7 @@ use scenemesh_protocol::lease::{
 use scenemesh_protocol::messages::{Decline, Declined, Done};
 use scenemesh_protocol::task::{Failure, FailureClass};
 
+use super::holdings::Sealed;
 use super::{Action, InputTrouble, Occupant, Renderer, RunEvent, RunOutcome, RunTrouble, SlotState};
 use crate::executor::Wipe;
 use crate::scheduler::conversation::{
@@ -209,7 +210,9 @@ impl Renderer {
                 work.stage = Stage::Fetching { again: Some(now.at + AGAIN), give_up, until };
             }
             Err(InputTrouble::Failed(failure)) => {
-                self.held_in_vain(now, key.from);
+                if failure.class == FailureClass::Transfer {
+                    self.held_in_vain(now, key.from);
+                }
                 self.seal(key, RunOutcome::Failed(failure), None);
             }
         }
@@ -354,6 +357,7 @@ impl Renderer {
         key: AttemptKey,
         finished: Box<Finished>,
         roots: Vec<ContentHash>,
+        keep_ms: Option<u64>,
     ) {
         let Some(work) = self.work.get_mut(&key) else {
             self.out.push(Action::DropResults { key, roots });
@@ -379,6 +383,9 @@ impl Renderer {
             self.charge_result(now, from, finished, roots.len());
         }
         self.commit(record);
+        if let Some(keep_ms) = keep_ms.filter(|keep_ms| *keep_ms < RESULT_KEPT_MS) {
+            self.commit(RendererRecord::Keeping { from, task, attempt, keep_ms });
+        }
         self.let_go(key);
         self.drop_inputs(key);
         self.out.push(Action::Serve { key, roots });
@@ -549,13 +556,13 @@ impl Renderer {
         }
     }
 
-    /// Results that nobody took for a week go; tombstones that have done their duty too.
+    /// Results that nobody took for a week, or for as long as their project keeps anything, go; tombstones that have done their duty too.
     pub(super) fn sweep(&mut self, now: Now) {
         self.sweep_at = Some(now.at + SWEEP_EVERY);
         self.holdings.forget_tombstones(now.wall_ms.saturating_sub(TOMBSTONE_KEPT_MS));
         let old = self.holdings.all().filter(|(_, held)| {
-            let sealed = held.sealed.as_ref().map(|sealed| sealed.at_ms);
-            sealed.is_some_and(|at_ms| now.wall_ms.saturating_sub(at_ms) > RESULT_KEPT_MS)
+            let over = |sealed: &Sealed| now.wall_ms.saturating_sub(sealed.at_ms) > sealed.keep_ms;
+            held.sealed.as_ref().is_some_and(over)
         });
         for key in old.map(|(key, _)| *key).collect::<Vec<_>>() {
             self.give_up(now, key);

@@ -85,6 +85,9 @@ impl Renderer {
             exam.tickets.push(ticket);
             return Ok(None);
         }
+        if terms.memo.as_ref().is_some_and(|memo| !memo.is_well_formed()) {
+            return Err(bad("its memo has not the size of one"));
+        }
         if terms.envelope != ContentHash::of(&grant.envelope) {
             return Err(bad("the envelope is not the one that was signed"));
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use scenemesh_protocol::ids::{ClaimId, JobId, NodeId, ReservationId};
 use scenemesh_protocol::lease::{Claim, ClaimReply, Offer, OfferReply, Refusal, RefusalReason};
-use scenemesh_protocol::task::{Class, Shape};
+use scenemesh_protocol::task::{Class, ModelName, Shape};
 
 use super::grants::Exam;
 use super::{Action, Facts, Occupant, Renderer, Slot, SlotState};
@@ -140,7 +140,7 @@ impl Renderer {
         }
         let mut why = None;
         for slot in slots {
-            match fits(slot, &offer.shape) {
+            match self.fits(from, slot, &offer.shape) {
                 Ok(()) => {
                     why = None;
                     break;
@@ -159,6 +159,18 @@ impl Renderer {
             return Err(Refusal { reason: RefusalReason::Busy, detail: words });
         }
         Ok(())
+    }
+
+    /// Another studio uses the models that are shared with it, and learns of no others by asking.
+    fn fits(&self, from: NodeId, slot: &Slot, shape: &Shape) -> Result<(), WhyNot> {
+        let studio = self.facts.members.get(&from).map(|member| member.studio);
+        let mine = from == self.facts.me || (studio.is_some() && studio == self.facts.my_studio);
+        let shared = |model: &ModelName| slot.shared.models.binary_search(model).is_ok();
+        let mut hidden = shape.models.iter().filter(|model| !mine && !shared(model));
+        if let Some(first) = hidden.next() {
+            return Err(WhyNot::LacksModels { first: first.clone(), more: hidden.count() });
+        }
+        placement::fits(Some(&slot.inventory), slot.vram_mib, slot.cc, slot.hygiene, shape)
     }
 
     /// Who is served before whom: own machine, own studio, others; then class; then requesters by turns.
@@ -197,7 +209,7 @@ impl Renderer {
                 .filter(|queued| queued.left > 0 && queued.not_before.is_none())
                 .filter(|queued| self.up.contains_key(&queued.from))
                 .filter(|queued| !self.is_passed_over(now, &queued.from))
-                .filter(|queued| fits(slot, &queued.shape).is_ok())
+                .filter(|queued| self.fits(queued.from, slot, &queued.shape).is_ok())
                 .min_by_key(|queued| self.order(queued))
                 .map(|queued| (queued.from, queued.id));
             if let Some((from, reservation)) = next {
@@ -318,10 +330,6 @@ fn may_run(facts: &Facts, from: NodeId, classes: &[String]) -> Result<(), Refusa
     let whose = if from == facts.me { Whose::OwnMachine } else { Whose::Others };
     let judged = facts.policy.classes(classes, whose);
     judged.map_err(|denied| Refusal { reason: RefusalReason::NotAllowed, detail: denied.to_string() })
-}
-
-fn fits(slot: &Slot, shape: &Shape) -> Result<(), WhyNot> {
-    placement::fits(Some(&slot.inventory), slot.vram_mib, slot.cc, slot.hygiene, shape)
 }
 
 fn reason_of(why: &WhyNot) -> RefusalReason {

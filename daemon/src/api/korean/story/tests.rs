@@ -118,6 +118,9 @@ fn why_nots() -> Vec<WhyNot> {
     let failure = Failure::new(FailureClass::Execution, "");
     let mut all = vec![
         WhyNot::OutOfReach("pool"),
+        WhyNot::OutOfProject("studio"),
+        WhyNot::NotOfProject,
+        WhyNot::NoProject,
         WhyNot::NotConnected,
         WhyNot::LinkRefused("it is not a member".into()),
         WhyNot::DoesNotRender,
@@ -140,6 +143,9 @@ fn why_nots() -> Vec<WhyNot> {
     for why in &all {
         match why {
             WhyNot::OutOfReach(_)
+            | WhyNot::OutOfProject(_)
+            | WhyNot::NotOfProject
+            | WhyNot::NoProject
             | WhyNot::NotConnected
             | WhyNot::LinkRefused(_)
             | WhyNot::DoesNotRender
