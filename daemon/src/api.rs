@@ -8,17 +8,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
 use axum::middleware;
 use axum::routing::{MethodRouter, get, post};
-use axum::serve::ListenerExt as _;
 use scenemesh_protocol::api::{API_FILE, ApiFile, Role};
 use scenemesh_protocol::ids::{NodeId, random_bytes};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +35,8 @@ mod body;
 mod comfyui;
 mod doctor;
 mod events;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod guard;
 mod inputs;
 mod jobs;
@@ -45,6 +45,7 @@ mod openapi;
 mod outputs;
 mod policy;
 mod pool;
+mod serving;
 mod status;
 mod submit;
 mod trouble;
@@ -151,18 +152,16 @@ impl Bound {
             person: self.config.person,
             started: Instant::now(),
             uploads: Arc::new(inputs::Uploads::default()),
+            listeners: Arc::new(Semaphore::new(events::LISTENERS)),
             stop: tasks.stopping(),
         };
         let app = guarded(routes().router.with_state(node), guard);
         write(&path, &file).map_err(|source| BindError::File { path: path.clone(), source })?;
-        let stop = tasks.stopping();
+        let serving = serving::serve(self.listener, app, tasks.clone());
         tasks.spawn("api", async move {
-            // Without it a streamed answer's tail waits 40 ms for the reader's delayed acknowledgement.
-            let listener = self.listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-            let served = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
-            let result = served.await.context("the local API stopped answering");
+            serving.await;
             remove(&path, &file);
-            result
+            Ok(())
         });
         Ok(())
     }
@@ -193,6 +192,8 @@ struct Node {
     person: String,
     started: Instant,
     uploads: Arc<inputs::Uploads>,
+    /// Places of event streams.
+    listeners: Arc<Semaphore>,
     stop: CancellationToken,
 }
 

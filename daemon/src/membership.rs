@@ -21,6 +21,8 @@ use crate::supervisor::Tasks;
 mod actor;
 mod addresses;
 mod admission;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod invites;
 mod joining;
 pub mod keys;

@@ -27,6 +27,8 @@ use crate::supervisor::Tasks;
 
 mod actor;
 pub mod conversation;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod lend;
 pub mod link;
 pub mod placement;
@@ -46,6 +48,10 @@ pub use view::{JobEvent, JobState, JobView, LogLine, TaskPhase, TaskView};
 
 /// Most bytes of a job's graph and extra data together: with its tasks it must fit one record of the journal.
 pub const GRAPH_LIMIT: usize = 15 << 20;
+/// Most bytes of a task's sealed inputs together.
+pub const INPUT_BYTES_LIMIT: u64 = 64 << 30;
+/// Most node classes, and most models, that one workflow may need: an offer names them all.
+pub const SHAPE_LIMIT: usize = 1024;
 /// Most tasks of one job.
 pub const COUNT_LIMIT: u32 = 10_000;
 /// Callers that wait at once; they are local, so the next one waits for a place.
@@ -58,10 +64,14 @@ const NEWS_KEPT: usize = 1024;
 pub struct Config {
     /// Most that any task may execute here, whatever its requester allows.
     pub time_limit: Duration,
+    /// Most bytes that the results of any task may take here.
+    pub output_bytes: u64,
     /// Folders of ComfyUI whose models other studios may see.
     pub shared_folders: BTreeSet<String>,
     /// To whom this machine is lent, and when.
     pub lend: Lend,
+    /// What one requester may take of this node.
+    pub limits: renderer::Limits,
 }
 
 /// What many have anyway. Never LoRAs or embeddings, which name people and projects.
@@ -83,8 +93,10 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             time_limit: Duration::from_hours(12),
+            output_bytes: 64 << 30,
             shared_folders: SHARED_FOLDERS.iter().map(ToString::to_string).collect(),
             lend: Lend::default(),
+            limits: renderer::Limits::default(),
         }
     }
 }
@@ -180,10 +192,21 @@ pub enum SubmitError {
         "node {node} carries a comfy.org credential ({key}): those leave this machine in no task; take it out"
     )]
     Token { node: String, key: String },
+    #[error(
+        "the job has {count} inputs, one task may have at most {}; bring frames as a video, or split the job",
+        renderer::INPUTS_LIMIT
+    )]
+    TooManyInputs { count: usize },
+    #[error("the inputs take {bytes} bytes together, one task may bring at most 64 GiB; split the job")]
+    InputsTooLarge { bytes: u64 },
+    #[error(
+        "the workflow needs {count} different node classes or models, at most {SHAPE_LIMIT} are allowed; split it"
+    )]
+    TooVaried { count: usize },
     #[error("the extra data is not a JSON object: {0}")]
     ExtraData(String),
     #[error("the sealed input {name:?} is not in the store any more, give it again: {source}")]
-    Input { name: String, source: BlobError },
+    Input { name: String, source: Box<BlobError> },
     #[error("the job could not be written down: {0}")]
     Journal(#[from] JournalError),
     #[error("the node is stopping")]
@@ -318,6 +341,9 @@ impl Scheduler {
         if spec.count == 0 || spec.count > COUNT_LIMIT {
             return Err(SubmitError::Count { count: spec.count });
         }
+        if spec.inputs.len() > renderer::INPUTS_LIMIT {
+            return Err(SubmitError::TooManyInputs { count: spec.inputs.len() });
+        }
         let graph = Graph::parse(&spec.graph)?;
         refuse_partners(&graph)?;
         let files: std::collections::BTreeSet<String> =
@@ -333,8 +359,10 @@ impl Scheduler {
                 return Err(SubmitError::UnusedInput { name: input.name.clone(), known });
             }
             let manifest = self.store.blobs.manifest(input.root).await;
-            let manifest =
-                manifest.map_err(|source| SubmitError::Input { name: input.name.clone(), source })?;
+            let manifest = manifest.map_err(|source| SubmitError::Input {
+                name: input.name.clone(),
+                source: Box::new(source),
+            })?;
             input_bytes += manifest.sealed_bytes();
         }
         let shape = Shape {
@@ -345,6 +373,13 @@ impl Scheduler {
             input_bytes,
             full_hygiene: spec.full_hygiene,
         };
+        if input_bytes > INPUT_BYTES_LIMIT {
+            return Err(SubmitError::InputsTooLarge { bytes: input_bytes });
+        }
+        let varied = shape.classes.len().max(shape.models.len());
+        if varied > SHAPE_LIMIT {
+            return Err(SubmitError::TooVaried { count: varied });
+        }
         let recipe = Recipe {
             graph: graph.to_bytes(),
             extra_data: without_tokens(&spec.extra_data)

@@ -525,7 +525,7 @@ fn full_hygiene_leaves_nothing_in_the_cache_either() {
             ensure!(wipe["wiped"]["temp"] == 1, "the preview too: {wipe:#}");
             match given.beside.times_in_memory(&words) {
                 Some(times) => {
-                    eprintln!("the interpreter has not yet overwritten {times} copies of the prompt")
+                    eprintln!("the interpreter has not yet overwritten {times} copies of the prompt");
                 }
                 None => eprintln!("skipped: the memory of {} cannot be read", given.beside.url),
             }

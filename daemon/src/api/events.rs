@@ -11,19 +11,22 @@ use axum::extract::{Path, State};
 use axum::response::sse::{Event as Sse, KeepAlive, Sse as Stream};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
-use scenemesh_protocol::api::Event;
+use scenemesh_protocol::api::{ErrorCode, Event};
 use scenemesh_protocol::ids::JobId;
-use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, broadcast};
 
 use super::trouble::Trouble;
 use super::views::{self, Shorts};
 use super::{Node, jobs};
-use crate::messages::Lang;
+use crate::messages::{Lang, Message};
 use crate::scheduler::view::JobEvent;
 
 /// Clients take a longer silence for a daemon that died; theirs is 45 s.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
+
+/// Event streams at once: half of the places of all requests, so that whoever only watches shuts nobody out.
+pub(super) const LISTENERS: usize = 64;
 
 pub(super) async fn of_job(
     State(node): State<Node>,
@@ -31,10 +34,13 @@ pub(super) async fn of_job(
     Path(id): Path<String>,
 ) -> Result<Response, Trouble> {
     let job = jobs::job_of(&node, &id).await?;
-    Ok(told(node, lang, Some(job)))
+    told(node, lang, Some(job))
 }
 
-pub(super) async fn of_all(State(node): State<Node>, Extension(lang): Extension<Lang>) -> Response {
+pub(super) async fn of_all(
+    State(node): State<Node>,
+    Extension(lang): Extension<Lang>,
+) -> Result<Response, Trouble> {
     told(node, lang, None)
 }
 
@@ -47,13 +53,18 @@ struct Listener {
     shorts: Shorts,
     /// Events that are due before the next news, last first.
     due: Vec<Event>,
+    _place: OwnedSemaphorePermit,
 }
 
-fn told(node: Node, lang: Lang, only: Option<JobId>) -> Response {
+fn told(node: Node, lang: Lang, only: Option<JobId>) -> Result<Response, Trouble> {
+    let Ok(place) = node.listeners.clone().try_acquire_owned() else {
+        return Err(Trouble::new(ErrorCode::Busy, &Message::TooManyRequests).hint(&Message::HintSlower));
+    };
     // Subscribed before the first look, so that nothing falls in between.
     let news = node.ports.scheduler.events();
     let stop = node.stop.clone();
-    let listener = Listener { node, lang, only, news, shorts: Shorts::default(), due: Vec::new() };
+    let listener =
+        Listener { node, lang, only, news, shorts: Shorts::default(), due: Vec::new(), _place: place };
     let events = stream::once(async move {
         let mut listener = listener;
         listener.look().await;
@@ -66,7 +77,7 @@ fn told(node: Node, lang: Lang, only: Option<JobId>) -> Response {
         }))
     });
     let events = futures::StreamExt::take_until(events, stop.cancelled_owned());
-    Stream::new(events).keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response()
+    Ok(Stream::new(events).keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response())
 }
 
 fn sse(event: &Event) -> Sse {

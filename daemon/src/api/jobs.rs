@@ -84,6 +84,9 @@ pub(super) fn submit_trouble(error: &SubmitError) -> Trouble {
             Trouble::of(ErrorCode::TooLarge, error, korean)
         }
         SubmitError::Graph(_) => Trouble::of(ErrorCode::InvalidGraph, error, korean),
+        SubmitError::TooManyInputs { .. }
+        | SubmitError::InputsTooLarge { .. }
+        | SubmitError::TooVaried { .. } => Trouble::of(ErrorCode::TooLarge, error, korean),
         SubmitError::MissingInput { .. } | SubmitError::UnusedInput { .. } | SubmitError::Input { .. } => {
             Trouble::of(ErrorCode::MissingInput, error, korean)
         }

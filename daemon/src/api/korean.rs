@@ -5,11 +5,11 @@ mod story;
 
 use scenemesh_protocol::invite::{BadInvite, JoinRefusal};
 
-use crate::executor::graph::GraphError;
+use crate::executor::graph::{GraphError, MAX_DEPTH};
 use crate::membership::{CannotApprove, CannotFound, CannotInvite, CannotJoin, KeysError, NoInvite};
 use crate::messages::{Lang, phrase};
 use crate::network::PorchError;
-use crate::scheduler::SubmitError;
+use crate::scheduler::{SHAPE_LIMIT, SubmitError};
 use crate::store::{BlobError, JournalError};
 
 pub(super) use story::{failure, line, name, why};
@@ -18,6 +18,9 @@ pub(super) fn graph(error: &GraphError) -> String {
     match error {
         GraphError::TooLarge { bytes } => {
             format!("워크플로가 {bytes}바이트로 한도를 넘습니다; 그림을 넣지 말고 --input NAME=FILE로 보내세요")
+        }
+        GraphError::TooDeep => {
+            format!("워크플로의 목록과 객체가 {MAX_DEPTH}단계보다 깊게 중첩되어 있습니다; ComfyUI 그래프는 그렇지 않습니다")
         }
         GraphError::NotJson { why } => format!("워크플로가 JSON이 아닙니다: {why}"),
         GraphError::UiFormat => "ComfyUI 편집기 형식의 워크플로라서 그대로 실행할 수 없습니다; ComfyUI에서 열어 Workflow → Export (API)로 \
@@ -35,6 +38,7 @@ pub(super) fn graph(error: &GraphError) -> String {
     }
 }
 
+/// Jobs that are over a limit.
 pub(super) fn found(error: &CannotFound) -> String {
     match error {
         CannotFound::InPool(pool) => {
@@ -234,6 +238,19 @@ pub(super) fn submit(error: &SubmitError) -> String {
         ),
         SubmitError::Count { count } => {
             format!("작업의 태스크는 1개에서 {}개까지인데 {count}개입니다", crate::scheduler::COUNT_LIMIT)
+        }
+        SubmitError::TooManyInputs { count } => {
+            format!(
+                "작업의 입력이 {count}개입니다, 태스크 하나에 1024개까지 됩니다; 프레임은 동영상으로 보내거나 작업을 나누세요"
+            )
+        }
+        SubmitError::InputsTooLarge { bytes } => {
+            format!("입력이 모두 {bytes}바이트입니다, 태스크 하나에 64 GiB까지 됩니다; 작업을 나누세요")
+        }
+        SubmitError::TooVaried { count } => {
+            format!(
+                "워크플로에 노드 클래스나 모델이 {count}가지 필요합니다, {SHAPE_LIMIT}가지까지 됩니다; 나누세요"
+            )
         }
         SubmitError::MissingInput { name } => {
             format!("워크플로에 적힌 파일 {name:?} 없음; --input {name}=FILE을 더하세요")

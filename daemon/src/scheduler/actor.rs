@@ -13,7 +13,7 @@ use scenemesh_protocol::messages::Response;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::conversation::{IdSource, Now, Ticket};
+use super::conversation::{AttemptKey, IdSource, Now, Ticket};
 use super::link::{self, About, Inbound};
 use super::record::{RendererRecord, RequesterRecord};
 use super::renderer::{self, Renderer};
@@ -29,6 +29,7 @@ mod board;
 mod broom;
 mod commands;
 mod facts;
+mod fetching;
 mod perform;
 mod seal;
 mod shelf;
@@ -36,6 +37,7 @@ mod shelf;
 use board::Board;
 use broom::Broom;
 use facts::Picture;
+use fetching::Fetching;
 use shelf::Shelf;
 
 /// Reports of our own tasks that wait; beyond this the tasks wait, not the actor.
@@ -82,6 +84,8 @@ pub(super) struct Actor {
     board: Board,
     shelf: Shelf,
     broom: Broom,
+    /// Inputs of others' attempts that are on their way.
+    fetching: HashMap<AttemptKey, Fetching>,
     sweep_at: Instant,
     entries: Vec<Entry>,
     todo: Vec<Todo>,
@@ -114,6 +118,7 @@ impl Actor {
         let id = me.id();
         let (reports, reported) = mpsc::channel(REPORTS);
         let picture = Picture::new(id, config.shared_folders.clone(), config.lend.clone());
+        let limits = config.limits.clone();
         let shelf = Shelf::new(ports.store.blobs.clone());
         Self {
             config,
@@ -122,11 +127,12 @@ impl Actor {
             ports,
             tasks,
             requester: Requester::new(id, IdSource::new(random_bytes())),
-            renderer: Renderer::new(id, IdSource::new(random_bytes())),
+            renderer: Renderer::new(id, IdSource::new(random_bytes())).with_limits(limits),
             picture,
             board: Board::new(news),
             shelf,
             broom: Broom::default(),
+            fetching: HashMap::new(),
             sweep_at: Instant::now() + FIRST_SWEEP,
             entries: Vec::new(),
             todo: Vec::new(),

@@ -3,6 +3,7 @@
 mod chaos;
 mod hostile;
 mod kills;
+mod limits;
 mod live;
 mod policy;
 mod scripts;

@@ -1,6 +1,7 @@
 //! Performing: what the machines want done, once their records are on disk.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use scenemesh_protocol::envelope::{
@@ -12,6 +13,7 @@ use scenemesh_protocol::roster::{Member, Roster};
 use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, TaskSpec};
 use zeroize::Zeroizing;
 
+use super::fetching::Fetching;
 use super::seal::{self, BadResult, GrantParts, NO_POOL, PoolFacts, ResultParts};
 use super::shelf::For;
 use super::{Actor, Inbound, ReplyTo};
@@ -25,8 +27,7 @@ use crate::scheduler::renderer::{
     self, Examination, InputTrouble, Rejection, RunEvent, RunOutcome, RunTrouble,
 };
 use crate::scheduler::requester::{self, FetchTrouble};
-use crate::scheduler::story::Line;
-use crate::scheduler::view::LogLine;
+use crate::scheduler::{story::Line, view::LogLine};
 use crate::store::{BlobError, Blobs};
 
 /// Blobs of one attempt that are fetched at the same time.
@@ -118,6 +119,11 @@ impl Actor {
 
     /// Removes blobs, except those that a job or an attempt names: some of these roots were chosen by peers.
     fn drop_blobs(&self, roots: Vec<ContentHash>) {
+        self.drop_blobs_after(roots, None);
+    }
+
+    /// As [`Self::drop_blobs`], once a transfer of them has ended, which is stopped.
+    fn drop_blobs_after(&self, roots: Vec<ContentHash>, fetching: Option<Fetching>) {
         let wanted = self.renderer.holdings().roots();
         let named = |root: &ContentHash| self.requester.jobs().names(root) || wanted.contains(root);
         let roots: Vec<_> = roots.into_iter().filter(|root| !named(root)).collect();
@@ -127,6 +133,9 @@ impl Actor {
         let (blobs, broom) = (self.ports.store.blobs.clone(), self.broom.clone());
         broom.doom(&roots);
         self.errand("drop blobs", async move {
+            if let Some(fetching) = fetching {
+                fetching.end().await;
+            }
             let sweeping = broom.sweeping().await;
             for root in roots {
                 if !sweeping.is_doomed(root) {
@@ -233,7 +242,7 @@ impl Actor {
         };
         match action {
             A::Examine { claim, from, slot, grant } => self.examine(claim, from, &slot, *grant),
-            A::FetchInputs { key, blobs } => self.fetch_inputs(key, blobs),
+            A::FetchInputs { key, blobs, within } => self.fetch_inputs(key, blobs, within),
             A::Run { key, slot } => self.run_task(key, &slot),
             A::CancelRun { task, attempt } => {
                 let executor = self.ports.executor.clone();
@@ -250,7 +259,11 @@ impl Actor {
                 self.shelf.end(For::Results(key.task, key.attempt), key.from);
             }
             // On this machine results stay where they were made: our own job names them.
-            A::DropResults { roots, .. } | A::DropInputs { roots, .. } => self.drop_blobs(roots),
+            A::DropResults { roots, .. } => self.drop_blobs(roots),
+            A::DropInputs { key, roots } => {
+                let fetching = self.fetching.remove(&key);
+                self.drop_blobs_after(roots, fetching);
+            }
             A::Reply { ticket, response } => self.reply(ticket, response),
             _ => {}
         }
@@ -349,7 +362,7 @@ impl Actor {
         Rules { policy: self.ports.policy.clone(), whose }
     }
 
-    fn fetch_inputs(&mut self, key: AttemptKey, mut blobs: Vec<BlobRef>) {
+    fn fetch_inputs(&mut self, key: AttemptKey, mut blobs: Vec<BlobRef>, within: Duration) {
         let answer = move |result| Inbound::Renderer(renderer::Input::InputsFetched { key, result });
         if key.from == self.id {
             return self.inside.push_back(answer(Ok(())));
@@ -359,6 +372,9 @@ impl Actor {
         let grant = self.renderer.holdings().held(&key).map(|held| held.acceptance.clone());
         let (me, kem, rules) = (self.id, self.me.kem.clone(), self.rules(key.from));
         let store = self.ports.store.blobs.clone();
+        self.fetching.retain(|_, fetching| !fetching.is_over());
+        let (fetching, stopped, over) = Fetching::begin();
+        self.fetching.insert(key, fetching);
         self.errand("fetch inputs", async move {
             // What is here and being removed must be gone before it is asked for.
             drop(broom.sweeping().await);
@@ -380,7 +396,20 @@ impl Actor {
                 }
                 fetch(blobs).await
             };
-            Some(answer(fetched.await))
+            let fetched = tokio::select! {
+                () = stopped.cancelled() => return None,
+                fetched = tokio::time::timeout(within, fetched) => fetched,
+            };
+            drop(over);
+            let late = || {
+                let minutes = within.as_secs().div_ceil(60);
+                let words = format!(
+                    "its inputs did not arrive within {minutes} min, the longest that a slot there waits for so many \
+                     (limits.fetch_time there)"
+                );
+                InputTrouble::Failed(Failure::new(FailureClass::Transfer, words))
+            };
+            Some(answer(fetched.unwrap_or_else(|_| Err(late()))))
         });
     }
 
@@ -397,7 +426,8 @@ impl Actor {
         let own = (key.from == self.id).then(|| self.own_spec(key.task, key.attempt));
         let (me, kem) = (self.id, self.me.kem.clone());
         let (executor, blobs) = (self.ports.executor.clone(), self.ports.store.blobs.clone());
-        let (most, rules) = (self.config.time_limit, self.rules(key.from));
+        let (most, most_output_bytes) = (self.config.time_limit, self.config.output_bytes);
+        let rules = self.rules(key.from);
         self.errand("start a run", async move {
             let start = async {
                 let bad = |why: String| RunTrouble::Failed(Failure::new(FailureClass::Transfer, why));
@@ -412,7 +442,7 @@ impl Actor {
                 vet(&rules, &spec)
                     .and_then(|()| preflight(&executor, slot, &spec))
                     .map_err(RunTrouble::Failed)?;
-                let asked = std::time::Duration::from_millis(spec.time_limit_ms);
+                let asked = Duration::from_millis(spec.time_limit_ms);
                 let run = Run {
                     slot,
                     task: key.task,
@@ -424,6 +454,7 @@ impl Actor {
                     full_hygiene: spec.full_hygiene,
                     time_limit: asked.min(most),
                     rules,
+                    most_output_bytes,
                 };
                 executor.run(run).await.map_err(|error| match error {
                     RunError::NoSuchSlot(_) => {
