@@ -131,7 +131,7 @@ impl Judge {
                 }
             }
             Value::Array(items) => {
-                assert_eq!(schema["type"], "array", "{at}");
+                self.is(schema, "array", at);
                 assert!(!items.is_empty(), "{at}: an example with nothing in it shows nothing");
                 items.iter().for_each(|item| self.hold(&schema["items"], item, at));
             }
