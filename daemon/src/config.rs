@@ -322,6 +322,7 @@ impl Config {
         if let Some(folders) = lend.shared_folders.take() {
             scheduler.shared_folders = folders;
         }
+        scheduler.lend = lend.lend();
         let limits = file.limits;
         // A quarter of the room: three others still have some when one fills its part.
         scheduler.limits.disk_per_node = limits.disk_per_node.map_or(store.quota / 4, |bytes| bytes.0);
@@ -339,7 +340,6 @@ impl Config {
         }
         network.porch_burst = limits.porch_burst.unwrap_or(network.porch_burst);
         network.porch_per_minute = limits.porch_per_minute.unwrap_or(network.porch_per_minute);
-        scheduler.lend = lend.lend();
         let person = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| lookup(name));
         let person = person.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         Ok(Self {

@@ -68,10 +68,10 @@ pub struct Config {
     pub output_bytes: u64,
     /// Folders of ComfyUI whose models other studios may see.
     pub shared_folders: BTreeSet<String>,
-    /// What one requester may take of this node.
-    pub limits: renderer::Limits,
     /// To whom this machine is lent, and when.
     pub lend: Lend,
+    /// What one requester may take of this node.
+    pub limits: renderer::Limits,
 }
 
 /// What many have anyway. Never LoRAs or embeddings, which name people and projects.
@@ -95,8 +95,8 @@ impl Default for Config {
             time_limit: Duration::from_hours(12),
             output_bytes: 64 << 30,
             shared_folders: SHARED_FOLDERS.iter().map(ToString::to_string).collect(),
-            limits: renderer::Limits::default(),
             lend: Lend::default(),
+            limits: renderer::Limits::default(),
         }
     }
 }
@@ -185,6 +185,14 @@ pub enum SubmitError {
     #[error("no node of the workflow names the input {name:?}; it names {known}")]
     UnusedInput { name: String, known: String },
     #[error(
+        "node {node} ({class}) is a partner node, which spends somebody's money: those run on no machine of a pool; take it out"
+    )]
+    Partner { node: String, class: String },
+    #[error(
+        "node {node} carries a comfy.org credential ({key}): those leave this machine in no task; take it out"
+    )]
+    Token { node: String, key: String },
+    #[error(
         "the job has {count} inputs, one task may have at most {}; bring frames as a video, or split the job",
         renderer::INPUTS_LIMIT
     )]
@@ -195,18 +203,10 @@ pub enum SubmitError {
         "the workflow needs {count} different node classes or models, at most {SHAPE_LIMIT} are allowed; split it"
     )]
     TooVaried { count: usize },
-    #[error(
-        "node {node} ({class}) is a partner node, which spends somebody's money: those run on no machine of a pool; take it out"
-    )]
-    Partner { node: String, class: String },
-    #[error(
-        "node {node} carries a comfy.org credential ({key}): those leave this machine in no task; take it out"
-    )]
-    Token { node: String, key: String },
     #[error("the extra data is not a JSON object: {0}")]
     ExtraData(String),
     #[error("the sealed input {name:?} is not in the store any more, give it again: {source}")]
-    Input { name: String, source: BlobError },
+    Input { name: String, source: Box<BlobError> },
     #[error("the job could not be written down: {0}")]
     Journal(#[from] JournalError),
     #[error("the node is stopping")]
@@ -359,8 +359,10 @@ impl Scheduler {
                 return Err(SubmitError::UnusedInput { name: input.name.clone(), known });
             }
             let manifest = self.store.blobs.manifest(input.root).await;
-            let manifest =
-                manifest.map_err(|source| SubmitError::Input { name: input.name.clone(), source })?;
+            let manifest = manifest.map_err(|source| SubmitError::Input {
+                name: input.name.clone(),
+                source: Box::new(source),
+            })?;
             input_bytes += manifest.sealed_bytes();
         }
         let shape = Shape {

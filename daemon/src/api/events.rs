@@ -63,8 +63,8 @@ fn told(node: Node, lang: Lang, only: Option<JobId>) -> Result<Response, Trouble
     // Subscribed before the first look, so that nothing falls in between.
     let news = node.ports.scheduler.events();
     let stop = node.stop.clone();
-    let shorts = Shorts::default();
-    let listener = Listener { node, lang, only, news, shorts, due: Vec::new(), _place: place };
+    let listener =
+        Listener { node, lang, only, news, shorts: Shorts::default(), due: Vec::new(), _place: place };
     let events = stream::once(async move {
         let mut listener = listener;
         listener.look().await;

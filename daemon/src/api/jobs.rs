@@ -83,10 +83,10 @@ pub(super) fn submit_trouble(error: &SubmitError) -> Trouble {
         SubmitError::TooLarge { .. } | SubmitError::Count { .. } => {
             Trouble::of(ErrorCode::TooLarge, error, korean)
         }
+        SubmitError::Graph(_) => Trouble::of(ErrorCode::InvalidGraph, error, korean),
         SubmitError::TooManyInputs { .. }
         | SubmitError::InputsTooLarge { .. }
         | SubmitError::TooVaried { .. } => Trouble::of(ErrorCode::TooLarge, error, korean),
-        SubmitError::Graph(_) => Trouble::of(ErrorCode::InvalidGraph, error, korean),
         SubmitError::MissingInput { .. } | SubmitError::UnusedInput { .. } | SubmitError::Input { .. } => {
             Trouble::of(ErrorCode::MissingInput, error, korean)
         }

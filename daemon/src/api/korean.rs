@@ -38,6 +38,7 @@ pub(super) fn graph(error: &GraphError) -> String {
     }
 }
 
+/// Jobs that are over a limit.
 pub(super) fn found(error: &CannotFound) -> String {
     match error {
         CannotFound::InPool(pool) => {

@@ -171,7 +171,7 @@ fn run_of(graph: &Value) -> Run {
         previews: false,
         full_hygiene: false,
         time_limit: Duration::from_mins(5),
-        most_output_bytes: 64 << 20,
         rules: Rules { policy: tokio::sync::watch::channel(Arc::default()).1, whose: Whose::OwnMachine },
+        most_output_bytes: 64 << 20,
     }
 }

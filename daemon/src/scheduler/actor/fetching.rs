@@ -1,12 +1,7 @@
 //! Inputs on their way: a transfer that nobody wants any more is stopped before its blobs are removed.
 
-use std::time::Duration;
-
-use scenemesh_protocol::task::{Failure, FailureClass};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-use crate::scheduler::renderer::InputTrouble;
 
 /// The scheduler's end of a transfer. Dropping it lets the transfer go on.
 #[derive(Debug)]
@@ -37,16 +32,6 @@ impl Fetching {
         // Nothing is ever sent: this ends when the other end is dropped.
         let _ = self.over.changed().await;
     }
-}
-
-/// What an attempt ends with whose inputs took too long.
-pub(super) fn too_late(within: Duration) -> InputTrouble {
-    let minutes = within.as_secs().div_ceil(60);
-    let words = format!(
-        "its inputs did not arrive within {minutes} min, the longest that a slot there waits for so many \
-         (limits.fetch_time there)"
-    );
-    InputTrouble::Failed(Failure::new(FailureClass::Transfer, words))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use scenemesh_protocol::roster::{Member, Roster};
 use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, TaskSpec};
 use zeroize::Zeroizing;
 
-use super::fetching::{Fetching, too_late};
+use super::fetching::Fetching;
 use super::seal::{self, BadResult, GrantParts, NO_POOL, PoolFacts, ResultParts};
 use super::shelf::For;
 use super::{Actor, Inbound, ReplyTo};
@@ -27,8 +27,7 @@ use crate::scheduler::renderer::{
     self, Examination, InputTrouble, Rejection, RunEvent, RunOutcome, RunTrouble,
 };
 use crate::scheduler::requester::{self, FetchTrouble};
-use crate::scheduler::story::Line;
-use crate::scheduler::view::LogLine;
+use crate::scheduler::{story::Line, view::LogLine};
 use crate::store::{BlobError, Blobs};
 
 /// Blobs of one attempt that are fetched at the same time.
@@ -370,12 +369,12 @@ impl Actor {
         }
         let (network, broom) = (self.ports.network.clone(), self.broom.clone());
         broom.pardon(blobs.iter().map(|blob| blob.root));
-        self.fetching.retain(|_, fetching| !fetching.is_over());
-        let (fetching, stopped, over) = Fetching::begin();
-        self.fetching.insert(key, fetching);
         let grant = self.renderer.holdings().held(&key).map(|held| held.acceptance.clone());
         let (me, kem, rules) = (self.id, self.me.kem.clone(), self.rules(key.from));
         let store = self.ports.store.blobs.clone();
+        self.fetching.retain(|_, fetching| !fetching.is_over());
+        let (fetching, stopped, over) = Fetching::begin();
+        self.fetching.insert(key, fetching);
         self.errand("fetch inputs", async move {
             // What is here and being removed must be gone before it is asked for.
             drop(broom.sweeping().await);
@@ -399,10 +398,18 @@ impl Actor {
             };
             let fetched = tokio::select! {
                 () = stopped.cancelled() => return None,
-                fetched = tokio::time::timeout(within, fetched) => fetched.unwrap_or_else(|_| Err(too_late(within))),
+                fetched = tokio::time::timeout(within, fetched) => fetched,
             };
             drop(over);
-            Some(answer(fetched))
+            let late = || {
+                let minutes = within.as_secs().div_ceil(60);
+                let words = format!(
+                    "its inputs did not arrive within {minutes} min, the longest that a slot there waits for so many \
+                     (limits.fetch_time there)"
+                );
+                InputTrouble::Failed(Failure::new(FailureClass::Transfer, words))
+            };
+            Some(answer(fetched.unwrap_or_else(|_| Err(late()))))
         });
     }
 
@@ -446,8 +453,8 @@ impl Actor {
                     previews: spec.previews,
                     full_hygiene: spec.full_hygiene,
                     time_limit: asked.min(most),
-                    most_output_bytes,
                     rules,
+                    most_output_bytes,
                 };
                 executor.run(run).await.map_err(|error| match error {
                     RunError::NoSuchSlot(_) => {

@@ -209,9 +209,7 @@ impl Renderer {
                 work.stage = Stage::Fetching { again: Some(now.at + AGAIN), give_up, until };
             }
             Err(InputTrouble::Failed(failure)) => {
-                if failure.class == FailureClass::Transfer {
-                    self.held_in_vain(now, key.from);
-                }
+                self.held_in_vain(now, key.from);
                 self.seal(key, RunOutcome::Failed(failure), None);
             }
         }

@@ -126,13 +126,13 @@ impl Renderer {
             return refuse(RefusalReason::Stopping, "it takes no new work: it is being drained");
         }
         may_submit(&self.facts, from)?;
+        may_lend(&self.facts, from, offer.class, offer.shape.vram_mib)?;
+        may_run(&self.facts, from, &offer.shape.classes)?;
         self.check_journal(now, from)?;
         if offer.shape.classes.len().max(offer.shape.models.len()) > SHAPE_LIMIT {
             let words = format!("a task may need {SHAPE_LIMIT} node classes and as many models at most");
             return Err(Refusal { reason: RefusalReason::BadGrant, detail: words });
         }
-        may_lend(&self.facts, from, offer.class, offer.shape.vram_mib)?;
-        may_run(&self.facts, from, &offer.shape.classes)?;
         let ready = |slot: &&Slot| !matches!(slot.state, SlotState::NotReady { .. });
         let mut slots = self.facts.slots.iter().filter(ready).peekable();
         if slots.peek().is_none() {

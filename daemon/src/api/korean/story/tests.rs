@@ -7,7 +7,7 @@ use super::*;
 use crate::executor::policy::{Family, WhyDenied};
 
 /// Words of the command line, of files and of ComfyUI that are the same in Korean.
-const KEPT: [&str; 6] = ["hygiene = partial", "render", "drain", "ComfyUI", "pool", "checkpoints"];
+const KEPT: [&str; 7] = ["hygiene = partial", "render", "drain", "show", "ComfyUI", "pool", "checkpoints"];
 
 fn node() -> String {
     "BIRCH".into()
