@@ -43,6 +43,7 @@ mod pool;
 mod status;
 mod submit;
 mod trouble;
+mod trust;
 mod views;
 mod workflow;
 
@@ -216,6 +217,13 @@ fn routes() -> Router<Node> {
         .route("/v1/join", post(pool::join))
         .route("/v1/pool/approve", post(pool::approve))
         .route("/v1/leave", post(pool::leave))
+        .route("/v1/revoke", post(trust::revoke))
+        .route("/v1/block", post(trust::block))
+        .route("/v1/rotate", post(trust::rotate))
+        .route("/v1/admin", get(trust::admins))
+        .route("/v1/admin/new", post(trust::new_admin))
+        .route("/v1/admin/recover", post(trust::recover))
+        .route("/v1/admin/change", post(trust::change_admins))
         .route_layer(middleware::from_fn_with_state(Role::Admin, guard::require));
     view.merge(submit).merge(admin)
 }

@@ -4,6 +4,7 @@
 //! then tells anybody. What others have to say arrives as [`RosterEvent`]s; whoever misses a push is told at the next
 //! Hello, or by the periodic question. Nobody but a studio's own admins can put a machine into it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use scenemesh_protocol::ids::{NodeId, PoolId, StudioId};
 use scenemesh_protocol::invite::{BadInvite, CheckWords};
 use scenemesh_protocol::roster::{BadSettings, Roster};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::network::{Network, PorchError, RosterEvent, StartError};
@@ -20,14 +22,19 @@ use crate::supervisor::Tasks;
 
 mod actor;
 mod addresses;
+mod admins;
 mod admission;
+mod blocks;
 mod invites;
 mod joining;
 pub mod keys;
+mod revoking;
 mod rights;
 mod roster;
+mod rotating;
 mod state;
 mod studio;
+mod trust;
 mod view;
 
 #[cfg(test)]
@@ -35,10 +42,15 @@ mod live_tests;
 #[cfg(test)]
 mod tests;
 
+pub use admins::{AdminChange, AdminView, AdminsChanged, CannotChangeAdmins};
+pub use blocks::{Barrier, BlockTerms, Blocked, CannotBlock, Shut};
 pub use admission::{Approved, CannotApprove, CannotInvite, InviteTerms};
 pub use invites::{DEFAULT_EXPIRY, LONGEST_EXPIRY, NoInvite};
 pub use joining::{CannotFound, CannotJoin, JoinOutcome, JoinRefused, Joined};
 pub use keys::{KeysError, NodeKeys, Protection};
+pub use revoking::{CannotRevoke, NoSuchMember, RevokeTerms, RevokedHere, Target};
+pub use rotating::{CannotRotate, Countersigned};
+pub use trust::{AdminKeys, CannotInstall, Installed, Revocation, RotateOutcome, TrustError};
 pub use rights::{NotAllowed, Role, may, may_render, studio_name};
 pub use state::Standing;
 pub use studio::{NoSuchProject, OwnProject, OwnStudio, RefusedStudioRecord};
@@ -54,13 +66,15 @@ pub struct Config {
     pub dir: PathBuf,
     /// How often a pending join asks again.
     pub ask_every: Duration,
+    /// Cancelled when the node has to be started again, in place: its keys are others.
+    pub restart: CancellationToken,
     /// How often one connected member is asked for what is missing here, in case a push was lost.
     pub sync_every: Duration,
 }
 
 impl Config {
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), ask_every: Duration::from_secs(3), sync_every: Duration::from_secs(30) }
+        Self { dir: dir.into(), restart: CancellationToken::new(), ask_every: Duration::from_secs(3), sync_every: Duration::from_secs(30) }
     }
 }
 
@@ -72,6 +86,8 @@ pub struct Founding {
     /// This node's name in the roster.
     pub name: String,
     pub protection: Protection,
+    /// The pool opens no socket.
+    pub solo: bool,
 }
 
 /// A pool that was founded here.
@@ -121,6 +137,7 @@ pub struct LeftPool {
     pub pool_name: Option<String>,
     /// Members that were connected and heard it.
     pub told: usize,
+    pub solo: bool,
 }
 
 /// Why what was decided was not made durable; then it did not happen.
@@ -235,6 +252,7 @@ enum Command {
     Approve(Option<String>, Option<Zeroizing<String>>, Answer<Approved, ApproveError>),
     Leave(Answer<LeftPool, LeaveError>),
     Pool(oneshot::Sender<Option<PoolView>>),
+    Trust(trust::Command),
 }
 
 /// Handle to the membership; cheap to clone.
@@ -244,6 +262,7 @@ pub struct Membership {
     standing: watch::Receiver<Arc<Standing>>,
     roster: watch::Receiver<Option<Arc<Roster>>>,
     studio: watch::Receiver<Arc<OwnStudio>>,
+    barred: watch::Receiver<Arc<BTreeMap<NodeId, String>>>,
 }
 
 /// Restores what the journal knows, opens the network when this node is in a pool, and starts the actor.
@@ -263,11 +282,17 @@ pub async fn spawn(
     let (standing_sender, standing) = watch::channel(Arc::new(Standing::Alone));
     let (roster_sender, roster) = watch::channel(None);
     let (studio_sender, studio) = watch::channel(Arc::default());
-    let outlets = actor::Outlets { standing: standing_sender, roster: roster_sender, studio: studio_sender };
+    let (barred_sender, barred) = watch::channel(Arc::default());
+    let outlets = actor::Outlets {
+        standing: standing_sender,
+        roster: roster_sender,
+        studio: studio_sender,
+        barred: barred_sender,
+    };
     let actor =
         actor::Actor::restore(config, &keys, store.journal, network, outlets, replay, tasks.clone()).await?;
     tasks.spawn("membership", actor.run(inbox, events));
-    Ok(Membership { commands, standing, roster, studio })
+    Ok(Membership { commands, standing, roster, studio, barred })
 }
 
 impl Membership {
@@ -284,6 +309,11 @@ impl Membership {
     /// What only this node's studio knows: projects, blocks, keys.
     pub fn studio(&self) -> watch::Receiver<Arc<OwnStudio>> {
         self.studio.clone()
+    }
+
+    /// Who is shut out, by revocation or block, and why in words; with this node itself when it is the one outside.
+    pub fn barred(&self) -> watch::Receiver<Arc<BTreeMap<NodeId, String>>> {
+        self.barred.clone()
     }
 
     /// Founds a pool with one studio, whose first machine and admin this node is, and opens the network.

@@ -96,8 +96,8 @@ pub enum Message {
     HintInitOrJoin,
     NoSuchPeer { given: String },
     HintPeers,
-    SoloNotBuilt,
-    HintWithoutSolo,
+    SoloComfyuiElsewhere { url: String },
+    HintSoloComfyui,
 
     // doctor
     DataDirFine { path: String },
@@ -130,6 +130,9 @@ pub enum Message {
     HintWait,
     Listening { addresses: String },
     NotListening,
+    SoloPorts,
+    OneAdmin { studio: String, paper: bool },
+    HintSecondAdmin,
     HintPorts,
     PeersNone,
     PeersUp { up: usize, total: usize },

@@ -37,6 +37,7 @@ pub mod view;
 mod tests;
 
 use record::{Recipe, Submission, TaskPlan};
+pub use conversation::Barred;
 pub use view::{JobEvent, JobState, JobView, LogLine, TaskPhase, TaskView};
 
 /// Most bytes of a job's graph and extra data together: with its tasks it must fit one record of the journal.
@@ -96,6 +97,8 @@ pub struct Ports {
     pub executor: Executor,
     pub store: Store,
     pub roster: watch::Receiver<Option<Arc<Roster>>>,
+    /// Who is shut out, by revocation or block.
+    pub barred: watch::Receiver<Arc<Barred>>,
     pub gpus: watch::Receiver<Arc<Vec<GpuReading>>>,
 }
 
@@ -227,6 +230,7 @@ enum Command {
     Preview { task: TaskId, reply: oneshot::Sender<Option<Arc<Preview>>> },
     Log { id: Id, reply: oneshot::Sender<Vec<LogLine>> },
     Drain { draining: bool, reply: oneshot::Sender<()> },
+    Held { node: Option<NodeId>, reply: oneshot::Sender<(usize, usize)> },
 }
 
 /// Handle to the scheduler; cheap to clone.
@@ -400,6 +404,11 @@ impl Scheduler {
     /// Takes nothing new from anybody, or takes work again. What runs is finished.
     pub async fn drain(&self, draining: bool) {
         self.ask(|reply| Command::Drain { draining, reply }).await;
+    }
+
+    /// Attempts of ours that a node has, and attempts of its that are held here; all of both without a node.
+    pub async fn held_with(&self, node: Option<NodeId>) -> (usize, usize) {
+        self.ask(|reply| Command::Held { node, reply }).await.unwrap_or_default()
     }
 
     /// How busy the renderer here is.

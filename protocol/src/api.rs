@@ -10,6 +10,10 @@
 //! POST /v1/join/preview  JoinPreviewRequest JoinPreview   POST /v1/join      JoinRequest   JoinReply
 //! GET  /v1/pool                         PoolReply         POST /v1/pool/approve ApproveRequest ApproveReply
 //! GET  /v1/peers                        PeersReply        POST /v1/leave                   LeaveReply
+//! POST /v1/revoke        RevokeRequest  RevokeReply       POST /v1/block     BlockRequest  BlockReply
+//! POST /v1/rotate        RotateRequest  RotateReply       GET  /v1/admin                   AdminsReply
+//! POST /v1/admin/new     NewAdminRequest InstalledReply   POST /v1/admin/recover RecoverRequest InstalledReply
+//! POST /v1/admin/change  ChangeAdminsRequest ChangeAdminsReply
 //! POST /v1/inputs        raw bytes      InputReply        POST /v1/jobs      SubmitRequest JobView
 //! GET  /v1/jobs                         JobsReply         GET  /v1/jobs/ID                 JobView
 //! GET  /v1/jobs/ID/why                  WhyReply          GET  /v1/jobs/ID/log             LogReply
@@ -29,6 +33,7 @@ mod error;
 mod jobs;
 mod pool;
 mod status;
+mod trust;
 
 pub use error::{ErrorBody, ErrorCode};
 pub use jobs::{
@@ -42,8 +47,13 @@ pub use pool::{
     Passphrase, PoolReply, ProposalView, StudioView,
 };
 pub use status::{
-    CheckState, CheckView, ComfyuiView, DoctorReply, GpuView, LinkState, PeerView, PeersReply, SlotState,
-    SlotView, Standing, StatusReply,
+    CheckState, CheckView, ComfyuiView, DoctorReply, GpuView, LinkState, PeerView, PeersReply, ShutState,
+    ShutView, SlotState, SlotView, Standing, StatusReply,
+};
+pub use trust::{
+    AdminKeyView, AdminsReply, BlockReply, BlockRequest, ChangeAdminsReply, ChangeAdminsRequest,
+    InstalledReply, NewAdminRequest, RecoverRequest, RevokeReply, RevokeRequest, RotateReply, RotateRequest,
+    RotateState,
 };
 
 /// File in the data directory that tells clients where the daemon is.

@@ -42,6 +42,7 @@ async fn init_shows_what_was_founded_and_what_comes_next() {
          ComfyUI answers at http://127.0.0.1:8188; to render on it, put this into scenemesh.toml and restart the daemon:\n\
          [[comfyui]]\n\
          url = \"http://127.0.0.1:8188\"\n\
+         for the day this machine is lost: scenemesh admin new on a second one, scenemesh admin add KEY here\n\
          next: scenemesh invite, for another machine\n"
     );
     let heard = sandbox.heard("POST /v1/init");

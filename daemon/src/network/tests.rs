@@ -4,3 +4,4 @@ pub(super) mod harness;
 mod linking;
 mod porch;
 mod spreading;
+mod shut_out;

@@ -13,7 +13,7 @@ use scenemesh_protocol::messages::Response;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::conversation::{IdSource, Now, Ticket};
+use super::conversation::{Barred, IdSource, Now, Ticket};
 use super::link::{self, About, Inbound};
 use super::record::{RendererRecord, RequesterRecord};
 use super::renderer::{self, Renderer};
@@ -78,6 +78,7 @@ pub(super) struct Actor {
     requester: Requester,
     renderer: Renderer,
     picture: Picture,
+    barred: Arc<Barred>,
     board: Board,
     shelf: Shelf,
     broom: Broom,
@@ -123,6 +124,7 @@ impl Actor {
             requester: Requester::new(id, IdSource::new(random_bytes())),
             renderer: Renderer::new(id, IdSource::new(random_bytes())),
             picture,
+            barred: Arc::default(),
             board: Board::new(news),
             shelf,
             broom: Broom::default(),
@@ -171,6 +173,7 @@ impl Actor {
         let mut peers = self.ports.network.peers();
         let mut slots = self.ports.executor.slots();
         let mut gpus = self.ports.gpus.clone();
+        let mut barred = self.ports.barred.clone();
         self.look();
         self.feed(Inbound::Requester(requester::Input::Started));
         self.feed(Inbound::Renderer(renderer::Input::Started));
@@ -188,6 +191,7 @@ impl Actor {
                 Ok(()) = peers.changed() => self.look(),
                 Ok(()) = slots.changed() => self.look(),
                 Ok(()) = gpus.changed() => self.look(),
+                Ok(()) = barred.changed() => self.look(),
                 () = tokio::time::sleep_until(wake) => self.tick(),
             }
             // Whatever else waits shares the commit.
@@ -371,12 +375,18 @@ impl Actor {
         let peers = self.ports.network.peers().borrow().clone();
         let slots = self.ports.executor.slots().borrow().clone();
         let gpus = self.ports.gpus.borrow().clone();
-        self.picture.update(roster, peers, slots, gpus);
+        let barred = self.ports.barred.borrow().clone();
+        self.picture.update(roster, peers, slots, gpus, barred.clone());
         let now_ms = clock::wall_ms();
         let facts = Arc::new(self.picture.renderer(now_ms));
         self.feed(Inbound::Renderer(renderer::Input::Facts(facts)));
         let nodes = Arc::new(self.picture.nodes(now_ms, self.renderer.load().0));
         self.feed(Inbound::Requester(requester::Input::Nodes(nodes)));
+        if self.barred != barred {
+            self.barred = barred.clone();
+            self.feed(Inbound::Renderer(renderer::Input::Barred(barred.clone())));
+            self.feed(Inbound::Requester(requester::Input::Barred(barred)));
+        }
         self.publish_at.get_or_insert_with(Instant::now);
     }
 

@@ -176,6 +176,27 @@ pub enum RendererRecord {
     /// Replay ids of envelopes that expired up to here are forgotten; such envelopes are refused whatever the
     /// clock says.
     Purged { expires_ms: u64 },
+    /// Its requester was shut out while we held it: stopped and wiped. What was done for it stays on record.
+    Withdrawn(Withdrawn),
+}
+
+/// Work for a requester that was shut out before it could take the result: nobody will confirm it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Withdrawn {
+    pub from: NodeId,
+    pub task: TaskId,
+    pub attempt: u32,
+    /// Hash of the signed grant, which proves that it was asked for.
+    pub grant: ContentHash,
+    /// Since it was given to ComfyUI in this run of the daemon, in milliseconds.
+    pub ran_ms: u64,
+    pub at_ms: u64,
+}
+
+impl Withdrawn {
+    pub fn key(&self) -> AttemptKey {
+        AttemptKey { from: self.from, task: self.task, attempt: self.attempt }
+    }
 }
 
 /// A grant that was accepted.

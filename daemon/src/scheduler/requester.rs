@@ -16,7 +16,7 @@ use scenemesh_protocol::lease::{
 use scenemesh_protocol::messages::Response;
 use scenemesh_protocol::task::{Class, OutputFile};
 
-use super::conversation::{Answer, IdSource, Now, Ticket};
+use super::conversation::{Answer, Barred, IdSource, Now, Ticket};
 use super::placement::Nodes;
 use super::record::{RequesterRecord, Submission};
 
@@ -39,6 +39,8 @@ pub enum Input {
     Started,
     /// What is known of the pool's machines changed.
     Nodes(Arc<Nodes>),
+    /// Nodes that are shut out from now on, and only these.
+    Barred(Arc<Barred>),
     PeerUp {
         node: NodeId,
         boot: BootId,
@@ -211,6 +213,7 @@ pub struct Requester {
     ids: IdSource,
     jobs: Jobs,
     nodes: Arc<Nodes>,
+    barred: Arc<Barred>,
     up: BTreeMap<NodeId, BootId>,
     reservations: BTreeMap<JobId, BTreeMap<NodeId, Reservation>>,
     /// Who asked not to be asked, for a while.
@@ -244,6 +247,7 @@ impl Requester {
             ids,
             jobs: Jobs::default(),
             nodes: Arc::new(Nodes::alone(me)),
+            barred: Arc::default(),
             up: BTreeMap::new(),
             reservations: BTreeMap::new(),
             refusals: BTreeMap::new(),
@@ -278,6 +282,7 @@ impl Requester {
             Input::Restored(record) => self.jobs.apply(&record),
             Input::Started => self.start(now),
             Input::Nodes(nodes) => self.see_nodes(nodes),
+            Input::Barred(barred) => self.shut_out(now, barred),
             Input::PeerUp { node, boot } => self.greet(node, boot),
             Input::PeerDown { node } => self.miss(node),
             Input::Submitted(submission) => self.submit(now, submission),
@@ -327,6 +332,14 @@ impl Requester {
             self.settle(now, task);
         }
         self.dirty.extend(self.jobs.open_jobs());
+        self.shut_out(now, self.barred.clone());
+    }
+
+    /// How many attempts of ours a node has, or is about to get; all of them without a node.
+    pub fn attempts_at(&self, node: Option<&NodeId>) -> usize {
+        let is = |at: &NodeId| node.is_none_or(|node| node == at);
+        let promised = self.promised.values().filter(|promise| is(&promise.node)).count();
+        self.contacts.values().filter(|contact| is(&contact.node)).count() + promised
     }
 
     fn tick(&mut self, now: Now) {

@@ -6,4 +6,5 @@ mod kills;
 mod live;
 mod scripts;
 mod scripts_of_ends;
+mod shut_out;
 mod world;

@@ -1,14 +1,12 @@
 //! Performing: what the machines want done, once their records are on disk.
 
-use std::sync::Arc;
-
 use futures::StreamExt;
 use scenemesh_protocol::envelope::{
     Desk, GrantPayload, Recipient, Refused, Standing, judge_header, open_header,
 };
 use scenemesh_protocol::ids::{ClaimId, ContentHash, NodeId, TaskId};
 use scenemesh_protocol::lease::{BlobRef, Finished, Grant, PREVIEW_LIMIT, Preview, RefusalReason};
-use scenemesh_protocol::roster::{Member, Roster};
+use scenemesh_protocol::roster::Member;
 use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, TaskSpec};
 
 use super::seal::{self, BadResult, GrantParts, NO_POOL, PoolFacts, ResultParts};
@@ -167,7 +165,7 @@ impl Actor {
     }
 
     fn member(&self, node: &NodeId) -> Option<&Member> {
-        self.picture.roster.as_ref()?.member(node, clock::wall_ms())
+        self.picture.member(node, clock::wall_ms())
     }
 
     /// To whom something is sealed: `None` is this machine itself.
@@ -311,7 +309,13 @@ impl Actor {
                 pool: roster.pool(),
                 me: self.id,
                 epoch: roster.settings().epoch,
-                standing: &|node| standing(&roster, node, now_ms),
+                standing: &|node| match self.picture.member(node, now_ms) {
+                    Some(member) if member.roles.submit => Standing::Admitted,
+                    Some(_) => Standing::LacksRole,
+                    None if roster.member(node, now_ms).is_some() => Standing::Revoked,
+                    None if roster.revocation(&(*node).into()).is_some() => Standing::Revoked,
+                    None => Standing::Unknown,
+                },
                 seen: &|node, msg_id| holdings.has_seen(node, msg_id),
                 purged_ms: holdings.purged_ms(),
             };
@@ -455,16 +459,6 @@ struct JudgedGrant {
     task: TaskId,
     attempt: u32,
     examination: Examination,
-}
-
-/// Whether this node may send grants.
-fn standing(roster: &Arc<Roster>, node: &NodeId, now_ms: u64) -> Standing {
-    match roster.member(node, now_ms) {
-        Some(member) if member.roles.submit => Standing::Admitted,
-        Some(_) => Standing::LacksRole,
-        None if roster.revocation(&(*node).into()).is_some() => Standing::Revoked,
-        None => Standing::Unknown,
-    }
 }
 
 fn preflight(executor: &Executor, slot: SlotId, spec: &TaskSpec) -> Result<(), Failure> {

@@ -189,6 +189,7 @@ impl Requester {
 
     fn why_nobody(&self, task: &Task) -> String {
         let Some(shape) = self.shape_of(task.job) else { return "waits".to_owned() };
+        let outside = self.barred.get(&self.nodes.me);
         if self.nodes.nodes.is_empty() {
             return "no node is known: this machine has no ComfyUI and is in no pool yet".to_owned();
         }
@@ -212,6 +213,9 @@ impl Requester {
             .map(|(why, node)| format!("{} {why}", self.name(*node)))
             .collect();
         let mut text = format!("no node takes it now: {}", named.join("; "));
+        if let Some(words) = outside {
+            text = format!("{words}, so that only this machine can take it: {}", named.join("; "));
+        }
         if more > 0 {
             let _ = write!(text, "; and {more} more");
         }

@@ -151,15 +151,17 @@ impl House {
         let backends = (0..self.brushes).map(|_| brush()).collect();
         let (executor, runs) = executor::spawn_with(backends, &tasks);
         let (roster_sender, roster_seen) = watch::channel(roster.cloned());
+        // Nobody is ever shut out; a closed channel keeps its last value.
+        let (_, barred) = watch::channel(Arc::default());
         let (gpus_sender, gpus) = watch::channel(Arc::default());
         let ports =
-            Ports { network: network.clone(), executor, store: store.clone(), roster: roster_seen, gpus };
+            Ports { network: network.clone(), executor, store: store.clone(), roster: roster_seen, barred, gpus };
         let inputs = Inputs { network: events.tasks, executor: runs };
         let me = Me { node: self.node.clone(), kem: self.kem.clone(), boot };
         let scheduler = scheduler::spawn(Config::default(), me, ports, inputs, &replay, &tasks).unwrap();
         if let Some(roster) = roster {
             let members = roster.members(0).map(|member| (member.node.node(), member.studio)).collect();
-            network.set_roster(RosterView { digest: roster.digest(), members });
+            network.set_roster(RosterView { digest: roster.digest(), members, parting: Arc::default() });
             network.start(roster.pool()).await.unwrap();
         }
         Daemon { scheduler, network, store, supervisor, _roster: roster_sender, _gpus: gpus_sender }
