@@ -9,8 +9,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use scenemesh_protocol::api::DATA_DIR_VARIABLE;
 
 use crate::commands::{
-    admin, block, cancel, completions, doctor, fetch, init, invite, jobs, join, leave, logs, peers, pool, retry, revoke, rotate, show,
-    status, submit, top, why,
+    admin, block, cancel, completions, doctor, fetch, init, invite, jobs, join, leave, logs, peers, pool,
+    retry, revoke, rotate, show, status, submit, top, why,
 };
 use crate::environment::Environment;
 use crate::messages::{Lang, help};

@@ -59,6 +59,7 @@ pub(crate) fn json(job: &JobView, places: &Places) -> Value {
             "progress": task.progress,
             "failures": task.failures,
             "waiting": task.waiting,
+            "waiting_code": task.waiting_code,
         })
     };
     json!({

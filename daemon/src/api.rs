@@ -11,8 +11,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::handler::Handler;
 use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::serve::ListenerExt as _;
 use scenemesh_protocol::api::{API_FILE, ApiFile, Role};
 use scenemesh_protocol::ids::{NodeId, random_bytes};
@@ -38,6 +39,7 @@ mod guard;
 mod inputs;
 mod jobs;
 mod korean;
+mod openapi;
 mod outputs;
 mod pool;
 mod status;
@@ -146,7 +148,7 @@ impl Bound {
             uploads: Arc::new(inputs::Uploads::default()),
             stop: tasks.stopping(),
         };
-        let app = guarded(routes().with_state(node), guard);
+        let app = guarded(routes().router.with_state(node), guard);
         write(&path, &file).map_err(|source| BindError::File { path: path.clone(), source })?;
         let stop = tasks.stopping();
         tasks.spawn("api", async move {
@@ -189,43 +191,71 @@ struct Node {
     stop: CancellationToken,
 }
 
-fn routes() -> Router<Node> {
-    let view = Router::new()
-        .route("/v1/status", get(status::status))
-        .route("/v1/doctor", get(doctor::doctor))
-        .route("/v1/pool", get(pool::show))
-        .route("/v1/peers", get(status::peers))
-        .route("/v1/jobs", get(jobs::list))
-        .route("/v1/jobs/{id}", get(jobs::show))
-        .route("/v1/jobs/{id}/why", get(jobs::why))
-        .route("/v1/jobs/{id}/log", get(jobs::log))
-        .route("/v1/jobs/{id}/events", get(events::of_job))
-        .route("/v1/events", get(events::of_all))
-        .route("/v1/tasks/{id}/preview", get(outputs::preview))
-        .route_layer(middleware::from_fn_with_state(Role::View, guard::require));
-    let submit = Router::new()
-        .route("/v1/inputs", post(inputs::upload).layer(DefaultBodyLimit::disable()))
-        .route("/v1/jobs", post(submit::submit))
-        .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
-        .route("/v1/jobs/{id}/retry", post(jobs::retry))
-        .route("/v1/tasks/{id}/outputs/{index}", get(outputs::output))
-        .route_layer(middleware::from_fn_with_state(Role::Submit, guard::require));
-    let admin = Router::new()
-        .route("/v1/init", post(pool::init))
-        .route("/v1/invite", post(pool::invite))
-        .route("/v1/join/preview", post(pool::preview))
-        .route("/v1/join", post(pool::join))
-        .route("/v1/pool/approve", post(pool::approve))
-        .route("/v1/leave", post(pool::leave))
-        .route("/v1/revoke", post(trust::revoke))
-        .route("/v1/block", post(trust::block))
-        .route("/v1/rotate", post(trust::rotate))
-        .route("/v1/admin", get(trust::admins))
-        .route("/v1/admin/new", post(trust::new_admin))
-        .route("/v1/admin/recover", post(trust::recover))
-        .route("/v1/admin/change", post(trust::change_admins))
-        .route_layer(middleware::from_fn_with_state(Role::Admin, guard::require));
-    view.merge(submit).merge(admin)
+/// The routes, each with the least role that its caller needs; `openapi.json` describes the same.
+#[derive(Debug, Default)]
+struct Routes {
+    router: Router<Node>,
+    /// Method in small letters, path, role: what the router has, which cannot be asked.
+    known: Vec<(&'static str, &'static str, Role)>,
+}
+
+impl Routes {
+    fn get<H: Handler<T, Node>, T: 'static>(self, need: Role, path: &'static str, handler: H) -> Self {
+        self.with("get", need, path, get(handler))
+    }
+
+    fn post<H: Handler<T, Node>, T: 'static>(self, need: Role, path: &'static str, handler: H) -> Self {
+        self.with("post", need, path, post(handler))
+    }
+
+    fn with(
+        mut self,
+        method: &'static str,
+        need: Role,
+        path: &'static str,
+        handler: MethodRouter<Node>,
+    ) -> Self {
+        let handler = handler.route_layer(middleware::from_fn_with_state(need, guard::require));
+        self.router = self.router.route(path, handler);
+        self.known.push((method, path, need));
+        self
+    }
+}
+
+fn routes() -> Routes {
+    use Role::{Admin, Submit, View};
+    Routes::default()
+        .get(View, "/v1/openapi.json", openapi::document)
+        .get(View, "/v1/status", status::status)
+        .get(View, "/v1/doctor", doctor::doctor)
+        .get(View, "/v1/pool", pool::show)
+        .get(View, "/v1/peers", status::peers)
+        .get(View, "/v1/jobs", jobs::list)
+        .get(View, "/v1/jobs/{id}", jobs::show)
+        .get(View, "/v1/jobs/{id}/why", jobs::why)
+        .get(View, "/v1/jobs/{id}/log", jobs::log)
+        .get(View, "/v1/jobs/{id}/events", events::of_job)
+        .get(View, "/v1/events", events::of_all)
+        .get(View, "/v1/tasks/{id}/preview", outputs::preview)
+        // An input is as long as it is: its own handler bounds it.
+        .with("post", Submit, "/v1/inputs", post(inputs::upload).layer(DefaultBodyLimit::disable()))
+        .post(Submit, "/v1/jobs", submit::submit)
+        .post(Submit, "/v1/jobs/{id}/cancel", jobs::cancel)
+        .post(Submit, "/v1/jobs/{id}/retry", jobs::retry)
+        .get(Submit, "/v1/tasks/{id}/outputs/{index}", outputs::output)
+        .post(Admin, "/v1/init", pool::init)
+        .post(Admin, "/v1/invite", pool::invite)
+        .post(Admin, "/v1/join/preview", pool::preview)
+        .post(Admin, "/v1/join", pool::join)
+        .post(Admin, "/v1/pool/approve", pool::approve)
+        .post(Admin, "/v1/leave", pool::leave)
+        .post(Admin, "/v1/revoke", trust::revoke)
+        .post(Admin, "/v1/block", trust::block)
+        .post(Admin, "/v1/rotate", trust::rotate)
+        .get(Admin, "/v1/admin", trust::admins)
+        .post(Admin, "/v1/admin/new", trust::new_admin)
+        .post(Admin, "/v1/admin/recover", trust::recover)
+        .post(Admin, "/v1/admin/change", trust::change_admins)
 }
 
 fn guarded(router: Router, guard: guard::Guard) -> Router {

@@ -43,17 +43,17 @@ mod live_tests;
 mod tests;
 
 pub use admins::{AdminChange, AdminView, AdminsChanged, CannotChangeAdmins};
-pub use blocks::{Barrier, BlockTerms, Blocked, CannotBlock, Shut};
 pub use admission::{Approved, CannotApprove, CannotInvite, InviteTerms};
+pub use blocks::{Barrier, BlockTerms, Blocked, CannotBlock, Shut};
 pub use invites::{DEFAULT_EXPIRY, LONGEST_EXPIRY, NoInvite};
 pub use joining::{CannotFound, CannotJoin, JoinOutcome, JoinRefused, Joined};
 pub use keys::{KeysError, NodeKeys, Protection};
 pub use revoking::{CannotRevoke, NoSuchMember, RevokeTerms, RevokedHere, Target};
-pub use rotating::{CannotRotate, Countersigned};
-pub use trust::{AdminKeys, CannotInstall, Installed, Revocation, RotateOutcome, TrustError};
 pub use rights::{NotAllowed, Role, may, may_render, studio_name};
+pub use rotating::{CannotRotate, Countersigned};
 pub use state::Standing;
 pub use studio::{NoSuchProject, OwnProject, OwnStudio, RefusedStudioRecord};
+pub use trust::{AdminKeys, CannotInstall, Installed, Revocation, RotateOutcome, TrustError};
 pub use view::{InviteState, InviteView, MemberView, PoolView, ProposalView, StudioView};
 
 /// Callers that wait at once; they are local, so the next one waits for a place.
@@ -74,7 +74,12 @@ pub struct Config {
 
 impl Config {
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), restart: CancellationToken::new(), ask_every: Duration::from_secs(3), sync_every: Duration::from_secs(30) }
+        Self {
+            dir: dir.into(),
+            restart: CancellationToken::new(),
+            ask_every: Duration::from_secs(3),
+            sync_every: Duration::from_secs(30),
+        }
     }
 }
 

@@ -31,13 +31,15 @@ pub mod placement;
 pub mod record;
 pub mod renderer;
 pub mod requester;
+pub mod story;
 pub mod view;
 
 #[cfg(test)]
 mod tests;
 
-use record::{Recipe, Submission, TaskPlan};
 pub use conversation::Barred;
+use record::{Recipe, Submission, TaskPlan};
+use story::Why;
 pub use view::{JobEvent, JobState, JobView, LogLine, TaskPhase, TaskView};
 
 /// Most bytes of a job's graph and extra data together: with its tasks it must fit one record of the journal.
@@ -223,7 +225,7 @@ enum Command {
     Jobs { reply: oneshot::Sender<Vec<JobView>> },
     Show { job: JobId, reply: oneshot::Sender<Option<JobView>> },
     Task { task: TaskId, reply: oneshot::Sender<Option<TaskView>> },
-    Why { id: Id, reply: oneshot::Sender<Option<String>> },
+    Why { id: Id, reply: oneshot::Sender<Option<Why>> },
     Cancel { id: Id, reply: oneshot::Sender<usize> },
     Retry { id: Id, reply: oneshot::Sender<usize> },
     Resolve { prefix: String, reply: oneshot::Sender<Result<Id, ResolveError>> },
@@ -361,8 +363,8 @@ impl Scheduler {
         self.ask(|reply| Command::Task { task, reply }).await.flatten()
     }
 
-    /// One sentence: why a job or task stands where it stands.
-    pub async fn why(&self, id: Id) -> Option<String> {
+    /// Why a job or task stands where it stands.
+    pub async fn why(&self, id: Id) -> Option<Why> {
         self.ask(|reply| Command::Why { id, reply }).await.flatten()
     }
 

@@ -22,6 +22,7 @@
 //! GET  /v1/events                       server-sent [`Event`]s of all jobs
 //! GET  /v1/tasks/ID/outputs/N           the bytes of that output
 //! GET  /v1/tasks/ID/preview             the latest preview picture, 404 while there is none
+//! GET  /v1/openapi.json                 all of this as an OpenAPI document
 //! ```
 
 use std::ffi::OsString;

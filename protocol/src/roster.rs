@@ -181,8 +181,7 @@ impl Roster {
     fn speaks(&self, record: &Verified<Revoked>) -> bool {
         let Some(studio) = self.settings().studio(&record.studio) else { return false };
         studio.admins.contains(&record.signer())
-            && (studio.admins.contains(&record.key)
-                || !self.is_revoked_admin(studio, &record.signer()))
+            && (studio.admins.contains(&record.key) || !self.is_revoked_admin(studio, &record.signer()))
     }
 
     /// Whether this admin key was revoked by an admin of its studio. Of two that revoke each other the one that stands

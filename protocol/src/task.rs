@@ -165,7 +165,7 @@ pub enum FailureClass {
     MissingModelOrClass,
     /// Out of video memory: elsewhere, with more of it.
     OutOfMemory,
-    /// ComfyUI went away while the task ran.
+    /// ComfyUI went away while the task ran: elsewhere, and here once it is back; the third time fails the task.
     ComfyuiDied,
     /// The renderer's policy does not allow the graph.
     Policy,
@@ -195,7 +195,7 @@ impl FailureClass {
 
     /// Whether the same node may try this task again later.
     pub fn may_return_here(self) -> bool {
-        matches!(self, Self::Transfer | Self::OwnerReturned | Self::LeaseLost)
+        matches!(self, Self::ComfyuiDied | Self::Transfer | Self::OwnerReturned | Self::LeaseLost)
     }
 
     /// Whether this counts as one of the three distinct nodes that fail a task.

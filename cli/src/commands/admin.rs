@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use scenemesh_protocol::api::{
-    ChangeAdminsReply, ChangeAdminsRequest, ErrorCode, InstalledReply, NewAdminRequest, Passphrase, RecoverRequest,
+    ChangeAdminsReply, ChangeAdminsRequest, ErrorCode, InstalledReply, NewAdminRequest, Passphrase,
+    RecoverRequest,
 };
 use scenemesh_protocol::keyfile;
 use scenemesh_protocol::keys::SecretKey;
@@ -136,11 +137,7 @@ async fn recover(client: &ApiClient, args: RecoverArgs, ui: &Ui) -> Result<Outco
     Outcome::of_reply(&reply)
 }
 
-fn new_passphrase(
-    given: &PassphraseArgs,
-    without: bool,
-    ui: &Ui,
-) -> Result<Option<Passphrase>, CliError> {
+fn new_passphrase(given: &PassphraseArgs, without: bool, ui: &Ui) -> Result<Option<Passphrase>, CliError> {
     match given.read()? {
         Some(passphrase) => Ok(Some(passphrase)),
         None if without => Ok(None),

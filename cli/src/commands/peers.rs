@@ -30,7 +30,8 @@ pub(crate) async fn run(_args: PeersArgs, context: &Context<'_>) -> Result<Outco
 
 /// Nodes that are shut out, and for how long.
 fn shut_table(shut: &[ShutView], now_ms: u64, ui: &Ui) -> Table {
-    let mut table = Table::new(&[Word::Name, Word::Studio, Word::State, Word::What].map(|word| ui.word(word)));
+    let mut table =
+        Table::new(&[Word::Name, Word::Studio, Word::State, Word::What].map(|word| ui.word(word)));
     for node in shut {
         let (state, what) = match (node.state, node.until_ms) {
             (ShutState::Blocked, Some(until_ms)) => {

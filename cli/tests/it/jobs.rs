@@ -11,8 +11,8 @@ fn two_tasks() -> Value {
     });
     let failed = json!({
         "attempts": 2, "failures": [
-            { "node": "ws-02", "why": "out of memory: needs 30 GB" },
-            { "node": "ws-03", "why": "ComfyUI died: it closed the connection" },
+            { "node": "ws-02", "class": "out_of_memory", "why": "out of memory: needs 30 GB" },
+            { "node": "ws-03", "class": "comfyui_died", "why": "ComfyUI died: it closed the connection" },
         ],
     });
     job("failed", &[task(0, "done", done), task(1, "failed", failed)])
@@ -95,7 +95,10 @@ async fn show_in_korean() {
 #[tokio::test]
 async fn why_is_one_sentence() {
     let sandbox = Sandbox::new().await;
-    sandbox.says("GET /v1/jobs/3fa9/why", json!({ "id": JOB, "why": "waits for a free slot on ws-02" }));
+    sandbox.says(
+        "GET /v1/jobs/3fa9/why",
+        json!({ "id": JOB, "why": "waits for a free slot on ws-02", "code": "in_line" }),
+    );
     let ran = sandbox.run(&["why", "3fa9"]).await;
     assert_eq!((ran.code, ran.out.as_str()), (0, "waits for a free slot on ws-02\n"));
 }
@@ -105,7 +108,7 @@ async fn logs_tell_the_story_and_follow_it() {
     let sandbox = Sandbox::new().await;
     let line = |second: u64, text: &str| {
         json!({ "at_ms": 1_795_438_800_000_u64 + second * 1000, "task": "00000000000000000000000000000000",
-                "index": 0, "text": text })
+                "index": 0, "text": text, "code": "offered" })
     };
     sandbox
         .says("GET /v1/jobs/3fa9/log", json!({ "lines": [line(0, "offered to ws-02"), line(1, "claimed")] }));

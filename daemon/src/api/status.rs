@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::Json;
 use axum::extract::State;
 use scenemesh_protocol::advert::GpuAdvert;
 use scenemesh_protocol::api::{
-    GpuView, LinkState, PeerView, PeersReply, ShutState, ShutView, SlotState, SlotView, Standing,
-    StatusReply,
+    GpuView, LinkState, PeerView, PeersReply, ShutState, ShutView, SlotState, SlotView, Standing, StatusReply,
 };
 use scenemesh_protocol::roster::Roster;
 
@@ -15,10 +15,11 @@ use super::{Node, views};
 use crate::clock;
 use crate::executor;
 use crate::membership;
+use crate::messages::{Lang, phrase};
 use crate::network::{self, Link};
 use crate::scheduler::view::TaskPhase;
 
-pub(super) async fn status(State(node): State<Node>) -> Json<StatusReply> {
+pub(super) async fn status(State(node): State<Node>, Extension(lang): Extension<Lang>) -> Json<StatusReply> {
     let standing = node.ports.membership.standing().borrow().clone();
     let peers = node.ports.network.peers().borrow().clone();
     let phases: Vec<TaskPhase> =
@@ -44,7 +45,7 @@ pub(super) async fn status(State(node): State<Node>) -> Json<StatusReply> {
         peers_total: number(peers.peers.len()),
         listening: listening.main,
         porch: listening.porch,
-        slots: slots(&node),
+        slots: slots(&node, lang),
         gpus: gpus(&node),
         tasks_queued: count(&|phase| phase == TaskPhase::Queued),
         tasks_running: count(&|phase| !phase.is_over() && phase != TaskPhase::Queued),
@@ -54,7 +55,7 @@ pub(super) async fn status(State(node): State<Node>) -> Json<StatusReply> {
         membership::Standing::Joining { pool, words, .. } => {
             reply.standing = Standing::Joining;
             reply.pool = Some(*pool);
-            reply.why = Some(words.clone());
+            reply.why = Some(phrase(lang, words));
         }
         membership::Standing::Member { roster, name, studio } => {
             reply.standing = Standing::Member;
@@ -64,13 +65,13 @@ pub(super) async fn status(State(node): State<Node>) -> Json<StatusReply> {
         }
         membership::Standing::Outside { roster, why } => {
             reply.standing = Standing::Outside;
-            reply.why = Some(why.clone());
+            reply.why = Some(phrase(lang, why));
             in_pool(&mut reply, roster);
         }
     }
     if let Some(pool) = node.ports.membership.pool().await {
         reply.solo = pool.solo;
-        reply.warnings = pool.warnings;
+        reply.warnings = pool.warnings.iter().map(|words| phrase(lang, words)).collect();
     }
     Json(reply)
 }
@@ -81,18 +82,18 @@ fn in_pool(reply: &mut StatusReply, roster: &Arc<Roster>) {
     reply.epoch = Some(roster.settings().epoch);
 }
 
-pub(super) async fn peers(State(node): State<Node>) -> Json<PeersReply> {
+pub(super) async fn peers(State(node): State<Node>, Extension(lang): Extension<Lang>) -> Json<PeersReply> {
     let roster = node.ports.membership.roster().borrow().clone();
     let table = node.ports.network.peers().borrow().clone();
     let mut peers: Vec<PeerView> =
-        table.peers.iter().map(|(id, peer)| peer_view(&node, *id, peer, roster.as_deref())).collect();
+        table.peers.iter().map(|(id, peer)| peer_view(&node, *id, peer, roster.as_deref(), lang)).collect();
     peers.sort_by(|a, b| (&a.studio, &a.name, a.node).cmp(&(&b.studio, &b.name, b.node)));
     let shut = node.ports.membership.pool().await.map(|pool| pool.shut).unwrap_or_default();
     let mut shut: Vec<ShutView> = shut.into_iter().map(|(id, shut)| shut_view(id, shut)).collect();
     shut.retain(|shut| shut.node != node.ports.me);
     shut.sort_by(|a, b| (&a.studio, &a.name, a.node).cmp(&(&b.studio, &b.name, b.node)));
     let outside = match &**node.ports.membership.standing().borrow() {
-        membership::Standing::Outside { why, .. } => Some(why.clone()),
+        membership::Standing::Outside { why, .. } => Some(phrase(lang, why)),
         _ => None,
     };
     Json(PeersReply { peers, shut, outside })
@@ -112,12 +113,13 @@ fn peer_view(
     id: scenemesh_protocol::ids::NodeId,
     peer: &network::PeerView,
     roster: Option<&Roster>,
+    lang: Lang,
 ) -> PeerView {
     let named = views::node_ref(node, id);
     let (link, why) = match &peer.link {
         Link::Up => (LinkState::Up, None),
-        Link::Down => (LinkState::Down, peer.last_error.clone()),
-        Link::Refused { words } => (LinkState::Refused, Some(words.clone())),
+        Link::Down => (LinkState::Down, peer.last_error.as_deref().map(|words| phrase(lang, words))),
+        Link::Refused { words } => (LinkState::Refused, Some(phrase(lang, words))),
     };
     let advert = peer.advert.as_deref();
     PeerView {
@@ -162,14 +164,14 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn slots(node: &Node) -> Vec<SlotView> {
+fn slots(node: &Node, lang: Lang) -> Vec<SlotView> {
     let slots = node.ports.executor.slots().borrow().clone();
     let view = |slot: &executor::SlotView| {
         let (state, why, task) = match &slot.state {
             executor::SlotState::Starting => (SlotState::Starting, None, None),
             executor::SlotState::Ready => (SlotState::Ready, None, None),
             executor::SlotState::Busy { task, .. } => (SlotState::Busy, None, Some(*task)),
-            executor::SlotState::NotReady { why } => (SlotState::NotReady, Some(why.clone()), None),
+            executor::SlotState::NotReady { why } => (SlotState::NotReady, Some(phrase(lang, why)), None),
         };
         SlotView {
             url: slot.url.clone(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::Json;
 use axum::extract::State;
 use scenemesh_protocol::api::{COUNT_LIMIT, ErrorCode, JobView, ReachWords, SubmitRequest};
@@ -16,7 +17,7 @@ use super::{Node, jobs};
 use crate::clock;
 use crate::executor::SlotState;
 use crate::membership::{self, Role};
-use crate::messages::{Message, NotThere};
+use crate::messages::{Lang, Message, NotThere};
 use crate::scheduler::{JobSpec, Needs};
 
 /// Longest label, in characters.
@@ -26,6 +27,7 @@ const TIME_LIMIT: Duration = Duration::from_hours(24);
 
 pub(super) async fn submit(
     State(node): State<Node>,
+    Extension(lang): Extension<Lang>,
     Submitted(asked): Submitted<SubmitRequest>,
 ) -> Result<Json<JobView>, Trouble> {
     if !(1..=COUNT_LIMIT).contains(&asked.count) {
@@ -59,7 +61,7 @@ pub(super) async fn submit(
     };
     let job = node.ports.scheduler.submit(spec).await.map_err(|error| jobs::submit_trouble(&error))?;
     node.uploads.mark_used(asked.inputs.iter().map(|input| input.input.as_str()));
-    jobs::view(&node, job).await.map(Json)
+    jobs::view(&node, job, lang).await.map(Json)
 }
 
 fn reach(words: &ReachWords, roster: Option<&Roster>) -> Result<Reach, Trouble> {

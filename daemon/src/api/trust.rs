@@ -1,7 +1,7 @@
 //! Revoking, blocking, rotating, and a studio's admin keys.
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use scenemesh_protocol::api::{
     AdminKeyView, AdminsReply, BlockReply, BlockRequest, ChangeAdminsReply, ChangeAdminsRequest, ErrorCode,
     InstalledReply, NewAdminRequest, NodeRef, RecoverRequest, RevokeReply, RevokeRequest, RotateReply,
@@ -18,6 +18,7 @@ use crate::membership::{
     AdminChange, BlockTerms, CannotBlock, CannotChangeAdmins, CannotInstall, CannotRevoke, CannotRotate,
     Installed, NoSuchMember, RevokeTerms, RotateOutcome, Target, TrustError,
 };
+use crate::messages::Lang;
 
 pub(super) async fn revoke(
     State(node): State<Node>,
@@ -37,7 +38,8 @@ pub(super) async fn revoke(
     };
     let passphrase = asked.passphrase.as_ref().map(secret);
     let made = node.ports.membership.revoke(terms, passphrase).await.map_err(|error| trouble(&error))?;
-    let named = |nodes: &[NodeId]| nodes.iter().map(|id| views::node_ref(&node, *id)).collect::<Vec<NodeRef>>();
+    let named =
+        |nodes: &[NodeId]| nodes.iter().map(|id| views::node_ref(&node, *id)).collect::<Vec<NodeRef>>();
     let (attempts_there, attempts_here) =
         if made.revoked.node.is_some() { (count(there), count(here)) } else { (0, 0) };
     Ok(Json(RevokeReply {
@@ -158,6 +160,7 @@ fn installed(made: Installed, sealed: bool) -> InstalledReply {
 
 pub(super) async fn change_admins(
     State(node): State<Node>,
+    Extension(lang): Extension<Lang>,
     Asked(asked): Asked<ChangeAdminsRequest>,
 ) -> Result<Json<ChangeAdminsReply>, Trouble> {
     let change = if asked.remove {
@@ -171,7 +174,7 @@ pub(super) async fn change_admins(
     let changed = changed.map_err(|error| trouble(&error))?;
     Ok(Json(ChangeAdminsReply {
         key: changed.key.to_string(),
-        proposal: proposal(&changed.proposal),
+        proposal: proposal(&changed.proposal, lang),
         in_force: changed.decided,
         resigned: count(changed.resigned),
     }))

@@ -15,8 +15,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::addresses;
 use super::joining::JoinOutcome;
-use super::roster::Change;
 use super::keys::{AdminFile, NodeKeys, StudioFiles};
+use super::roster::Change;
 use super::state::{Asked, Fact, Me, State, Step};
 use super::studio::OwnStudio;
 use super::{Answer, Command, Config, JoinError, KeepError, SpawnError, Standing};
@@ -187,7 +187,11 @@ impl Actor {
         }
         self.state = next;
         let revokes = |record: &SignedRecord| matches!(record, SignedRecord::Revoked(_));
-        if step.facts.iter().any(|fact| matches!(fact, Fact::Circle(Change::Record(record)) if revokes(record))) {
+        if step
+            .facts
+            .iter()
+            .any(|fact| matches!(fact, Fact::Circle(Change::Record(record)) if revokes(record)))
+        {
             tracing::info!("a revocation holds");
         }
         for words in &step.warnings {

@@ -150,7 +150,8 @@ impl State {
         let proposal = proposal_view(circle, &proposal, &own);
         step.learnt(learnt);
         let decided = circle.decide();
-        let in_force = decided.changes.iter().any(|change| matches!(change, super::roster::Change::Settings(_)));
+        let in_force =
+            decided.changes.iter().any(|change| matches!(change, super::roster::Change::Settings(_)));
         step.learnt(decided);
         Ok((step, AdminsChanged { key, proposal, decided: in_force, resigned }))
     }

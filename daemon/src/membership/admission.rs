@@ -457,10 +457,7 @@ fn describe_admins(proposal: &Proposal, before: &scenemesh_protocol::roster::Set
     let mut changed = before.studios.iter().zip(&next.studios).filter(|(old, new)| old != new);
     let (old, new) = changed.next()?;
     let alone = changed.next().is_none() && Studio { admins: old.admins.clone(), ..new.clone() } == *old;
-    let rest = scenemesh_protocol::roster::Settings {
-        studios: before.studios.clone(),
-        ..next.clone()
-    };
+    let rest = scenemesh_protocol::roster::Settings { studios: before.studios.clone(), ..next.clone() };
     if !alone || rest != before.next(next.created_ms) {
         return None;
     }

@@ -104,13 +104,19 @@ impl State {
         for rotated in roster.rotations() {
             let old = rotated.rotation.old;
             if roster.rotation_of(&old).is_some() {
-                shut.insert(old.node(), describe(roster, &old, Barrier::Rotated, "goes on under a new key", ""));
+                shut.insert(
+                    old.node(),
+                    describe(roster, &old, Barrier::Rotated, "goes on under a new key", ""),
+                );
             }
         }
         for gone in roster.revocations() {
             if let (Some(holds), true) = (roster.revocation(&gone.key), is_node(roster, &gone.key)) {
                 let by = format!("was revoked by {}", studio_name(roster, &holds.studio));
-                shut.insert(gone.key.node(), describe(roster, &gone.key, Barrier::Revoked, &by, &holds.reason));
+                shut.insert(
+                    gone.key.node(),
+                    describe(roster, &gone.key, Barrier::Revoked, &by, &holds.reason),
+                );
             }
         }
         shut

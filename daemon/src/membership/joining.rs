@@ -34,7 +34,9 @@ pub enum CannotJoin {
     OtherPool { invited: String, mine: String },
     #[error("this node made that invite itself; use it on another machine")]
     OwnInvite,
-    #[error("this node is solo, in the pool {0} that nobody else can join; scenemesh leave ends that, then join again")]
+    #[error(
+        "this node is solo, in the pool {0} that nobody else can join; scenemesh leave ends that, then join again"
+    )]
     Solo(String),
     #[error(
         "{0:?} cannot be a node's name: it is empty, over 64 bytes or has control characters; choose another"

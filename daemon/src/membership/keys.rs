@@ -176,7 +176,8 @@ impl AdminFile {
             Protection::None => keyfile::write_plain(key),
         };
         let aside = self.public()?.filter(|other| *other != key.public());
-        let aside = aside.map(|other| self.path.with_file_name(format!("admin-{}.key", &other.to_string()[..16])));
+        let aside =
+            aside.map(|other| self.path.with_file_name(format!("admin-{}.key", &other.to_string()[..16])));
         if let Some(aside) = &aside {
             let failed = |source| KeysError::Io { path: self.path.clone(), tried: "move it aside", source };
             std::fs::rename(&self.path, aside).map_err(failed)?;

@@ -88,8 +88,13 @@ impl Node {
     }
 
     async fn init(&self, protection: Protection) -> Result<Founded, InitError> {
-        let founding =
-            Founding { pool: "aurora".into(), studio: "amber".into(), name: "ws-00".into(), protection, solo: false };
+        let founding = Founding {
+            pool: "aurora".into(),
+            studio: "amber".into(),
+            name: "ws-00".into(),
+            protection,
+            solo: false,
+        };
         self.membership.init(founding).await
     }
 

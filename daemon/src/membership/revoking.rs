@@ -70,7 +70,9 @@ pub enum CannotRevoke {
     Locked,
     #[error("this node does not hold an admin key of {studio}; revoke on the machine that does")]
     NoAdminKey { studio: String },
-    #[error("the roster is full and does not take the revocation; block the node meanwhile: scenemesh block NODE")]
+    #[error(
+        "the roster is full and does not take the revocation; block the node meanwhile: scenemesh block NODE"
+    )]
     Full,
 }
 
@@ -96,9 +98,7 @@ pub(super) fn find_member<'a>(
 ) -> Result<&'a Verified<Member>, NoSuchMember> {
     let all: Vec<_> = roster.member_records().collect();
     let named = |own_only: bool| {
-        let fits = |member: &&&Verified<Member>| {
-            member.name == given && (!own_only || member.studio == *own)
-        };
+        let fits = |member: &&&Verified<Member>| member.name == given && (!own_only || member.studio == *own);
         let mut found: Vec<&Verified<Member>> = all.iter().filter(fits).copied().collect();
         // A name may have been given again after its machine was revoked.
         if found.len() > 1 {
@@ -195,13 +195,19 @@ impl State {
             return Err(CannotRevoke::ItsOwnSigner);
         }
         let mut step = Step::default();
-        let resigned = if is_admin && !terms.void { self.sign_again(&key, &admin, now_ms, &mut step) } else { 0 };
+        let resigned =
+            if is_admin && !terms.void { self.sign_again(&key, &admin, now_ms, &mut step) } else { 0 };
         let signed_by = |member: &&Verified<Member>| is_admin && member.signer() == key;
         let Some(circle) = &mut self.circle else { return Err(CannotRevoke::NoPool) };
         let fallen = circle.roster().member_records().filter(signed_by).map(|member| member.name.clone());
         let fallen = fallen.collect();
-        let gone =
-            Revoked { pool: roster.pool(), studio: own, key, reason: terms.reason.clone(), issued_ms: now_ms };
+        let gone = Revoked {
+            pool: roster.pool(),
+            studio: own,
+            key,
+            reason: terms.reason.clone(),
+            issued_ms: now_ms,
+        };
         step.learnt(circle.publish(&SignedRecord::Revoked(Signed::new(&gone, &admin))));
         if circle.roster().revocation(&key).is_none() {
             return Err(CannotRevoke::Full);

@@ -13,9 +13,13 @@ use super::state::{State, Step};
 /// Why no keys were exchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CannotRotate {
-    #[error("this node is in no pool: its key is nobody's business; for a new one start with an empty data directory")]
+    #[error(
+        "this node is in no pool: its key is nobody's business; for a new one start with an empty data directory"
+    )]
     NoPool,
-    #[error("this node is no member of its pool now, so that nobody would follow it to a new key; see scenemesh status")]
+    #[error(
+        "this node is no member of its pool now, so that nobody would follow it to a new key; see scenemesh status"
+    )]
     NotMember,
     #[error(
         "this node has work of others or its own at others ({out} out there, {here} here), which is bound to its key; wait until scenemesh status shows no running tasks, or cancel them"
@@ -27,7 +31,9 @@ pub enum CannotRotate {
     OtherPool,
     #[error("the code is of a node of another studio, whose admins countersign it")]
     OtherStudio,
-    #[error("the key in the code is no member of {studio} now; it may have been exchanged or revoked already")]
+    #[error(
+        "the key in the code is no member of {studio} now; it may have been exchanged or revoked already"
+    )]
     NotMemberThere { studio: String },
     #[error("the new key in the code is weak or known already; run scenemesh rotate again on that machine")]
     BadKey,
@@ -62,14 +68,8 @@ impl State {
             return Err(CannotRotate::NotMember);
         }
         let (pool, studio) = (roster.pool(), place.studio);
-        let rotation = Rotation {
-            pool,
-            studio,
-            old: self.me.node.public(),
-            new: new.public(),
-            kem,
-            issued_ms: now_ms,
-        };
+        let rotation =
+            Rotation { pool, studio, old: self.me.node.public(), new: new.public(), kem, issued_ms: now_ms };
         let (old_signature, new_signature) = (rotation.sign(&self.me.node), rotation.sign(new));
         let rotated = Rotated { rotation, old_signature, new_signature };
         Ok(RotationRequest { rotated, consent: Consent { pool, studio, kem }.sign(new) })
@@ -137,7 +137,9 @@ impl State {
         let rotated = roster.rotation_of(old);
         let next = rotated.and_then(|rotated| roster.record_of(&rotated.rotation.new.node()));
         let next = next.map(|member| SignedRecord::Member(member.signed().clone()));
-        next.into_iter().chain(rotated.map(|rotated| SignedRecord::Rotated(rotated.signed().clone()))).collect()
+        next.into_iter()
+            .chain(rotated.map(|rotated| SignedRecord::Rotated(rotated.signed().clone())))
+            .collect()
     }
 
     /// The key under which this node has to go on, once an admin has countersigned.

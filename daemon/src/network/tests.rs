@@ -3,5 +3,5 @@
 pub(super) mod harness;
 mod linking;
 mod porch;
-mod spreading;
 mod shut_out;
+mod spreading;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use scenemesh_protocol::advert::{Availability, Hygiene, Inventory};
 use scenemesh_protocol::ids::{JobId, NodeId, StudioId};
-use scenemesh_protocol::task::{ModelName, Reach, Shape};
+use scenemesh_protocol::task::{Failure, ModelName, Reach, Shape};
+
+use super::story::No;
 
 /// Offers of one job go to at least this many eligible nodes, and to twice as many as it has ready tasks.
 const LEAST_OFFERS: usize = 4;
@@ -101,12 +103,15 @@ pub enum WhyNot {
         has: u16,
     },
     PartialHygiene,
-    /// Every waiting task of the job failed there in a way that does not pass.
-    FailedThere(String),
-    /// It said no itself, and is asked again later.
-    SaidNo {
-        why: String,
+    /// Every task of the job has a node by now.
+    NoneLeft,
+    /// It failed what waits, or lost it (then there is no failure); `returns` when it gets it again later.
+    FailedThere {
+        failure: Option<Failure>,
+        returns: bool,
     },
+    /// It is asked again later.
+    SaidNo(No),
 }
 
 impl fmt::Display for WhyNot {
@@ -136,17 +141,26 @@ impl fmt::Display for WhyNot {
                 write!(f, "has compute capability {}, {} needed", capability(*has), capability(*need))
             }
             Self::PartialHygiene => f.write_str("cannot clean its ComfyUI completely (hygiene = partial)"),
-            Self::FailedThere(why) => write!(f, "failed it: {why}"),
-            Self::SaidNo { why } => write!(f, "refused: {why}"),
+            Self::NoneLeft => f.write_str("comes too late: other nodes have all of it"),
+            Self::FailedThere { failure, returns } => {
+                match failure {
+                    Some(failure) => write!(f, "failed it: {failure}")?,
+                    None => f.write_str("lost it")?,
+                }
+                if *returns { f.write_str("; it gets it again later") } else { Ok(()) }
+            }
+            Self::SaidNo(no) => write!(f, "refused: {no}"),
         }
     }
 }
 
-fn gigabytes(mib: u32) -> String {
+/// GiB, as memory is counted, under the name that people know.
+pub fn gigabytes(mib: u32) -> String {
     format!("{:.1} GB", f64::from(mib) / 1024.0)
 }
 
-fn capability(tenths: u16) -> String {
+/// `8.9`.
+pub fn capability(tenths: u16) -> String {
     format!("{}.{}", tenths / 10, tenths % 10)
 }
 

@@ -6,5 +6,6 @@ mod kills;
 mod live;
 mod scripts;
 mod scripts_of_ends;
+mod scripts_of_lines;
 mod shut_out;
 mod world;

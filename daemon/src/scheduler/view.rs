@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use scenemesh_protocol::ids::{JobId, NodeId, TaskId};
 use scenemesh_protocol::lease::Progress;
-use scenemesh_protocol::task::{Class, OutputFile, Reach};
+use scenemesh_protocol::task::{Class, Failure, OutputFile, Reach};
+
+use super::story::{Line, Why};
 
 /// A job and its tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,11 +39,11 @@ pub struct TaskView {
     pub progress: Option<Progress>,
     pub outputs: Vec<OutputFile>,
     /// Failed attempts: node name and failure, oldest first.
-    pub failures: Vec<(String, String)>,
+    pub failures: Vec<(String, Failure)>,
     /// Milliseconds of execution of the result.
     pub exec_ms: Option<u64>,
-    /// One sentence: why it stands where it stands.
-    pub why: String,
+    /// Why it stands where it stands.
+    pub why: Why,
     pub ended_ms: Option<u64>,
 }
 
@@ -167,5 +169,5 @@ pub struct LogLine {
     pub task: TaskId,
     /// Index of that task within its job.
     pub index: u32,
-    pub text: String,
+    pub line: Line,
 }

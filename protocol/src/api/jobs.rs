@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::{JobId, NodeId, TaskId};
-use crate::task::{Class, OutputKind};
+use crate::task::{Class, FailureClass, OutputKind};
 
 /// How far a job may travel, as people write it: `machine`, `studio`, `pool`, or names or ids of studios with commas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -203,8 +203,10 @@ pub struct TaskView {
     pub outputs: Vec<OutputView>,
     pub failures: Vec<FailureView>,
     pub usage: UsageView,
-    /// While queued: for what, in one sentence.
+    /// While queued: for what, in one sentence of the asker's language.
     pub waiting: Option<String>,
+    /// The same for programs: as [`WhyReply::code`].
+    pub waiting_code: Option<String>,
 }
 
 /// How far ComfyUI is with a task.
@@ -237,7 +239,8 @@ pub struct OutputView {
 pub struct FailureView {
     /// Name of the node that tried.
     pub node: String,
-    /// Class and detail: `out of memory: …`.
+    pub class: FailureClass,
+    /// Class and detail, in the asker's language: `out of memory: …`.
     pub why: String,
 }
 
@@ -260,7 +263,10 @@ pub struct JobsReply {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhyReply {
     pub id: String,
+    /// One sentence in the asker's language.
     pub why: String,
+    /// `in_line`, `nobody`, `rendering` …: stable, for programs; more may be added.
+    pub code: String,
 }
 
 /// What happened to a job or task, oldest first.
@@ -277,7 +283,10 @@ pub struct LogLine {
     pub task: Option<TaskId>,
     /// Index of that task within its job.
     pub index: Option<u32>,
+    /// One sentence in the asker's language.
     pub text: String,
+    /// `offered`, `granted`, `lost` …: stable, for programs; more may be added.
+    pub code: String,
 }
 
 /// What a client of the event streams hears. Each is the `data` of one server-sent event.

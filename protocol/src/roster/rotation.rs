@@ -26,11 +26,15 @@ pub struct RotationRequest {
 /// A text that is no rotation request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRotationCode {
-    #[error("this is not a rotation code: those begin with {WORD}{VERSION}; copy the whole line from the other machine")]
+    #[error(
+        "this is not a rotation code: those begin with {WORD}{VERSION}; copy the whole line from the other machine"
+    )]
     NotARotationCode,
     #[error("the rotation code has a wrong or missing character; copy the whole line again")]
     Damaged,
-    #[error("the rotation code has version {0}, this release reads version {VERSION}; upgrade the older side")]
+    #[error(
+        "the rotation code has version {0}, this release reads version {VERSION}; upgrade the older side"
+    )]
     Version(char),
     #[error("the rotation code is not signed by both keys; make a new one with scenemesh rotate")]
     Forged(#[from] ForgedSignature),
@@ -53,9 +57,9 @@ impl RotationRequest {
             BadText::Version(theirs) => BadRotationCode::Version(theirs),
             BadText::Damaged => BadRotationCode::Damaged,
         })?;
-        let (body, consent) =
-            data.split_last_chunk::<SIGNATURE_LEN>().ok_or(BadRotationCode::Damaged)?;
-        let rotated: Rotated = codec::decode_body(body, <Rotated as codec::Message>::LIMIT).map_err(|_| BadRotationCode::Damaged)?;
+        let (body, consent) = data.split_last_chunk::<SIGNATURE_LEN>().ok_or(BadRotationCode::Damaged)?;
+        let rotated: Rotated = codec::decode_body(body, <Rotated as codec::Message>::LIMIT)
+            .map_err(|_| BadRotationCode::Damaged)?;
         let request = Self { rotated, consent: Signature::from_bytes(*consent) };
         request.check()?;
         Ok(request)

@@ -107,7 +107,8 @@ fn only_loopback(mesh: &Cluster, node: &str, when: &str) -> Result<()> {
 /// When any of it does not hold.
 pub async fn run(mesh: &mut Cluster, dir: &Path) -> Result<()> {
     mesh.add("alone", Comfy::simulated(&["--step-ms", "100"])).await?;
-    let words = ["init", "--pool", "home", "--studio", "amber", "--name", "alone", "--no-passphrase", "--solo"];
+    let words =
+        ["init", "--pool", "home", "--studio", "amber", "--name", "alone", "--no-passphrase", "--solo"];
     mesh.ok("alone", &words).await?;
     only_loopback(mesh, "alone", "after init")?;
 

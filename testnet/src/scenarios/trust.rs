@@ -248,7 +248,8 @@ pub async fn rotated(mesh: &mut Cluster, dir: &Path) -> Result<()> {
     mesh.add("ws-02", Comfy::Absent).await?;
     one_studio(mesh, "desk", &["ws-01", "ws-02"]).await?;
     let id = |status: &Value| text(&status["node"]);
-    let (desk, box_) = (id(&mesh.ok("desk", &["status"]).await?)?, id(&mesh.ok("ws-01", &["status"]).await?)?);
+    let (desk, box_) =
+        (id(&mesh.ok("desk", &["status"]).await?)?, id(&mesh.ok("ws-01", &["status"]).await?)?);
 
     // A job that waits for the only renderer: it must be there afterwards.
     let waiting = graph_file(dir, "waiting.json", &workflows::tiny(7))?;
@@ -290,8 +291,10 @@ pub async fn rotated(mesh: &mut Cluster, dir: &Path) -> Result<()> {
     // Both render for each other under their new keys.
     let after = graph_file(dir, "after.json", &workflows::tiny(8))?;
     let job = mesh.ok("desk", &["submit", &after, "--detach"]).await?;
-    mesh.job_until("desk", &text(&job["job"])?, "a job runs under the new keys", |job| job["state"] == "done")
-        .await?;
+    mesh.job_until("desk", &text(&job["job"])?, "a job runs under the new keys", |job| {
+        job["state"] == "done"
+    })
+    .await?;
     Ok(())
 }
 

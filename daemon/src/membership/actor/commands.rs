@@ -76,7 +76,10 @@ impl Actor {
     }
 
     /// Brings this studio's admin key into memory, unless it is there.
-    pub(super) async fn open_admin(&mut self, passphrase: Option<Zeroizing<String>>) -> Result<Opened, KeysError> {
+    pub(super) async fn open_admin(
+        &mut self,
+        passphrase: Option<Zeroizing<String>>,
+    ) -> Result<Opened, KeysError> {
         if self.state.admin_of().is_some() {
             return Ok(Opened::Ready);
         }

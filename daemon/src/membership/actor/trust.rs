@@ -109,7 +109,10 @@ impl Actor {
     }
 
     /// A missing key file is not an error here: another machine has the key.
-    async fn open_studio_admin(&mut self, passphrase: Option<Zeroizing<String>>) -> Result<Opened, KeysError> {
+    async fn open_studio_admin(
+        &mut self,
+        passphrase: Option<Zeroizing<String>>,
+    ) -> Result<Opened, KeysError> {
         match self.open_admin(passphrase).await {
             Err(KeysError::NoAdminKey { .. }) => Ok(Opened::Foreign),
             opened => opened,

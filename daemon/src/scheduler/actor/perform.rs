@@ -21,6 +21,7 @@ use crate::scheduler::renderer::{
     self, Examination, InputTrouble, Rejection, RunEvent, RunOutcome, RunTrouble,
 };
 use crate::scheduler::requester::{self, FetchTrouble};
+use crate::scheduler::story::Line;
 use crate::scheduler::view::LogLine;
 use crate::store::{BlobError, Blobs};
 
@@ -105,10 +106,10 @@ impl Actor {
         }
     }
 
-    fn log(&mut self, task: TaskId, text: String) {
+    fn log(&mut self, task: TaskId, line: Line) {
         let Some(known) = self.requester.jobs().task(&task) else { return };
         let (job, index) = (known.job, known.index);
-        self.board.log(job, LogLine { at_ms: clock::wall_ms(), task, index, text });
+        self.board.log(job, LogLine { at_ms: clock::wall_ms(), task, index, line });
     }
 
     /// Removes blobs, except those that a job or an attempt names: some of these roots were chosen by peers.

@@ -12,6 +12,8 @@ use crate::scheduler::record::{Recipe, RequesterRecord, Submission, TaskPlan};
 
 /// So many different nodes that fail a task fail it for good.
 const NODES_THAT_FAIL_A_TASK: usize = 3;
+/// A task under which ComfyUI dies this often, wherever that is, does not get another one to kill.
+const DEATHS_THAT_FAIL_A_TASK: usize = 3;
 
 /// All jobs. Changed by [`Jobs::apply`] only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -303,8 +305,14 @@ impl Jobs {
     }
 
     fn failed(&mut self, task: &TaskId, number: u32, failure: &Failure, vram: Option<u32>, at_ms: u64) {
-        self.set_attempt(task, number, AttemptState::Over(Over::Failed(failure.class)));
         let Some(known) = self.tasks.get_mut(task) else { return };
+        match known.attempts.get_mut(&number) {
+            // Its result could not be had; should it still come first, it counts.
+            Some(attempt)
+                if attempt.state == AttemptState::Lost && failure.class == FailureClass::Transfer => {}
+            Some(attempt) => attempt.state = AttemptState::Over(Over::Failed(failure.class)),
+            None => {}
+        }
         let Some(node) = known.attempts.get(&number).map(|attempt| attempt.node) else { return };
         known.failures.push((node, failure.clone()));
         if !failure.class.may_return_here() {
@@ -313,7 +321,11 @@ impl Jobs {
         known.more_vram_than_mib = known.more_vram_than_mib.max(vram);
         let counted = known.failures.iter().filter(|(_, failure)| failure.class.counts_against_task());
         let distinct = counted.map(|(node, _)| node).collect::<BTreeSet<_>>().len();
-        let for_good = failure.class == FailureClass::InvalidGraph || distinct >= NODES_THAT_FAIL_A_TASK;
+        let died = |failure: &Failure| failure.class == FailureClass::ComfyuiDied;
+        let deaths = known.failures.iter().filter(|(_, failure)| died(failure)).count();
+        let for_good = failure.class == FailureClass::InvalidGraph
+            || distinct >= NODES_THAT_FAIL_A_TASK
+            || deaths >= DEATHS_THAT_FAIL_A_TASK;
         if !known.state.is_open() {
             return;
         }

@@ -154,8 +154,14 @@ impl House {
         // Nobody is ever shut out; a closed channel keeps its last value.
         let (_, barred) = watch::channel(Arc::default());
         let (gpus_sender, gpus) = watch::channel(Arc::default());
-        let ports =
-            Ports { network: network.clone(), executor, store: store.clone(), roster: roster_seen, barred, gpus };
+        let ports = Ports {
+            network: network.clone(),
+            executor,
+            store: store.clone(),
+            roster: roster_seen,
+            barred,
+            gpus,
+        };
         let inputs = Inputs { network: events.tasks, executor: runs };
         let me = Me { node: self.node.clone(), kem: self.kem.clone(), boot };
         let scheduler = scheduler::spawn(Config::default(), me, ports, inputs, &replay, &tasks).unwrap();
@@ -306,9 +312,9 @@ async fn a_machine_alone_renders_for_itself() {
         assert!(picture.contains(&format!("\"seed\":{seed}")), "{picture}");
     }
     assert_eq!(view.tasks[0].node_name, "this machine");
-    assert_eq!(daemon.scheduler.why(Id::Job(job)).await.unwrap(), "all 3 tasks are done");
+    assert_eq!(daemon.scheduler.why(Id::Job(job)).await.unwrap().to_string(), "all 3 tasks are done");
     let log = daemon.scheduler.log(Id::Task { job, task: view.tasks[0].task }).await;
-    assert!(log.iter().any(|line| line.text.starts_with("granted to this machine")), "{log:#?}");
+    assert!(log.iter().any(|line| line.line.to_string().starts_with("granted to this machine")), "{log:#?}");
     let short = view.tasks[1].task.to_string();
     assert_eq!(daemon.scheduler.resolve(&short[..20]).await, Ok(Id::Task { job, task: view.tasks[1].task }));
 
@@ -431,7 +437,7 @@ async fn what_cannot_be_a_job_is_refused_in_words() {
     let stray = JobSpec { inputs: vec![stray], ..spec(&sampler("x"), 1, Reach::Machine) };
     assert!(refused(stray).await.starts_with("no node of the workflow names the input \"stray.png\""));
     let job = daemon.scheduler.submit(spec(&sampler("x"), 1, Reach::Machine)).await.unwrap();
-    let why = daemon.scheduler.why(Id::Job(job)).await.unwrap();
+    let why = daemon.scheduler.why(Id::Job(job)).await.unwrap().to_string();
     assert_eq!(why, "no node takes it now: this machine has no ComfyUI ready");
     daemon.stop().await;
 }

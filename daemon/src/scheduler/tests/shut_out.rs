@@ -94,9 +94,10 @@ fn a_grant_that_is_being_looked_at_when_its_sender_is_shut_out_is_refused() {
     world.deliver(grant);
     world.shut_out(1, 0);
     world.flow();
-    let accepted = world.machines[1].journal.iter().any(|line| {
-        matches!(line, super::world::Line::Renderer(RendererRecord::Accepted(_)))
-    });
+    let accepted = world.machines[1]
+        .journal
+        .iter()
+        .any(|line| matches!(line, super::world::Line::Renderer(RendererRecord::Accepted(_))));
     assert!(!accepted, "{}", world.story());
 }
 

@@ -353,7 +353,7 @@ impl World {
             }
             A::DropBlobs(roots) => machine.blobs.retain(|root| !roots.contains(root)),
             A::Reply { ticket, response } => self.reply(n, ticket, response),
-            A::Log { line, .. } => machine.log.push(line),
+            A::Log { line, .. } => machine.log.push(line.to_string()),
             _ => {}
         }
     }

@@ -74,7 +74,7 @@ impl World {
         let terms = finished.terms.verify().unwrap();
         let Outcome::Done { roots, .. } = &terms.outcome else { panic!("only results are fetched") };
         for blob in roots {
-            if !self.machines[at].blobs.contains(&blob.root) {
+            if !self.machines[at].serves || !self.machines[at].blobs.contains(&blob.root) {
                 return Err(FetchTrouble::Unreachable("not served".into()));
             }
             self.machines[n].blobs.insert(blob.root);

@@ -16,6 +16,8 @@ pub(in crate::scheduler::tests) struct Machine {
     pub(super) inventory: Arc<Inventory>,
     pub(in crate::scheduler::tests) comfy: Comfy,
     pub(in crate::scheduler::tests) refuses_grants: Option<Failure>,
+    /// Whether results that are asked for are given.
+    pub(in crate::scheduler::tests) serves: bool,
     /// Prompts in ComfyUI, which outlives the daemon: present until taken out.
     pub(super) prompts: BTreeSet<(TaskId, u32)>,
     /// Prompts that the running daemon waits for.
@@ -57,6 +59,7 @@ impl Machine {
             inventory: Arc::new(Inventory { classes: vec!["SaveImage".into()], models: Vec::new() }),
             comfy: Comfy::default(),
             refuses_grants: None,
+            serves: true,
             prompts: BTreeSet::new(),
             watched: BTreeSet::new(),
             executions: BTreeMap::new(),
