@@ -7,3 +7,4 @@ mod jobs;
 mod pool;
 mod sandbox;
 mod submit;
+mod trust;

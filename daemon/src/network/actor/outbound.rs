@@ -218,9 +218,10 @@ impl Actor {
     /// Hears a node no more from now on, tells it why if it listens, and closes its links.
     pub(super) fn shut_out(&mut self, now: Instant, node: NodeId) {
         let listens = self.peers.get(&node).is_some_and(Peer::is_up) && self.stopping.is_none();
+        let linked = self.peers.get(&node).is_some_and(|peer| !peer.links.is_empty());
         self.end_session(node);
         self.peers.remove(&node);
-        tracing::info!(peer = %node.short(), "a member is shut out");
+        tracing::info!(peer = %node.short(), linked, "a member is shut out");
         let proof = self.parting(&node).map(|parting| parting.proof.clone());
         let proof = proof.filter(|proof| listens && !proof.is_empty());
         if let (Some(main), Some(proof)) = (&mut self.main, proof) {
