@@ -9,8 +9,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use scenemesh_protocol::api::DATA_DIR_VARIABLE;
 
 use crate::commands::{
-    admin, block, cancel, completions, doctor, fetch, init, invite, jobs, join, leave, logs, peers, pool,
-    retry, revoke, rotate, show, status, submit, top, why,
+    admin, block, cancel, completions, doctor, fetch, init, invite, jobs, join, leave, logs, peers, policy,
+    pool, retry, revoke, rotate, show, status, submit, top, why,
 };
 use crate::environment::Environment;
 use crate::messages::{Lang, help};
@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Pool(pool::PoolArgs),
     /// List the other nodes of the pool
     Peers(peers::PeersArgs),
+    /// Show or change which node classes run here, and for whom
+    Policy(policy::PolicyArgs),
     /// Show how this node stands
     Status(status::StatusArgs),
     /// Leave the pool
@@ -91,6 +93,7 @@ impl Command {
             Self::Join(_) => "join/1",
             Self::Pool(_) => "pool/1",
             Self::Peers(_) => "peers/1",
+            Self::Policy(_) => "policy/1",
             Self::Status(_) => "status/1",
             Self::Leave(_) => "leave/1",
             Self::Revoke(_) => "revoke/1",
@@ -143,6 +146,7 @@ const SCHEMAS: &[(&str, &str)] = &[
     ("join", "join/1"),
     ("pool", "pool/1"),
     ("peers", "peers/1"),
+    ("policy", "policy/1"),
     ("status", "status/1"),
     ("leave", "leave/1"),
     ("revoke", "revoke/1"),

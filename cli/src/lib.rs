@@ -18,6 +18,7 @@ mod save;
 mod secret;
 mod typed;
 mod ui;
+mod wipes;
 
 use std::ffi::OsString;
 

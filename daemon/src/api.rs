@@ -23,11 +23,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::executor::Executor;
+use crate::executor::policy as rules;
 use crate::gpu::GpuReading;
 use crate::membership::Membership;
 use crate::network::Network;
 use crate::platform;
 use crate::scheduler::Scheduler;
+use crate::scheduler::lend::Lend;
 use crate::store::Store;
 use crate::supervisor::Tasks;
 
@@ -41,6 +43,7 @@ mod jobs;
 mod korean;
 mod openapi;
 mod outputs;
+mod policy;
 mod pool;
 mod status;
 mod submit;
@@ -85,6 +88,9 @@ pub struct Ports {
     pub membership: Membership,
     pub network: Network,
     pub executor: Executor,
+    pub policy: rules::Keeper,
+    /// To whom this node is lent, as its configuration says.
+    pub lend: Lend,
     pub gpus: watch::Receiver<Arc<Vec<GpuReading>>>,
     pub store: Store,
 }
@@ -223,11 +229,14 @@ impl Routes {
 }
 
 fn routes() -> Routes {
-    use Role::{Admin, Submit, View};
+    use Role::{Admin, Operate, Submit, View};
     Routes::default()
         .get(View, "/v1/openapi.json", openapi::document)
         .get(View, "/v1/status", status::status)
         .get(View, "/v1/doctor", doctor::doctor)
+        .get(View, "/v1/policy", policy::show)
+        .post(View, "/v1/policy/class", policy::class)
+        .post(View, "/v1/policy/check", policy::check)
         .get(View, "/v1/pool", pool::show)
         .get(View, "/v1/peers", status::peers)
         .get(View, "/v1/jobs", jobs::list)
@@ -243,6 +252,7 @@ fn routes() -> Routes {
         .post(Submit, "/v1/jobs/{id}/cancel", jobs::cancel)
         .post(Submit, "/v1/jobs/{id}/retry", jobs::retry)
         .get(Submit, "/v1/tasks/{id}/outputs/{index}", outputs::output)
+        .post(Operate, "/v1/policy", policy::change)
         .post(Admin, "/v1/init", pool::init)
         .post(Admin, "/v1/invite", pool::invite)
         .post(Admin, "/v1/join/preview", pool::preview)

@@ -20,6 +20,9 @@
 //! POST /v1/jobs/ID/cancel               JobView           POST /v1/jobs/ID/retry           JobView
 //! GET  /v1/jobs/ID/events               server-sent [`Event`]s, the first of them Event::Job
 //! GET  /v1/events                       server-sent [`Event`]s of all jobs
+//! GET  /v1/policy                       PolicyReply       POST /v1/policy    PolicyChangeRequest PolicyReply
+//! POST /v1/policy/class  PolicyClassRequest PolicyClassReply
+//! POST /v1/policy/check  PolicyCheckRequest PolicyCheckReply
 //! GET  /v1/tasks/ID/outputs/N           the bytes of that output
 //! GET  /v1/tasks/ID/preview             the latest preview picture, 404 while there is none
 //! GET  /v1/openapi.json                 all of this as an OpenAPI document
@@ -32,6 +35,7 @@ use serde::{Deserialize, Serialize};
 
 mod error;
 mod jobs;
+mod policy;
 mod pool;
 mod status;
 mod trust;
@@ -40,7 +44,11 @@ pub use error::{ErrorBody, ErrorCode};
 pub use jobs::{
     Event, FailureView, InputName, InputReply, JobState, JobView, JobsReply, LogLine, LogReply, NeedsRequest,
     NodeRef, OutputView, ProgressView, ReachWords, Setting, SubmitRequest, TaskState, TaskView, UsageView,
-    WhyReply,
+    WhyReply, WipeCounts, WipeView,
+};
+pub use policy::{
+    ElsewhereView, FindingKind, FindingView, LendView, PolicyChange, PolicyChangeRequest, PolicyCheckReply,
+    PolicyCheckRequest, PolicyClassReply, PolicyClassRequest, PolicyReason, PolicyReply,
 };
 pub use pool::{
     ApproveReply, ApproveRequest, InitReply, InitRequest, InviteReply, InviteRequest, InviteState,

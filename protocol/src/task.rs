@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 use crate::codec::{Decode, Encode, Message};
 use crate::ids::{ContentHash, StudioId, TaskId};
@@ -74,7 +75,8 @@ pub struct Shape {
     pub full_hygiene: bool,
 }
 
-/// An input file of a task: where the graph names it, and where its sealed bytes are.
+/// An input file of a task: where the graph names it, and where its sealed bytes are. Name and key are wiped when
+/// dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct InputFile {
     /// The name as it stands in the graph's literals; the renderer replaces it with the name of its upload.
@@ -85,7 +87,13 @@ pub struct InputFile {
     pub bytes: u64,
 }
 
-/// What a renderer is asked to run: the payload of a grant's envelope.
+impl Drop for InputFile {
+    fn drop(&mut self) {
+        self.name.zeroize();
+    }
+}
+
+/// What a renderer is asked to run: the payload of a grant's envelope. Wiped when dropped.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub struct TaskSpec {
     pub task: TaskId,
@@ -114,6 +122,13 @@ impl fmt::Debug for TaskSpec {
             .field("graph_bytes", &self.graph.len())
             .field("inputs", &self.inputs.len())
             .finish_non_exhaustive()
+    }
+}
+
+impl Drop for TaskSpec {
+    fn drop(&mut self) {
+        self.graph.zeroize();
+        self.extra_data.zeroize();
     }
 }
 

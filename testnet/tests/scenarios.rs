@@ -106,3 +106,8 @@ fn the_admins_laptop_is_off_and_then_lost() {
 fn a_solo_node_opens_no_socket_but_loopback() {
     tell(|mesh, dir| Box::pin(solo::run(mesh, dir)));
 }
+
+#[test]
+fn a_studio_lends_what_it_said_and_no_more() {
+    tell(|mesh, dir| Box::pin(refusal::lending(mesh, dir)));
+}

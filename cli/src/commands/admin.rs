@@ -113,7 +113,7 @@ async fn show(client: &ApiClient, ui: &Ui) -> Result<Outcome, CliError> {
                 Some(reason) => (format!("{}: {reason}", ui.word(Word::Revoked)), Tone::Bad),
                 None if key.here => (ui.word(Word::Here).to_owned(), Tone::Good),
                 None if key.recovery => (ui.word(Word::RecoveryCode).to_owned(), Tone::Faint),
-                None => (ui.word(Word::Elsewhere).to_owned(), Tone::Faint),
+                None => (ui.word(Word::OtherMachine).to_owned(), Tone::Faint),
             };
             table.row([(key.key.as_str(), None), (state.as_str(), Some(tone))]);
         }

@@ -21,7 +21,6 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::Done => "done",
         Word::DoneTotal => "done/all",
         Word::Down => "away",
-        Word::Elsewhere => "elsewhere",
         Word::Epoch => "epoch",
         Word::Error => "error",
         Word::Expires => "expires",
@@ -54,6 +53,7 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::NotReady => "NOT READY",
         Word::NotSealed => "no passphrase",
         Word::Now => "now",
+        Word::OtherMachine => "elsewhere",
         Word::Output => "output",
         Word::Path => "path",
         Word::Peers => "peers",
@@ -86,6 +86,23 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::VramFreeTotal => "vram free/all",
         Word::Weight => "weight",
         Word::What => "what",
+        Word::AllowedByHand => "allowed here",
+        Word::Always => "always",
+        Word::Classes => "classes",
+        Word::DeniedByHand => "denied here",
+        Word::Elsewhere => "as far as is known",
+        Word::Everybody => "every studio",
+        Word::Everything => "all",
+        Word::Family => "family",
+        Word::From => "from",
+        Word::Hours => "hours",
+        Word::Input => "input",
+        Word::Lent => "lent",
+        Word::LentTo => "lent to",
+        Word::List => "list",
+        Word::MostVram => "most vram",
+        Word::Unlimited => "no limit",
+        Word::Why => "why",
         Word::Wrong => "wrong",
     }
 }
@@ -166,6 +183,16 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintPassphraseFile => "write it to a file and pass --passphrase-file FILE".into(),
         Message::HintNoPassphrase => "to have none, say so: --no-passphrase".into(),
         Message::HintTryAgain => "try again".into(),
+        Message::Wiped { index, node, wiped, left } => {
+            format!("#{index} wiped by {node}: {wiped}; left: {left}")
+        }
+        Message::NotWiped { index, node, left } => format!(
+            "warning: task #{index} insists on leaving nothing, but this stays on {node}: {left}; ask its owner to remove it"
+        ),
+        Message::NoWipe { index, node } => format!(
+            "warning: task #{index} insists on leaving nothing, but {node} did not say what it removed; ask its owner"
+        ),
+        Message::Nothing => "nothing".into(),
         Message::HintYes => "add --yes to mean it".into(),
 
         Message::KeepRecoveryCode => {
@@ -245,6 +272,20 @@ pub(super) fn text(message: &Message) -> String {
             "for the day this machine is lost: scenemesh admin new on a second one, scenemesh admin add KEY here".into()
         }
         Message::SoloSockets => "no socket but loopback is open; nobody can join".into(),
+
+        Message::PolicyList { version, comfyui, allowed, denied } => {
+            format!(
+                "version {version} for ComfyUI {comfyui}: {allowed} classes may run, {denied} may not, nor any other"
+            )
+        }
+        Message::PolicyFindsNothing => "this node would refuse nothing of it".into(),
+        Message::PolicyRefuses { count } => {
+            format!("this node would refuse it if another machine sent it: {count} findings")
+        }
+        Message::HintPolicyRefuses => {
+            "change the workflow, or scenemesh policy allow CLASS for a class that you trust".into()
+        }
+        Message::NextAllow { class } => format!("to let it run for others: scenemesh policy allow {class:?}"),
 
         Message::RunningSince { version, up } => format!("scenemeshd {version}, up {up}"),
         Message::PeersUp { up, total } => format!("{up} of {total} peers up"),

@@ -4,6 +4,7 @@
 
 mod errors;
 mod jobs;
+mod policy;
 mod pool;
 mod sandbox;
 mod submit;

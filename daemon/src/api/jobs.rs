@@ -87,6 +87,9 @@ pub(super) fn submit_trouble(error: &SubmitError) -> Trouble {
         SubmitError::MissingInput { .. } | SubmitError::UnusedInput { .. } | SubmitError::Input { .. } => {
             Trouble::of(ErrorCode::MissingInput, error, korean)
         }
+        SubmitError::Partner { .. } | SubmitError::Token { .. } => {
+            Trouble::of(ErrorCode::Refused, error, korean)
+        }
         SubmitError::ExtraData(_) => Trouble::of(ErrorCode::Usage, error, korean),
     }
 }

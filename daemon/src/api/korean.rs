@@ -252,6 +252,12 @@ pub(super) fn submit(error: &SubmitError) -> String {
         SubmitError::UnusedInput { name, known } => {
             format!("워크플로의 어느 노드에도 입력 {name:?} 없음; 있는 이름: {known}")
         }
+        SubmitError::Partner { node, class } => format!(
+            "노드 {node} ({class})는 누군가의 돈을 쓰는 파트너 노드라서 풀의 어느 컴퓨터에서도 실행하지 않습니다; 그 노드를 빼세요"
+        ),
+        SubmitError::Token { node, key } => format!(
+            "노드 {node}에 comfy.org 자격 증명({key})이 있습니다. 자격 증명은 어떤 태스크로도 이 컴퓨터를 떠나지 않습니다; 지우세요"
+        ),
         SubmitError::ExtraData(why) => format!("extra_data가 JSON 객체가 아닙니다: {why}"),
         SubmitError::Input { name, source } => {
             format!("입력 {name:?} 파일이 저장소에 더는 없습니다: {}; 다시 보내세요", said(source))

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use scenemesh_protocol::api::{
     Event, FailureView, JobState, JobView, LogLine, NodeRef, OutputView, ProgressView, ReachWords, TaskState,
-    TaskView, UsageView,
+    TaskView, UsageView, WipeCounts, WipeView,
 };
 use scenemesh_protocol::ids::{JobId, NodeId, TaskId};
 use scenemesh_protocol::lease::Progress;
+use scenemesh_protocol::receipt::{WipeCount, Wiped};
 use scenemesh_protocol::task::Reach;
 
 use super::{Node, korean};
@@ -166,7 +167,35 @@ pub(super) fn task_view(node: &Node, task: &scheduler::TaskView, shorts: &Shorts
         usage: UsageView { exec_ms: task.exec_ms, rgs_milli: None },
         waiting: waits.map(|why| self::why(why, lang)),
         waiting_code: waits.map(|why| why.code().to_owned()),
+        full_hygiene: task.full_hygiene,
+        wipes: task.wipes.iter().map(wipe_view).collect(),
     }
+}
+
+fn wipe_view(wipe: &scheduler::WipeView) -> WipeView {
+    let record = &wipe.record;
+    WipeView {
+        attempt: wipe.attempt,
+        node: wipe.node_name.clone(),
+        hygiene: record.hygiene,
+        wiped: wipe_counts(&record.wiped),
+        left: wipe_counts(&record.left),
+    }
+}
+
+fn wipe_counts(counted: &[WipeCount]) -> WipeCounts {
+    let mut counts = WipeCounts::default();
+    for WipeCount { what, count } in counted {
+        let of_kind = match what {
+            Wiped::History => &mut counts.history,
+            Wiped::Inputs => &mut counts.inputs,
+            Wiped::Outputs => &mut counts.outputs,
+            Wiped::Temp => &mut counts.temp,
+            Wiped::Cache => &mut counts.cache,
+        };
+        *of_kind = of_kind.saturating_add(*count);
+    }
+    counts
 }
 
 pub(super) fn progress_view(progress: &Progress) -> ProgressView {
@@ -212,7 +241,7 @@ pub(super) fn event(node: &Node, event: &scheduler::JobEvent, shorts: &Shorts, l
     Some(match event {
         scheduler::JobEvent::Job { .. } => return None,
         scheduler::JobEvent::Task { job, task } => {
-            Event::Task { job: *job, task: task_view(node, task, shorts, lang) }
+            Event::Task { job: *job, task: Box::new(task_view(node, task, shorts, lang)) }
         }
         scheduler::JobEvent::Progress { job, task, progress } => {
             Event::Progress { job: *job, task: *task, progress: progress_view(progress) }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use scenemesh_protocol::advert::{Availability, Hygiene, Inventory};
-use scenemesh_protocol::ids::{JobId, NodeId, StudioId};
+use scenemesh_protocol::ids::{ContentHash, JobId, NodeId, StudioId};
 use scenemesh_protocol::task::{Failure, ModelName, Reach, Shape};
 
 use super::story::No;
@@ -59,13 +59,15 @@ pub struct Card {
     pub warm: Vec<ModelName>,
     /// `None` until it was fetched.
     pub inventory: Option<Arc<Inventory>>,
+    /// Its advert's mark for what it can and may run: another mark, another answer.
+    pub revision: Option<ContentHash>,
 }
 
 impl Card {
     /// Whether another card of the same node would be judged alike: what a refusal depends on, free slots aside.
     pub fn same_abilities(&self, other: &Self) -> bool {
         let of = |card: &Self| (card.availability, card.hygiene, card.slots_total, card.vram_mib, card.cc);
-        of(self) == of(other) && self.inventory == other.inventory
+        of(self) == of(other) && self.inventory == other.inventory && self.revision == other.revision
     }
 }
 
@@ -205,8 +207,9 @@ pub fn check(nodes: &Nodes, id: NodeId, shape: &Shape, reach: &Reach) -> Result<
     if card.slots_total == 0 {
         return Err(WhyNot::NoSlot);
     }
-    // Calendar and lending are for others; one's own machine serves its owner.
-    if card.availability == Availability::NotNow && id != nodes.me {
+    // Calendar and lending are for other studios.
+    let ours = id == nodes.me || (node.studio.is_some() && node.studio == nodes.my_studio);
+    if card.availability == Availability::NotNow && !ours {
         return Err(WhyNot::NotNow);
     }
     fits(card.inventory.as_deref(), card.vram_mib, card.cc, card.hygiene, shape)
@@ -328,6 +331,7 @@ mod tests {
             cc: Some(86),
             warm: Vec::new(),
             inventory: Some(Arc::new(inventory)),
+            revision: None,
         };
         Node { name: name.into(), studio: Some(studio(of)), link: Link::Up, renders: true, card: Some(card) }
     }

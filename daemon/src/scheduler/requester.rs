@@ -19,7 +19,8 @@ use scenemesh_protocol::task::{Class, OutputFile};
 use super::conversation::{Answer, Barred, IdSource, Now, Ticket};
 use super::placement::Nodes;
 use super::record::{RequesterRecord, Submission};
-use super::story::Line;
+use super::story::{Line, No};
+use crate::executor::policy::WhyDenied;
 
 mod attempts;
 pub mod jobs;
@@ -274,6 +275,17 @@ impl Requester {
     /// Results that are on their way here.
     pub fn fetching(&self) -> impl Iterator<Item = ContentHash> {
         self.contacts.values().filter_map(|contact| contact.fetch.as_ref()).flat_map(results::Fetch::roots)
+    }
+
+    /// Node classes that nodes said they do not run, as far as they are remembered.
+    pub fn refused_classes(&self) -> BTreeMap<NodeId, BTreeMap<String, WhyDenied>> {
+        let mut refused: BTreeMap<NodeId, BTreeMap<String, WhyDenied>> = BTreeMap::new();
+        for ((_, node), refusal) in &self.refusals {
+            if let No::Class { class, why } = &refusal.no {
+                refused.entry(*node).or_default().insert(class.clone(), *why);
+            }
+        }
+        refused
     }
 
     /// Whether we ever granted this attempt to this node: then it is us it should ask.

@@ -9,6 +9,7 @@ use scenemesh_protocol::lease::{Phase, Progress, RefusalReason};
 use scenemesh_protocol::task::{Failure, ModelName};
 
 use super::placement::WhyNot;
+use crate::executor::policy::WhyDenied;
 
 /// Why a task stands where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub enum Why {
     OfTask {
         number: u32,
         of: usize,
-        why: Box<Why>,
+        why: Box<Self>,
     },
 }
 
@@ -103,6 +104,11 @@ pub enum No {
     Refused {
         reason: RefusalReason,
         detail: String,
+    },
+    /// It does not run this node class of others.
+    Class {
+        class: String,
+        why: WhyDenied,
     },
     NoAnswer {
         why: String,
@@ -192,6 +198,10 @@ pub enum Line {
     },
     FailedForGood,
     Cancelled,
+    /// Its renderer could not remove everything from its ComfyUI.
+    NotWiped {
+        node: String,
+    },
 }
 
 impl Why {
@@ -258,6 +268,7 @@ impl Line {
             Self::Failed { .. } => "failed",
             Self::FailedForGood => "failed_for_good",
             Self::Cancelled => "cancelled",
+            Self::NotWiped { .. } => "not_wiped",
         }
     }
 }
@@ -368,6 +379,7 @@ impl fmt::Display for No {
         match self {
             Self::Refused { reason, detail } if detail.trim().is_empty() => f.write_str(words(*reason)),
             Self::Refused { detail, .. } => f.write_str(detail),
+            Self::Class { class, why } => write!(f, "it does not run node class {class} of others: {why}"),
             Self::NoAnswer { why } => write!(f, "no answer to the offer ({why})"),
             Self::Balks => {
                 f.write_str("it keeps claiming what it then does not take; it is asked again later")
@@ -391,6 +403,7 @@ const fn words(reason: RefusalReason) -> &'static str {
         RefusalReason::BadGrant => "it cannot accept the grant",
         RefusalReason::Tombstone => "it has given this attempt up",
         RefusalReason::Version => "it runs another release",
+        RefusalReason::NotNow => "not now",
     }
 }
 
@@ -420,6 +433,9 @@ impl fmt::Display for Line {
             Self::Failed { node, failure } => write!(f, "failed at {node}: {failure}"),
             Self::FailedForGood => f.write_str("failed for good"),
             Self::Cancelled => f.write_str("cancelled"),
+            Self::NotWiped { node } => {
+                write!(f, "{node} could not remove everything from its ComfyUI: show says what")
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use scenemesh_protocol::ids::{JobId, NodeId, TaskId};
 use scenemesh_protocol::lease::Progress;
+use scenemesh_protocol::receipt::WipeRecord;
 use scenemesh_protocol::task::{Class, Failure, OutputFile, Reach};
 
 use super::story::{Line, Why};
@@ -45,6 +46,18 @@ pub struct TaskView {
     /// Why it stands where it stands.
     pub why: Why,
     pub ended_ms: Option<u64>,
+    /// The task insists on leaving nothing, not even in a cache.
+    pub full_hygiene: bool,
+    /// What renderers say they removed, oldest attempt first.
+    pub wipes: Vec<WipeView>,
+}
+
+/// What one renderer removed after one attempt, signed by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WipeView {
+    pub attempt: u32,
+    pub node_name: String,
+    pub record: Arc<WipeRecord>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::advert::Hygiene;
 use crate::ids::{JobId, NodeId, TaskId};
 use crate::task::{Class, FailureClass, OutputKind};
 
@@ -207,6 +208,46 @@ pub struct TaskView {
     pub waiting: Option<String>,
     /// The same for programs: as [`WhyReply::code`].
     pub waiting_code: Option<String>,
+    /// It insists on leaving nothing behind, not even in a cache.
+    #[serde(default)]
+    pub full_hygiene: bool,
+    /// What renderers signed that they removed, oldest attempt first.
+    #[serde(default)]
+    pub wipes: Vec<WipeView>,
+}
+
+/// What one renderer removed after one attempt, and what it could not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WipeView {
+    pub attempt: u32,
+    /// Name of the node.
+    pub node: String,
+    /// What could be removed there at all.
+    pub hygiene: Hygiene,
+    pub wiped: WipeCounts,
+    pub left: WipeCounts,
+}
+
+/// How many of each kind of trace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WipeCounts {
+    /// Entries of ComfyUI's history.
+    pub history: u32,
+    /// Uploaded files.
+    pub inputs: u32,
+    /// Saved files.
+    pub outputs: u32,
+    /// Previews and other temporary files.
+    pub temp: u32,
+    /// Its execution cache.
+    pub cache: u32,
+}
+
+impl WipeCounts {
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How far ComfyUI is with a task.
@@ -300,7 +341,7 @@ pub enum Event {
     /// A task changed in more than its progress.
     Task {
         job: JobId,
-        task: TaskView,
+        task: Box<TaskView>,
     },
     Progress {
         job: JobId,

@@ -145,6 +145,9 @@ fn no(no: &No) -> String {
                 (_, told) => told,
             }
         }
+        No::Class { class, why } => {
+            format!("다른 컴퓨터의 노드 클래스 {class} 실행 안 함: {}", said(&why.to_string()))
+        }
         No::NoAnswer { why } => format!("제안에 답이 없음 ({})", said(why)),
         No::Balks => "맡겠다고 하고 맡지 않기를 되풀이해서 나중에 다시 물음".into(),
         No::NotSealed { why } => said(why),
@@ -164,6 +167,7 @@ const fn refusal(reason: RefusalReason) -> &'static str {
         RefusalReason::BadGrant => "받아들일 수 없는 요청",
         RefusalReason::Tombstone => "이미 포기한 시도",
         RefusalReason::Version => "서로 다른 버전",
+        RefusalReason::NotNow => "지금은 받지 않음",
     }
 }
 
@@ -215,6 +219,9 @@ pub(in crate::api) fn line(line: &Line) -> String {
         Line::Failed { node, failure: failed } => format!("{}에서 실패: {}", name(node), failure(failed)),
         Line::FailedForGood => "최종 실패".into(),
         Line::Cancelled => "취소됨".into(),
+        Line::NotWiped { node } => {
+            format!("{}의 ComfyUI에서 모두 지우지는 못함: show로 확인", name(node))
+        }
     }
 }
 

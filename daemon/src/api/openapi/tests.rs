@@ -3,14 +3,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use scenemesh_protocol::advert::{Availability, Hygiene};
 use scenemesh_protocol::api::{
     AdminKeyView, AdminsReply, ApproveReply, ApproveRequest, BlockReply, BlockRequest, ChangeAdminsReply,
-    ChangeAdminsRequest, CheckState, CheckView, ComfyuiView, DoctorReply, ErrorBody, ErrorCode, Event,
-    FailureView, GpuView, InitReply, InitRequest, InputName, InputReply, InstalledReply, InviteReply,
-    InviteRequest, InviteState, InviteView, JobState, JobView, JobsReply, JoinPreview, JoinPreviewRequest,
-    JoinReply, JoinRequest, JoinState, LeaveReply, LinkState, LogLine, LogReply, MemberView, NeedsRequest,
-    NewAdminRequest, NodeRef, OutputView, Passphrase, PeerView, PeersReply, PoolReply, ProgressView,
-    ProposalView, ReachWords, RecoverRequest, RevokeReply, RevokeRequest, RotateReply, RotateRequest,
-    RotateState, Setting, ShutState, ShutView, SlotState, SlotView, Standing, StatusReply, StudioView,
-    SubmitRequest, TaskState, TaskView, UsageView, WhyReply,
+    ChangeAdminsRequest, CheckState, CheckView, ComfyuiView, DoctorReply, ElsewhereView, ErrorBody,
+    ErrorCode, Event, FailureView, FindingKind, FindingView, GpuView, InitReply, InitRequest, InputName,
+    InputReply, InstalledReply, InviteReply, InviteRequest, InviteState, InviteView, JobState, JobView,
+    JobsReply, JoinPreview, JoinPreviewRequest, JoinReply, JoinRequest, JoinState, LeaveReply, LendView,
+    LinkState, LogLine, LogReply, MemberView, NeedsRequest, NewAdminRequest, NodeRef, OutputView, Passphrase,
+    PeerView, PeersReply, PolicyChange, PolicyChangeRequest, PolicyCheckReply, PolicyCheckRequest,
+    PolicyClassReply, PolicyClassRequest, PolicyReason, PolicyReply, PoolReply, ProgressView, ProposalView,
+    ReachWords, RecoverRequest, RevokeReply, RevokeRequest, RotateReply, RotateRequest, RotateState, Setting,
+    ShutState, ShutView, SlotState, SlotView, Standing, StatusReply, StudioView, SubmitRequest, TaskState,
+    TaskView, UsageView, WhyReply, WipeCounts, WipeView,
 };
 use scenemesh_protocol::ids::{ContentHash, JobId, NodeId, PoolId, StudioId, TaskId};
 use scenemesh_protocol::task::{Class, FailureClass, OutputKind};
@@ -109,6 +111,9 @@ impl Judge {
             assert!(known.contains(value), "{at}: {value} is not in the list");
         }
         match value {
+            Value::Object(fields) if schema["additionalProperties"].is_object() => {
+                fields.values().for_each(|value| self.hold(&schema["additionalProperties"], value, at));
+            }
             Value::Object(fields) => {
                 let properties =
                     schema["properties"].as_object().unwrap_or_else(|| panic!("{at}: no properties"));
@@ -217,6 +222,14 @@ fn task() -> TaskView {
         usage: UsageView { exec_ms: Some(1), rgs_milli: Some(1) },
         waiting: Some(text()),
         waiting_code: Some(text()),
+        full_hygiene: true,
+        wipes: vec![WipeView {
+            attempt: 1,
+            node: text(),
+            hygiene: scenemesh_protocol::advert::Hygiene::Full,
+            wiped: WipeCounts { history: 1, ..WipeCounts::default() },
+            left: WipeCounts::default(),
+        }],
     }
 }
 
@@ -482,7 +495,7 @@ fn replies(judge: &mut Judge) {
     judge.value("ErrorBody", ErrorBody::new(ErrorCode::UiFormat, text()).with_hint(text()));
     for event in [
         Event::Job { job: job() },
-        Event::Task { job: JOB, task: task() },
+        Event::Task { job: JOB, task: Box::new(task()) },
         Event::Progress { job: JOB, task: TASK, progress: progress() },
         Event::Preview { job: JOB, task: TASK },
         Event::Log { job: JOB, line: log_line() },
@@ -497,9 +510,59 @@ fn every_schema_has_the_fields_that_are_sent() {
     requests(&mut judge);
     replies(&mut judge);
     about_keys(&mut judge);
+    policies(&mut judge);
     let all: BTreeSet<String> =
         document()["components"]["schemas"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(judge.seen, all, "every schema was held against a value");
+}
+
+fn policies(judge: &mut Judge) {
+    judge.value(
+        "PolicyChangeRequest",
+        PolicyChangeRequest { change: PolicyChange::Allow, classes: vec![text()] },
+    );
+    judge.value("PolicyClassRequest", PolicyClassRequest { class: text() });
+    judge.value("PolicyCheckRequest", PolicyCheckRequest { workflow: text() });
+    let lend = LendView {
+        to: Some(vec![text()]),
+        classes: Some(vec![Class::Batch]),
+        max_vram_mib: Some(1),
+        hours: Some(vec![text()]),
+        open: true,
+    };
+    judge.value(
+        "PolicyReply",
+        PolicyReply {
+            version: 1,
+            comfyui: text(),
+            listed_allowed: 1,
+            listed_denied: 1,
+            allowed: vec![text()],
+            denied: vec![text()],
+            lend,
+        },
+    );
+    let (family, from) = (Some(text()), Some(text()));
+    let reason = PolicyReason::Family;
+    judge.value(
+        "PolicyClassReply",
+        PolicyClassReply {
+            class: text(),
+            allowed: false,
+            allowed_own: true,
+            reason,
+            family,
+            from,
+            words: text(),
+        },
+    );
+    let (input, family, kind) = (Some(text()), Some(text()), FindingKind::Literal);
+    let finding = FindingView { node: text(), class: text(), input, kind, family, words: text() };
+    let elsewhere = ElsewhereView { node: NODE, name: text(), studio: text(), takes: true, words: text() };
+    judge.value(
+        "PolicyCheckReply",
+        PolicyCheckReply { refused: true, findings: vec![finding], elsewhere: vec![elsewhere] },
+    );
 }
 
 #[test]
@@ -513,6 +576,18 @@ fn lists_of_words_are_whole() {
     }
     let lists: BTreeMap<&str, BTreeSet<String>> = BTreeMap::from([
         ("Class", words(&[Class::Batch, Class::Normal, Class::Urgent])),
+        ("PolicyChange", words(&[PolicyChange::Allow, PolicyChange::Deny, PolicyChange::Reset])),
+        ("FindingKind", words(&[FindingKind::Class, FindingKind::Literal, FindingKind::Credential])),
+        (
+            "PolicyReason",
+            words(&[
+                PolicyReason::Listed,
+                PolicyReason::Family,
+                PolicyReason::Unlisted,
+                PolicyReason::AllowedByHand,
+                PolicyReason::DeniedByHand,
+            ]),
+        ),
         ("Hygiene", words(&[Hygiene::Full, Hygiene::Partial])),
         ("Availability", words(&[Availability::Available, Availability::NotNow])),
         ("CheckState", words(&[CheckState::Ok, CheckState::Warn, CheckState::Fail])),

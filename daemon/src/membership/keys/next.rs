@@ -89,6 +89,22 @@ mod tests {
         assert_ne!(next_keys(dir.path()).unwrap().node.public(), next.node.public(), "each only once");
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn keys_that_wait_are_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        load_or_create(dir.path()).unwrap();
+        let next = next_keys(dir.path()).unwrap();
+        commit_next(dir.path(), &next.node.public()).unwrap();
+        let waiting = dir.path().join("keys/next");
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&waiting), 0o700);
+        for name in ["node.key", "kem.key", "go"] {
+            assert_eq!(mode(&waiting.join(name)), 0o600, "{name}");
+        }
+    }
+
     #[test]
     fn a_crash_at_any_point_leaves_a_pair_of_keys() {
         // After the commit: nothing renamed, the first, both, and the mark still there.

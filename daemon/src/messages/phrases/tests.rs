@@ -97,8 +97,7 @@ fn literals_of(source: &str) -> Vec<String> {
 /// Literals that go on in the next line, in one.
 fn joined(source: &str) -> String {
     let mut text = String::new();
-    let mut lines = source.lines();
-    while let Some(line) = lines.next() {
+    for line in source.lines() {
         match line.strip_suffix('\\') {
             Some(begun) if text.is_empty() || text.ends_with('\n') => text.push_str(begun),
             Some(more) => text.push_str(more.trim_start()),
@@ -124,7 +123,7 @@ fn with_holes(literal: &str) -> String {
 fn core(pattern: &str) -> &str {
     let mut core = pattern;
     loop {
-        let shorter = core.trim_start_matches("{}").trim_end_matches("{}").trim_matches([':', ' ']);
+        let shorter = core.trim_start_matches("{}").trim_end_matches("{}").trim_matches([':', ',', ' ']);
         if shorter == core {
             return core;
         }

@@ -89,6 +89,7 @@ impl Actor {
             Command::Show { job, reply } => drop(reply.send(self.requester.job_view(now, job))),
             Command::Task { task, reply } => drop(reply.send(self.requester.task_view(now, task))),
             Command::Why { id, reply } => drop(reply.send(self.why(id))),
+            Command::RefusedClasses { reply } => drop(reply.send(self.requester.refused_classes())),
             Command::Resolve { prefix, reply } => drop(reply.send(self.resolve(prefix))),
             Command::Preview { task, reply } => drop(reply.send(self.board.preview(task))),
             Command::Log { id, reply } => {

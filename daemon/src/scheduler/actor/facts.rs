@@ -8,10 +8,13 @@ use scenemesh_protocol::ids::NodeId;
 use scenemesh_protocol::roster::{Member, Roster};
 use scenemesh_protocol::task::ModelName;
 
+use crate::executor::policy::Policy;
 use crate::executor::{self, SlotState as Doing, SlotView};
 use crate::gpu::GpuReading;
 use crate::network::{self, PeerTable, PeerView, Publication};
+use crate::platform;
 use crate::scheduler::conversation::Barred;
+use crate::scheduler::lend::Lend;
 use crate::scheduler::placement::{Card, Link, Node, Nodes};
 use crate::scheduler::renderer::{Facts, MemberFacts, Slot, SlotState};
 
@@ -24,6 +27,8 @@ pub(super) struct Picture {
     pub(super) slots: Arc<Vec<SlotView>>,
     gpus: Arc<Vec<GpuReading>>,
     barred: Arc<Barred>,
+    policy: Arc<Policy>,
+    lend: Lend,
     lists: Lists,
 }
 
@@ -73,7 +78,7 @@ fn is_ready(view: &SlotView) -> bool {
 }
 
 impl Picture {
-    pub(super) fn new(me: NodeId, shared_folders: BTreeSet<String>) -> Self {
+    pub(super) fn new(me: NodeId, shared_folders: BTreeSet<String>, lend: Lend) -> Self {
         Self {
             me,
             roster: None,
@@ -81,6 +86,8 @@ impl Picture {
             slots: Arc::default(),
             gpus: Arc::default(),
             barred: Arc::default(),
+            policy: Arc::default(),
+            lend,
             lists: Lists { shared_folders, ..Lists::default() },
         }
     }
@@ -92,10 +99,11 @@ impl Picture {
         slots: Arc<Vec<SlotView>>,
         gpus: Arc<Vec<GpuReading>>,
         barred: Arc<Barred>,
+        policy: Arc<Policy>,
     ) {
         self.lists.update(&slots);
         (self.roster, self.peers, self.slots, self.gpus) = (roster, peers, slots, gpus);
-        self.barred = barred;
+        (self.barred, self.policy) = (barred, policy);
     }
 
     /// A member that is not shut out.
@@ -158,6 +166,8 @@ impl Picture {
                 .zip(&self.lists.per_slot)
                 .map(|(view, list)| self.slot(view, list))
                 .collect(),
+            policy: self.policy.clone(),
+            lend: self.lend.facts(self.roster.as_deref(), now_ms, platform::utc_offset_s),
         }
     }
 
@@ -171,7 +181,9 @@ impl Picture {
     ) -> Publication {
         let renders = self.member(&self.me, now_ms).is_some_and(|member| member.roles.render);
         let card = self.card(slots_free);
-        let availability = if renders && !draining { Availability::Available } else { Availability::NotNow };
+        let open = self.lend.facts(self.roster.as_deref(), now_ms, platform::utc_offset_s).open;
+        let availability =
+            if renders && !draining && open { Availability::Available } else { Availability::NotNow };
         Publication {
             availability,
             hygiene: card.hygiene,
@@ -187,6 +199,7 @@ impl Picture {
             comfyui: self.slots.first().map(|view| view.comfyui_version.clone()).unwrap_or_default(),
             inventory_studio: self.lists.whole.clone(),
             inventory_shared: self.lists.shared.clone(),
+            rules: self.policy.fingerprint(),
         }
     }
 
@@ -213,6 +226,7 @@ impl Picture {
             cc: readings.iter().filter_map(|(_, cc)| *cc).max(),
             warm,
             inventory: Some(self.lists.whole.clone()),
+            revision: Some(self.policy.fingerprint()),
         }
     }
 
@@ -291,5 +305,6 @@ fn card_of(peer: &PeerView) -> Option<Card> {
         cc: advert.gpus.iter().filter_map(|gpu| gpu.cc).max(),
         warm: advert.warm.clone(),
         inventory: peer.inventory.clone(),
+        revision: Some(advert.inventory_root),
     })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use scenemesh_protocol::ids::{ClaimId, ContentHash, JobId, NodeId, TaskId};
 use scenemesh_protocol::lease::{BlobRef, Grant, RefusalReason};
+use scenemesh_protocol::receipt::WipeRecord;
 use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile};
 
 use crate::scheduler::record::{Recipe, RequesterRecord, Submission, TaskPlan};
@@ -84,6 +85,8 @@ pub struct Attempt {
     pub grant_hash: ContentHash,
     pub roots: Vec<BlobRef>,
     pub state: AttemptState,
+    /// What its renderer has signed that it removed afterwards, and what not.
+    pub wipe: Option<Arc<WipeRecord>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,7 +177,8 @@ impl Jobs {
             RequesterRecord::Granted { task, attempt, node, claim, grant, roots, .. } => {
                 let state = AttemptState::Granted(Arc::new((**grant).clone()));
                 let grant_hash = grant.terms.hash();
-                let new = Attempt { node: *node, claim: *claim, grant_hash, roots: roots.clone(), state };
+                let roots = roots.clone();
+                let new = Attempt { node: *node, claim: *claim, grant_hash, roots, state, wipe: None };
                 if let Some(known) = self.tasks.get_mut(task) {
                     known.attempts.insert(*attempt, new);
                     self.set_state(task, TaskState::Held(*attempt), None);
@@ -223,6 +227,12 @@ impl Jobs {
                 }
             }
             RequesterRecord::Retried { tasks, .. } => tasks.iter().for_each(|task| self.retried(task)),
+            RequesterRecord::Wiped { task, attempt, wipe } => {
+                let known = self.tasks.get_mut(task).and_then(|known| known.attempts.get_mut(attempt));
+                if let (Some(known), Ok(wipe)) = (known, wipe.verify()) {
+                    known.wipe = Some(Arc::new((*wipe).clone()));
+                }
+            }
         }
     }
 

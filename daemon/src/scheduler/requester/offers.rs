@@ -11,6 +11,7 @@ use scenemesh_protocol::task::Shape;
 use super::jobs::{AttemptState, Task, TaskState};
 use super::lines::Place;
 use super::{Action, Promise, Requester, SealedGrant};
+use crate::executor::policy::Denied;
 use crate::scheduler::conversation::{Answer, NoAnswer, Now, Ticket};
 use crate::scheduler::placement::{self, Nodes, WhyNot};
 use crate::scheduler::record::RequesterRecord;
@@ -195,7 +196,10 @@ impl Requester {
             return Err(WhyNot::SaidNo(No::Balks));
         }
         if let Some(refusal) = self.refusals.get(&(job, node)) {
-            return Err(WhyNot::SaidNo(refusal.no.clone()));
+            return Err(match &refusal.no {
+                No::Refused { reason: RefusalReason::NotNow, .. } => WhyNot::NotNow,
+                no => WhyNot::SaidNo(no.clone()),
+            });
         }
         self.pick(job, node).map(|_| ())
     }
@@ -460,9 +464,13 @@ impl Requester {
     }
 }
 
-/// A peer's refusal, its words within bounds.
+/// A peer's refusal, its words within bounds. A class is kept as such: people are told in their own language.
 pub(super) fn no_of(refusal: lease::Refusal) -> No {
-    No::Refused { reason: refusal.reason, detail: cut(refusal.detail) }
+    let denied = (refusal.reason == RefusalReason::NotAllowed).then(|| Denied::of_sentence(&refusal.detail));
+    match denied.flatten() {
+        Some(Denied { class, why }) => No::Class { class: cut(class), why },
+        None => No::Refused { reason: refusal.reason, detail: cut(refusal.detail) },
+    }
 }
 
 /// How long a refusal is taken for an answer. A change in the node's advert ends it sooner.

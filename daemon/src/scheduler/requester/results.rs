@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use scenemesh_protocol::ids::{ContentHash, NodeId, TaskId};
 use scenemesh_protocol::keys::PublicKey;
 use scenemesh_protocol::lease::{Ack, AckKind, Finished, FinishedReply, FinishedTerms, Outcome};
+use scenemesh_protocol::receipt::WipeRecord;
+use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::{Failure, FailureClass, OutputFile};
 
 use super::jobs::{AttemptState, TaskState};
@@ -73,6 +75,9 @@ impl Requester {
             return;
         };
         let (task, attempt) = (terms.task, terms.attempt);
+        if let Some(wipe) = &finished.wipe {
+            self.note_wipe(now, node, &terms, wipe);
+        }
         let reply = self.take_finished(now, node, &terms, finished);
         match ticket {
             Some(ticket) => self.reply(ticket, reply),
@@ -80,6 +85,33 @@ impl Requester {
                 self.out.push(Action::Ack { node, ack: Ack { task, attempt, kind: AckKind::Discard } });
             }
             None => {}
+        }
+    }
+
+    /// Keeps what the renderer signs that it removed. One that does not hold changes nothing else.
+    fn note_wipe(&mut self, now: Now, node: NodeId, terms: &FinishedTerms, wipe: &Signed<WipeRecord>) {
+        let (task, attempt) = (terms.task, terms.attempt);
+        let Some(known) = self.jobs.attempt(&task, attempt).filter(|known| known.node == node) else {
+            return;
+        };
+        let (grant, first) = (known.grant_hash, known.wipe.is_none());
+        let verified = wipe.verify().ok().filter(|wipe| {
+            let about = (wipe.pool, wipe.task, wipe.attempt, wipe.grant);
+            wipe.signer() == PublicKey::from(node) && about == (terms.pool, task, attempt, grant)
+        });
+        let Some(verified) = verified else {
+            tracing::warn!(peer = %node.short(), task = %task.short(), "a record of a wipe that does not hold");
+            return;
+        };
+        if !first {
+            return;
+        }
+        let left = verified.left.iter().map(|left| u64::from(left.count)).sum::<u64>();
+        let wipe = Box::new(wipe.clone());
+        self.commit(now, RequesterRecord::Wiped { task, attempt, wipe });
+        if left > 0 {
+            tracing::warn!(peer = %node.short(), task = %task.short(), left, "a renderer could not remove all it made");
+            self.log(task, Line::NotWiped { node: self.name(node) });
         }
     }
 

@@ -9,7 +9,7 @@ use super::{Requester, results};
 use crate::scheduler::conversation::Now;
 use crate::scheduler::placement::WhyNot;
 use crate::scheduler::story::{Doing, Held, Why};
-use crate::scheduler::view::{JobState, JobView, TaskPhase, TaskView};
+use crate::scheduler::view::{JobState, JobView, TaskPhase, TaskView, WipeView};
 
 /// So many nodes are named in one sentence.
 const NODES_NAMED: usize = 12;
@@ -83,6 +83,8 @@ impl Requester {
             exec_ms: result.map(|result| result.exec_ms),
             why,
             ended_ms: task.ended_ms,
+            full_hygiene: self.jobs.plan(&id).is_some_and(|(_, _, recipe)| recipe.shape.full_hygiene),
+            wipes: self.wipes(task),
         })
     }
 
@@ -91,6 +93,14 @@ impl Requester {
         let task = self.jobs.task(&id)?;
         let TaskState::Held(attempt) = task.state else { return None };
         Some((task.job, self.contacts.get(&(id, attempt))?.progress.clone()?))
+    }
+
+    fn wipes(&self, task: &Task) -> Vec<WipeView> {
+        let wiped = task.attempts.iter().filter_map(|(number, attempt)| {
+            let record = attempt.wipe.clone()?;
+            Some(WipeView { attempt: *number, node_name: self.name(attempt.node), record })
+        });
+        wiped.collect()
     }
 
     fn failures(&self, task: &Task) -> Vec<(String, Failure)> {

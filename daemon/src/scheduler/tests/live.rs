@@ -1,5 +1,7 @@
 //! Whole schedulers over real stores, networks and executors; only ComfyUI is a brush that paints what it is told.
 
+mod policy;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +20,7 @@ use tempfile::TempDir;
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::executor::{self, Backend, DeviceReading, Outcome, Probe, Reporter, Run};
+use crate::executor::{self, Backend, DeviceReading, Outcome, Probe, Reporter, Run, RunEnd};
 use crate::network::{self, Identity, Network, RosterView};
 use crate::scheduler::{
     self, Config, Id, Inputs, JobSpec, JobState, JobView, Me, Needs, Ports, Scheduler, SubmitError,
@@ -58,7 +60,7 @@ impl Brush {
             key: sealed.key,
             bytes: sealed.bytes,
         };
-        Outcome::Done { outputs: vec![output], exec_ms: 7, left_behind: Vec::new() }
+        Outcome::Done { outputs: vec![output], exec_ms: 7 }
     }
 }
 
@@ -86,16 +88,17 @@ impl Backend for Brush {
         run: &'a Run,
         report: &'a Reporter,
         stop: CancellationToken,
-    ) -> BoxFuture<'a, Outcome> {
+    ) -> BoxFuture<'a, RunEnd> {
         async move {
-            tokio::select! {
+            let outcome = tokio::select! {
                 biased;
                 () = stop.cancelled() => Outcome::Failed(scenemesh_protocol::task::Failure::new(
                     scenemesh_protocol::task::FailureClass::Cancelled,
                     "cancelled",
                 )),
                 outcome = self.paint(run, report) => outcome,
-            }
+            };
+            RunEnd::from(outcome)
         }
         .boxed()
     }
@@ -154,6 +157,7 @@ impl House {
         // Nobody is ever shut out; a closed channel keeps its last value.
         let (_, barred) = watch::channel(Arc::default());
         let (gpus_sender, gpus) = watch::channel(Arc::default());
+        let policy = executor::policy::spawn(self.dir.path(), &tasks).unwrap().policy();
         let ports = Ports {
             network: network.clone(),
             executor,
@@ -161,6 +165,7 @@ impl House {
             roster: roster_seen,
             barred,
             gpus,
+            policy,
         };
         let inputs = Inputs { network: events.tasks, executor: runs };
         let me = Me { node: self.node.clone(), kem: self.kem.clone(), boot };

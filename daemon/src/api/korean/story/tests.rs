@@ -4,6 +4,7 @@
 use scenemesh_protocol::task::ModelName;
 
 use super::*;
+use crate::executor::policy::{Family, WhyDenied};
 
 /// Words of the command line, of files and of ComfyUI that are the same in Korean.
 const KEPT: [&str; 6] = ["hygiene = partial", "render", "drain", "ComfyUI", "pool", "checkpoints"];
@@ -12,7 +13,7 @@ fn node() -> String {
     "BIRCH".into()
 }
 
-fn reasons() -> [RefusalReason; 11] {
+fn reasons() -> [RefusalReason; 12] {
     use RefusalReason as R;
     let all = [
         R::NotReady,
@@ -26,6 +27,7 @@ fn reasons() -> [RefusalReason; 11] {
         R::BadGrant,
         R::Tombstone,
         R::Version,
+        R::NotNow,
     ];
     // A reason that is added has to be added above.
     for reason in all {
@@ -40,7 +42,8 @@ fn reasons() -> [RefusalReason; 11] {
             | R::DiskFull
             | R::BadGrant
             | R::Tombstone
-            | R::Version => {}
+            | R::Version
+            | R::NotNow => {}
         }
     }
     all
@@ -90,6 +93,8 @@ fn noes() -> Vec<No> {
     let mut all = vec![
         No::NoAnswer { why: "NodeId(7) is not connected".into() },
         No::Balks,
+        No::Class { class: "K".into(), why: WhyDenied::Family(Family::Paths) },
+        No::Class { class: "K".into(), why: WhyDenied::Unlisted },
         No::NotSealed { why: "it is no member of the pool any more".into() },
         detail("it has 8.0 GB of video memory, 24.0 GB needed"),
         detail("it takes no new work: it is being drained"),
@@ -98,7 +103,11 @@ fn noes() -> Vec<No> {
     all.extend(reasons().map(|reason| No::Refused { reason, detail: String::new() }));
     for no in &all {
         match no {
-            No::Refused { .. } | No::NoAnswer { .. } | No::Balks | No::NotSealed { .. } => {}
+            No::Class { .. }
+            | No::Refused { .. }
+            | No::NoAnswer { .. }
+            | No::Balks
+            | No::NotSealed { .. } => {}
         }
     }
     all
@@ -224,6 +233,7 @@ fn lines() -> Vec<Line> {
         Line::Done { node: node(), files: 4 },
         Line::FailedForGood,
         Line::Cancelled,
+        Line::NotWiped { node: node() },
     ];
     all.extend(noes().into_iter().flat_map(|no| {
         [
@@ -258,7 +268,8 @@ fn lines() -> Vec<Line> {
             | Line::Done { .. }
             | Line::Failed { .. }
             | Line::FailedForGood
-            | Line::Cancelled => {}
+            | Line::Cancelled
+            | Line::NotWiped { .. } => {}
         }
     }
     all
