@@ -117,11 +117,19 @@ impl Users {
 impl Users {
     pub(super) fn add(&self, token: &str, role: Role, person: &str) {
         let new = Token { hash: hash(token), role, person: person.into(), since_ms: 0 };
-        self.change(|all| Ok(all.push(new))).unwrap();
+        self.change(|all| {
+            all.push(new);
+            Ok(())
+        })
+        .unwrap();
     }
 
     pub(super) fn remove(&self, person: &str) {
-        self.change(|all| Ok(all.retain(|user| *user.person != *person))).unwrap();
+        self.change(|all| {
+            all.retain(|user| *user.person != *person);
+            Ok(())
+        })
+        .unwrap();
     }
 }
 
@@ -239,13 +247,23 @@ mod tests {
         let users = Users::open(dir.path(), "owner", "kim").unwrap();
         let mina =
             Token { hash: hash("secret of mina"), role: Role::Submit, person: "mina".into(), since_ms: 7 };
-        users.change(|all| Ok(all.push(mina.clone()))).unwrap();
+        users
+            .change(|all| {
+                all.push(mina.clone());
+                Ok(())
+            })
+            .unwrap();
         let text = std::fs::read_to_string(dir.path().join("users.toml")).unwrap();
         assert!(!text.contains("secret of mina") && text.contains("mina"), "{text}");
         let again = Users::open(dir.path(), "another", "kim").unwrap();
         assert_eq!(again.named(), [mina]);
         assert_eq!(again.tokens().borrow()[0].hash, hash("another"));
-        again.change(|all| Ok(all.clear())).unwrap();
+        again
+            .change(|all| {
+                all.clear();
+                Ok(())
+            })
+            .unwrap();
         assert!(Users::open(dir.path(), "x", "kim").unwrap().named().is_empty());
     }
 

@@ -1,6 +1,5 @@
 //! Performing: what the machines want done, once their records are on disk.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use scenemesh_protocol::envelope::{
@@ -8,7 +7,7 @@ use scenemesh_protocol::envelope::{
 };
 use scenemesh_protocol::ids::{ClaimId, ContentHash, NodeId, TaskId};
 use scenemesh_protocol::lease::{BlobRef, Finished, Grant, PREVIEW_LIMIT, Preview, RefusalReason};
-use scenemesh_protocol::roster::{Member, Roster};
+use scenemesh_protocol::roster::Member;
 use scenemesh_protocol::studio::Memo;
 use scenemesh_protocol::task::{Class, Failure, FailureClass, TaskSpec};
 use zeroize::Zeroizing;
@@ -176,7 +175,7 @@ impl Actor {
     }
 
     fn member(&self, node: &NodeId) -> Option<&Member> {
-        self.picture.roster.as_ref()?.member(node, clock::wall_ms())
+        self.picture.member(node, clock::wall_ms())
     }
 
     /// To whom something is sealed: `None` is this machine itself.
@@ -330,7 +329,13 @@ impl Actor {
                 pool: roster.pool(),
                 me: self.id,
                 epoch: roster.settings().epoch,
-                standing: &|node| standing(&roster, node, now_ms),
+                standing: &|node| match self.picture.member(node, now_ms) {
+                    Some(member) if member.roles.submit => Standing::Admitted,
+                    Some(_) => Standing::LacksRole,
+                    None if roster.member(node, now_ms).is_some() => Standing::Revoked,
+                    None if roster.revocation(&(*node).into()).is_some() => Standing::Revoked,
+                    None => Standing::Unknown,
+                },
                 seen: &|node, msg_id| holdings.has_seen(node, msg_id),
                 purged_ms: holdings.purged_ms(),
             };
@@ -534,16 +539,6 @@ struct JudgedGrant {
     task: TaskId,
     attempt: u32,
     examination: Examination,
-}
-
-/// Whether this node may send grants.
-fn standing(roster: &Arc<Roster>, node: &NodeId, now_ms: u64) -> Standing {
-    match roster.member(node, now_ms) {
-        Some(member) if member.roles.submit => Standing::Admitted,
-        Some(_) => Standing::LacksRole,
-        None if roster.revocation(&(*node).into()).is_some() => Standing::Revoked,
-        None => Standing::Unknown,
-    }
 }
 
 /// Whether policy lets this task run here.
