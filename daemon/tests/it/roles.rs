@@ -104,7 +104,8 @@ async fn a_token_is_given_changed_and_taken_away_at_once() {
     assert_eq!(error.message, "the token does not allow this: it takes the role operate");
 
     let mut events = get("/v1/events").send().await.unwrap();
-    let _: UserView = node.post("/v1/users/rm", json!({ "name": "mina" })).await;
+    let gone: UserView = node.post("/v1/users/rm", json!({ "name": "mina" })).await;
+    assert_eq!(gone.name, "mina");
     while let Ok(Some(_)) = events.chunk().await {}
     assert_eq!(get("/v1/status").send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
     assert!(node.get::<UsersReply>("/v1/users").await.users.is_empty());
@@ -151,8 +152,9 @@ async fn projects_are_made_changed_and_closed() {
     assert_eq!(beyond.code, ErrorCode::Refused);
     assert_eq!(beyond.message, "reach studio goes beyond project \"Night Train\", which allows machine");
     assert_eq!(node.submit_refused(json!({ "project": "Day Train" })).await.code, ErrorCode::NotFound);
-    let _: serde_json::Value =
+    let shut: serde_json::Value =
         node.post("/v1/projects/set", json!({ "project": "Night Train", "closed": true })).await;
+    assert_eq!(shut["closed"], true);
     let closed = node.submit_refused(json!({ "project": "Night Train" })).await;
     assert_eq!((closed.code, closed.message.contains("is closed")), (ErrorCode::Conflict, true));
     node.stop().await;

@@ -30,7 +30,11 @@ use crate::scheduler::{story::Line, view::LogLine};
 
 impl Actor {
     /// Starts work that ends with an input for one of the machines, unless the node stops first.
-    fn errand(&self, name: &'static str, work: impl Future<Output = Option<Inbound>> + Send + 'static) {
+    pub(super) fn errand(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = Option<Inbound>> + Send + 'static,
+    ) {
         let (reports, stopping) = (self.reports.clone(), self.tasks.stopping());
         self.tasks.spawn(name, async move {
             let report = async {
@@ -111,62 +115,6 @@ impl Actor {
         let Some(known) = self.requester.jobs().task(&task) else { return };
         let (job, index) = (known.job, known.index);
         self.board.log(job, LogLine { at_ms: clock::wall_ms(), task, index, line });
-    }
-
-    /// Removes blobs, except those that a job or an attempt names: some of these roots were chosen by peers.
-    fn drop_blobs(&self, roots: Vec<ContentHash>) {
-        self.drop_blobs_after(roots, None);
-    }
-
-    /// As [`Self::drop_blobs`], once a transfer of them has ended, which is stopped.
-    fn drop_blobs_after(&self, roots: Vec<ContentHash>, fetching: Option<Fetching>) {
-        let wanted = self.renderer.holdings().roots();
-        let named = |root: &ContentHash| self.requester.jobs().names(root) || wanted.contains(root);
-        let roots: Vec<_> = roots.into_iter().filter(|root| !named(root)).collect();
-        if roots.is_empty() {
-            return;
-        }
-        let (blobs, broom) = (self.ports.store.blobs.clone(), self.broom.clone());
-        broom.doom(&roots);
-        self.errand("drop blobs", async move {
-            if let Some(fetching) = fetching {
-                fetching.end().await;
-            }
-            let sweeping = broom.sweeping().await;
-            for root in roots {
-                if !sweeping.is_doomed(root) {
-                    continue;
-                }
-                if let Err(error) = blobs.remove(root).await {
-                    tracing::warn!(root = %root.short(), %error, "a blob that nobody wants stays for now");
-                }
-            }
-            None
-        });
-    }
-
-    /// What no job and no attempt names is of an earlier run that died, or came when nobody wanted it any more.
-    pub(super) fn sweep_blobs(&self) {
-        let mut keep: std::collections::HashSet<ContentHash> =
-            self.requester.jobs().roots().into_iter().collect();
-        keep.extend(self.renderer.holdings().roots());
-        keep.extend(self.requester.fetching());
-        let (blobs, broom) = (self.ports.store.blobs.clone(), self.broom.clone());
-        self.errand("sweep blobs", async move {
-            let _sweeping = broom.sweeping().await;
-            match blobs.sweep(keep).await {
-                Ok(swept) if swept.blobs > 0 => {
-                    tracing::info!(
-                        blobs = swept.blobs,
-                        bytes = swept.bytes,
-                        "removed blobs that nobody names"
-                    );
-                }
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "sweeping the blobs"),
-            }
-            None
-        });
     }
 
     fn pool(&self) -> PoolFacts {

@@ -65,6 +65,7 @@ fn what_waits_follows_the_stricter_record_and_results_from_outside_are_not_taken
     let waiting = world.task(0, task_id(7, 1));
     let why = waiting.why.to_string();
     assert!(why.contains("birch is outside the project's reach (studio)"), "{why}");
+    world.machines[1].comfy = Comfy::Renders;
     world.finish_runs(1);
     world.flow();
     let refused = world.task(0, task_id(7, 0));

@@ -118,7 +118,7 @@ fn why_nots() -> Vec<WhyNot> {
     let failure = Failure::new(FailureClass::Execution, "");
     let mut all = vec![
         WhyNot::OutOfReach("pool"),
-        WhyNot::OutOfProject("studio"),
+        WhyNot::OutOfProject("pool"),
         WhyNot::NotOfProject,
         WhyNot::NoProject,
         WhyNot::NotConnected,
