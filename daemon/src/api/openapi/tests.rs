@@ -2,17 +2,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use scenemesh_protocol::advert::{Availability, Hygiene};
 use scenemesh_protocol::api::{
-    AdminKeyView, AdminsReply, ApproveReply, ApproveRequest, BlockReply, BlockRequest, ChangeAdminsReply,
-    ChangeAdminsRequest, CheckState, CheckView, ComfyuiView, DoctorReply, ElsewhereView, ErrorBody,
+    ApproveReply, ApproveRequest, CheckState, CheckView, ComfyuiView, DoctorReply, ElsewhereView, ErrorBody,
     ErrorCode, Event, FailureView, FindingKind, FindingView, GpuView, InitReply, InitRequest, InputName,
-    InputReply, InstalledReply, InviteReply, InviteRequest, InviteState, InviteView, JobState, JobView,
-    JobsReply, JoinPreview, JoinPreviewRequest, JoinReply, JoinRequest, JoinState, LeaveReply, LendView,
-    LinkState, LogLine, LogReply, MemberView, NeedsRequest, NewAdminRequest, NodeRef, OutputView, Passphrase,
-    PeerView, PeersReply, PolicyChange, PolicyChangeRequest, PolicyCheckReply, PolicyCheckRequest,
-    PolicyClassReply, PolicyClassRequest, PolicyReason, PolicyReply, PoolReply, ProgressView, ProposalView,
-    ReachWords, RecoverRequest, RevokeReply, RevokeRequest, RotateReply, RotateRequest, RotateState, Setting,
-    ShutState, ShutView, SlotState, SlotView, Standing, StatusReply, StudioView, SubmitRequest, TaskState,
-    TaskView, UsageView, WhyReply, WipeCounts, WipeView,
+    InputReply, InviteReply, InviteRequest, InviteState, InviteView, JobState, JobView, JobsReply,
+    JoinPreview, JoinPreviewRequest, JoinReply, JoinRequest, JoinState, LeaveReply, LendView, LinkState,
+    LogLine, LogReply, MemberView, NeedsRequest, NodeRef, OutputView, Passphrase, PeerView, PeersReply,
+    PolicyChange, PolicyChangeRequest, PolicyCheckReply, PolicyCheckRequest, PolicyClassReply,
+    PolicyClassRequest, PolicyReason, PolicyReply, PoolReply, ProgressView, ProposalView, ReachWords,
+    Setting, SlotState, SlotView, Standing, StatusReply, StudioView, SubmitRequest, TaskState, TaskView,
+    UsageView, WhyReply, WipeCounts, WipeView,
 };
 use scenemesh_protocol::ids::{ContentHash, JobId, NodeId, PoolId, StudioId, TaskId};
 use scenemesh_protocol::task::{Class, FailureClass, OutputKind};
@@ -21,6 +19,8 @@ use serde_json::Value;
 
 use super::super::routes;
 use super::DOCUMENT;
+
+mod keys;
 
 const NODE: NodeId = NodeId::from_bytes([1; 32]);
 const POOL: PoolId = PoolId::from_bytes([2; 16]);
@@ -323,81 +323,6 @@ fn pool() -> PoolReply {
     }
 }
 
-fn node() -> NodeRef {
-    NodeRef { id: NODE, name: text(), studio: Some(text()) }
-}
-
-fn shut() -> ShutView {
-    ShutView {
-        node: NODE,
-        name: text(),
-        studio: text(),
-        state: ShutState::Blocked,
-        reason: text(),
-        until_ms: Some(1),
-    }
-}
-
-fn about_keys(judge: &mut Judge) {
-    let request = RevokeRequest {
-        node: Some(text()),
-        admin: Some(text()),
-        reason: text(),
-        void: true,
-        passphrase: passphrase(),
-    };
-    judge.value("RevokeRequest", request);
-    let reply = RevokeReply {
-        node: Some(NODE),
-        key: text(),
-        name: text(),
-        studio: text(),
-        reason: text(),
-        confirmed: vec![node()],
-        later: vec![node()],
-        attempts_there: 1,
-        attempts_here: 1,
-        resigned: 1,
-        fallen: vec![text()],
-    };
-    judge.value("RevokeReply", reply);
-    judge.value("BlockRequest", BlockRequest { node: text(), reason: text(), lift: true });
-    let blocked = BlockReply { node: NODE, name: text(), studio: text(), until_ms: Some(1) };
-    judge.value("BlockReply", blocked);
-    judge.value("RotateRequest", RotateRequest { countersign: Some(text()), passphrase: passphrase() });
-    let state = RotateState::Requested;
-    judge.value(
-        "RotateReply",
-        RotateReply { state, code: Some(text()), name: Some(text()), old: NODE, new: NODE },
-    );
-    let key = AdminKeyView { key: text(), here: true, recovery: false, revoked: Some(text()) };
-    judge.value(
-        "AdminsReply",
-        AdminsReply {
-            studio: text(),
-            keys: vec![key],
-            file: text(),
-            on_file: Some(text()),
-            sealed: Some(true),
-        },
-    );
-    judge.value("NewAdminRequest", NewAdminRequest { passphrase: passphrase() });
-    let code = Passphrase::new(text());
-    judge.value("RecoverRequest", RecoverRequest { code, passphrase: passphrase() });
-    judge.value(
-        "InstalledReply",
-        InstalledReply { key: text(), file: text(), aside: Some(text()), sealed: true },
-    );
-    judge.value(
-        "ChangeAdminsRequest",
-        ChangeAdminsRequest { key: text(), remove: true, passphrase: passphrase() },
-    );
-    judge.value(
-        "ChangeAdminsReply",
-        ChangeAdminsReply { key: text(), proposal: proposal(), in_force: true, resigned: 1 },
-    );
-}
-
 fn requests(judge: &mut Judge) {
     judge.value(
         "InitRequest",
@@ -485,7 +410,10 @@ fn replies(judge: &mut Judge) {
     judge.value("LeaveReply", LeaveReply { pool_name: Some(text()), told: 1, solo: false });
     judge.value("StatusReply", status());
     judge.value("PoolReply", pool());
-    judge.value("PeersReply", PeersReply { peers: vec![peer()], shut: vec![shut()], outside: Some(text()) });
+    judge.value(
+        "PeersReply",
+        PeersReply { peers: vec![peer()], shut: vec![keys::shut()], outside: Some(text()) },
+    );
     let check = CheckView { name: text(), state: CheckState::Warn, found: text(), hint: Some(text()) };
     judge.value("DoctorReply", DoctorReply { checks: vec![check] });
     judge.value("InputReply", InputReply { input: text(), bytes: 1 });
@@ -509,7 +437,7 @@ fn every_schema_has_the_fields_that_are_sent() {
     let mut judge = Judge { document: document(), seen: BTreeSet::new() };
     requests(&mut judge);
     replies(&mut judge);
-    about_keys(&mut judge);
+    keys::about_keys(&mut judge);
     policies(&mut judge);
     let all: BTreeSet<String> =
         document()["components"]["schemas"].as_object().unwrap().keys().cloned().collect();
