@@ -63,6 +63,7 @@ pub enum Word {
     CheckWords,
     Blocked,
     Class,
+    Closed,
     Classes,
     Code,
     Confirmed,
@@ -87,6 +88,7 @@ pub enum Word {
     Granted,
     Here,
     Hint,
+    Hygiene,
     Hours,
     Id,
     Idle,
@@ -116,17 +118,21 @@ pub enum Word {
     NotSealed,
     Now,
     OtherMachine,
+    Open,
     Output,
     Path,
     Peers,
     Pool,
     Progress,
+    Project,
     Queued,
     Reach,
     Ready,
     RecoveryCode,
     RefusedState,
     Revoked,
+    Retention,
+    Role,
     Roles,
     Rotated,
     Rtt,
@@ -136,6 +142,7 @@ pub enum Word {
     SignedAgain,
     SignedBy,
     Solo,
+    SomebodysJob,
     Starting,
     State,
     StoppedHere,
@@ -145,6 +152,7 @@ pub enum Word {
     Task,
     Tasks,
     Time,
+    Version,
     Unlimited,
     VramFreeTotal,
     Weight,
@@ -397,6 +405,32 @@ pub enum Message {
     },
     NextSecondAdmin,
     SoloSockets,
+
+    // projects and users
+    NextProject {
+        name: String,
+    },
+    NoProjects,
+    NoSuchProject {
+        name: String,
+    },
+    HintProjects,
+    NoUsers,
+    UserRemoved {
+        name: String,
+    },
+    TokenHandedOver {
+        name: String,
+        path: String,
+    },
+    TokenToHandOver {
+        name: String,
+        path: String,
+    },
+    NoSuchOsUser {
+        name: String,
+        path: String,
+    },
 
     // policy
     PolicyList {

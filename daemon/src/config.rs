@@ -5,12 +5,16 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use scenemesh_protocol::task::Class;
 use serde::Deserialize;
 
 use crate::scheduler::lend::{Hours, Lend};
 use crate::{api, executor, network, scheduler, store};
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 
 /// Name of the configuration file in the data directory.
 pub const CONFIG_FILE: &str = "scenemesh.toml";
@@ -130,7 +134,21 @@ struct File {
     store: StoreTable,
     api: ApiTable,
     lend: LendTable,
+    limits: LimitsTable,
     comfyui: Vec<ComfyuiTable>,
+}
+
+/// What others may take of this node.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct LimitsTable {
+    disk_per_node: Option<Bytes>,
+    journal_per_hour: Option<Bytes>,
+    output_bytes: Option<Bytes>,
+    fetch_time: Option<Span>,
+    task_time: Option<Span>,
+    porch_burst: Option<u32>,
+    porch_per_minute: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -174,6 +192,34 @@ impl<'de> Deserialize<'de> for Bytes {
             }),
         }
     }
+}
+
+/// A time, written as `"30s"`, `"10m"` or `"12h"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span(Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_span(&text).map(Self).ok_or_else(|| {
+            serde::de::Error::custom(format!("{text:?} is not a time; write for example \"10m\" or \"12h\""))
+        })
+    }
+}
+
+/// None for no time at all: a limit of nothing would refuse everything.
+fn parse_span(text: &str) -> Option<Duration> {
+    let digits = text.trim().find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.trim().split_at(digits);
+    let seconds = match unit.trim() {
+        "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return None,
+    };
+    let seconds = number.parse::<u64>().ok()?.checked_mul(seconds)?;
+    (1..=366 * 24 * 3600).contains(&seconds).then(|| Duration::from_secs(seconds))
 }
 
 fn parse_bytes(text: &str) -> Option<u64> {
@@ -277,6 +323,23 @@ impl Config {
             scheduler.shared_folders = folders;
         }
         scheduler.lend = lend.lend();
+        let limits = file.limits;
+        // A quarter of the room: three others still have some when one fills its part.
+        scheduler.limits.disk_per_node = limits.disk_per_node.map_or(store.quota / 4, |bytes| bytes.0);
+        if let Some(bytes) = limits.journal_per_hour {
+            scheduler.limits.journal_per_hour = bytes.0;
+        }
+        if let Some(span) = limits.fetch_time {
+            scheduler.limits.fetch_time = span.0;
+        }
+        if let Some(bytes) = limits.output_bytes {
+            scheduler.output_bytes = bytes.0;
+        }
+        if let Some(span) = limits.task_time {
+            scheduler.time_limit = span.0;
+        }
+        network.porch_burst = limits.porch_burst.unwrap_or(network.porch_burst);
+        network.porch_per_minute = limits.porch_per_minute.unwrap_or(network.porch_per_minute);
         let person = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| lookup(name));
         let person = person.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         Ok(Self {
@@ -355,6 +418,34 @@ mod tests {
         assert_eq!(parse_bytes("12"), Some(12));
         assert_eq!(parse_bytes("many"), None);
         assert_eq!(load("[store]\nquota = \"1 TiB\"\n", &[]).unwrap().store.quota, 1 << 40);
+    }
+
+    #[test]
+    fn limits_have_defaults_and_are_read() {
+        let config = load("[store]\nquota = \"40 GiB\"\n", &[]).unwrap();
+        assert_eq!(config.scheduler.limits.disk_per_node, 10 << 30, "a quarter of the quota");
+        assert_eq!(config.scheduler.time_limit, Duration::from_hours(12));
+        let text = "[limits]\ndisk_per_node = \"1 GiB\"\njournal_per_hour = \"8 MiB\"\noutput_bytes = \"2 GiB\"\n\
+                    fetch_time = \"5m\"\ntask_time = \"2h\"\nporch_burst = 3\nporch_per_minute = 6\n";
+        let config = load(text, &[]).unwrap();
+        assert_eq!(config.scheduler.limits.disk_per_node, 1 << 30);
+        assert_eq!(config.scheduler.limits.journal_per_hour, 8 << 20);
+        assert_eq!(config.scheduler.limits.fetch_time, Duration::from_mins(5));
+        assert_eq!(
+            (config.scheduler.output_bytes, config.scheduler.time_limit),
+            (2 << 30, Duration::from_hours(2))
+        );
+        assert_eq!((config.network.porch_burst, config.network.porch_per_minute), (3, 6));
+        for bad in [
+            "links = 3",
+            "fetch_time = \"soon\"",
+            "fetch_time = \"0s\"",
+            "task_time = 5",
+            "disk_per_node = \"much\"",
+        ] {
+            let error = load(&format!("[limits]\n{bad}\n"), &[]).unwrap_err().to_string();
+            assert!(error.contains("line 2"), "{error}");
+        }
     }
 
     #[test]

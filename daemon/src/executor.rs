@@ -26,6 +26,8 @@ pub mod graph;
 pub mod policy;
 
 pub use comfyui::BadEndpoint;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use comfyui::fuzzing;
 pub use comfyui::inventory::Inventory;
 
 use graph::Graph;
@@ -120,6 +122,8 @@ pub struct Run {
     pub full_hygiene: bool,
     /// Measured from the start of execution.
     pub time_limit: Duration,
+    /// Most bytes of all its results together.
+    pub most_output_bytes: u64,
     pub rules: Rules,
 }
 

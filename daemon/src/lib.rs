@@ -5,6 +5,8 @@ pub mod args;
 pub mod clock;
 pub mod config;
 pub mod executor;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod gpu;
 pub mod membership;
 pub mod messages;

@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use scenemesh_protocol::ids::{NodeId, PoolId, StudioId};
+use scenemesh_protocol::ids::{NodeId, PoolId, ProjectId, StudioId};
 use scenemesh_protocol::invite::{BadInvite, CheckWords};
 use scenemesh_protocol::roster::{BadSettings, Roster};
+use scenemesh_protocol::studio::StudioRules;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -25,6 +26,8 @@ mod addresses;
 mod admins;
 mod admission;
 mod blocks;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod invites;
 mod joining;
 pub mod keys;
@@ -52,7 +55,10 @@ pub use revoking::{CannotRevoke, NoSuchMember, RevokeTerms, RevokedHere, Target}
 pub use rights::{NotAllowed, Role, may, may_render, studio_name};
 pub use rotating::{CannotRotate, Countersigned};
 pub use state::Standing;
-pub use studio::{NoSuchProject, OwnProject, OwnStudio, RefusedStudioRecord};
+pub use studio::{
+    CannotProject, NoSuchProject, OwnProject, OwnStudio, ProjectChange, ProjectRules, ProjectWish,
+    RefusedStudioRecord,
+};
 pub use trust::{AdminKeys, CannotInstall, Installed, Revocation, RotateOutcome, TrustError};
 pub use view::{InviteState, InviteView, MemberView, PoolView, ProposalView, StudioView};
 
@@ -221,6 +227,19 @@ pub enum ApproveError {
     Stopping,
 }
 
+/// Why a project is not as somebody wants it.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectError {
+    #[error(transparent)]
+    Cannot(#[from] CannotProject),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error(transparent)]
+    Keep(#[from] KeepError),
+    #[error("the node is stopping")]
+    Stopping,
+}
+
 /// Why this node did not leave.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaveError {
@@ -255,6 +274,7 @@ enum Command {
     Unlock(Option<Zeroizing<String>>, Answer<usize, InviteError>),
     Join(Joining, Answer<JoinOutcome, JoinError>),
     Approve(Option<String>, Option<Zeroizing<String>>, Answer<Approved, ApproveError>),
+    Project(ProjectWish, Option<Zeroizing<String>>, Answer<ProjectId, ProjectError>),
     Leave(Answer<LeftPool, LeaveError>),
     Pool(oneshot::Sender<Option<PoolView>>),
     Trust(trust::Command),
@@ -268,6 +288,7 @@ pub struct Membership {
     roster: watch::Receiver<Option<Arc<Roster>>>,
     studio: watch::Receiver<Arc<OwnStudio>>,
     barred: watch::Receiver<Arc<BTreeMap<NodeId, String>>>,
+    rules: watch::Receiver<Arc<StudioRules>>,
 }
 
 /// Restores what the journal knows, opens the network when this node is in a pool, and starts the actor.
@@ -288,16 +309,18 @@ pub async fn spawn(
     let (roster_sender, roster) = watch::channel(None);
     let (studio_sender, studio) = watch::channel(Arc::default());
     let (barred_sender, barred) = watch::channel(Arc::default());
+    let (rules_sender, rules) = watch::channel(Arc::default());
     let outlets = actor::Outlets {
         standing: standing_sender,
         roster: roster_sender,
         studio: studio_sender,
         barred: barred_sender,
+        rules: rules_sender,
     };
     let actor =
         actor::Actor::restore(config, &keys, store.journal, network, outlets, replay, tasks.clone()).await?;
     tasks.spawn("membership", actor.run(inbox, events));
-    Ok(Membership { commands, standing, roster, studio, barred })
+    Ok(Membership { commands, standing, roster, studio, barred, rules })
 }
 
 impl Membership {
@@ -319,6 +342,11 @@ impl Membership {
     /// Who is shut out, by revocation or block, and why in words; with this node itself when it is the one outside.
     pub fn barred(&self) -> watch::Receiver<Arc<BTreeMap<NodeId, String>>> {
         self.barred.clone()
+    }
+
+    /// The part of it that tasks are held to.
+    pub fn rules(&self) -> watch::Receiver<Arc<StudioRules>> {
+        self.rules.clone()
     }
 
     /// Founds a pool with one studio, whose first machine and admin this node is, and opens the network.
@@ -369,6 +397,19 @@ impl Membership {
     ) -> Result<Approved, ApproveError> {
         let command = |answer| Command::Approve(which, passphrase, answer);
         self.ask(command).await.unwrap_or(Err(ApproveError::Stopping))
+    }
+
+    /// Makes or changes a project of this node's studio; every machine of it hears of that, and nobody else.
+    ///
+    /// # Errors
+    /// As [`ProjectError`] says.
+    pub async fn project(
+        &self,
+        wish: ProjectWish,
+        passphrase: Option<Zeroizing<String>>,
+    ) -> Result<ProjectId, ProjectError> {
+        let command = |answer| Command::Project(wish, passphrase, answer);
+        self.ask(command).await.unwrap_or(Err(ProjectError::Stopping))
     }
 
     /// Says goodbye, closes the network and forgets the pool, or gives up a pending join. Keys stay.

@@ -32,6 +32,7 @@ mod addresses;
 mod adverts;
 mod behaviour;
 mod bucket;
+mod calls;
 mod exchange;
 mod hello;
 mod links;
@@ -39,6 +40,8 @@ mod peers;
 mod porch;
 mod reachable;
 mod redial;
+mod room;
+mod shares;
 mod swarm;
 mod transfer;
 
@@ -49,7 +52,7 @@ pub use porch::PorchError;
 pub use transfer::{FetchError, Traffic};
 
 /// Events that wait for a consumer; beyond this a peer is told that we are busy.
-const EVENTS_WAITING: usize = 256;
+const EVENTS_WAITING: usize = 1024;
 /// Commands that wait for the actor; callers beyond this wait, they are local.
 const COMMANDS_WAITING: usize = 64;
 

@@ -88,6 +88,7 @@ async fn run_once(
             store: store.clone(),
             roster: membership.roster(),
             barred: membership.barred(),
+            studio: membership.rules(),
             gpus: gpus.clone(),
             policy: policy.policy(),
         },

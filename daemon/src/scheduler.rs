@@ -9,10 +9,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use scenemesh_protocol::ids::{BootId, JobId, NodeId, TaskId};
+use scenemesh_protocol::ids::{BootId, JobId, NodeId, ProjectId, TaskId};
 use scenemesh_protocol::keys::{KemSecret, SecretKey};
 use scenemesh_protocol::lease::Preview;
 use scenemesh_protocol::roster::Roster;
+use scenemesh_protocol::studio::StudioRules;
 use scenemesh_protocol::task::{Class, InputFile, Reach, Shape};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -26,7 +27,11 @@ use crate::store::{BlobError, JournalError, Replay, ReplayError, Store};
 use crate::supervisor::Tasks;
 
 mod actor;
+mod bounds;
 pub mod conversation;
+mod discretion;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod lend;
 pub mod link;
 pub mod placement;
@@ -47,6 +52,10 @@ pub use view::{JobEvent, JobState, JobView, LogLine, TaskPhase, TaskView};
 
 /// Most bytes of a job's graph and extra data together: with its tasks it must fit one record of the journal.
 pub const GRAPH_LIMIT: usize = 15 << 20;
+/// Most bytes of a task's sealed inputs together.
+pub const INPUT_BYTES_LIMIT: u64 = 64 << 30;
+/// Most node classes, and most models, that one workflow may need: an offer names them all.
+pub const SHAPE_LIMIT: usize = 1024;
 /// Most tasks of one job.
 pub const COUNT_LIMIT: u32 = 10_000;
 /// Callers that wait at once; they are local, so the next one waits for a place.
@@ -59,10 +68,14 @@ const NEWS_KEPT: usize = 1024;
 pub struct Config {
     /// Most that any task may execute here, whatever its requester allows.
     pub time_limit: Duration,
+    /// Most bytes that the results of any task may take here.
+    pub output_bytes: u64,
     /// Folders of ComfyUI whose models other studios may see.
     pub shared_folders: BTreeSet<String>,
     /// To whom this machine is lent, and when.
     pub lend: Lend,
+    /// What one requester may take of this node.
+    pub limits: renderer::Limits,
 }
 
 /// What many have anyway. Never LoRAs or embeddings, which name people and projects.
@@ -84,8 +97,10 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             time_limit: Duration::from_hours(12),
+            output_bytes: 64 << 30,
             shared_folders: SHARED_FOLDERS.iter().map(ToString::to_string).collect(),
             lend: Lend::default(),
+            limits: renderer::Limits::default(),
         }
     }
 }
@@ -107,6 +122,8 @@ pub struct Ports {
     pub roster: watch::Receiver<Option<Arc<Roster>>>,
     /// Who is shut out, by revocation or block.
     pub barred: watch::Receiver<Arc<Barred>>,
+    /// Projects of this node's studio, and the key for its memos.
+    pub studio: watch::Receiver<Arc<StudioRules>>,
     pub gpus: watch::Receiver<Arc<Vec<GpuReading>>>,
     /// Which node classes run here.
     pub policy: watch::Receiver<Arc<Policy>>,
@@ -134,6 +151,8 @@ pub struct JobSpec {
     pub count: u32,
     pub class: Class,
     pub reach: Reach,
+    /// A project of this studio; its rules hold besides the job's own.
+    pub project: Option<ProjectId>,
     pub needs: Needs,
     pub previews: bool,
     pub full_hygiene: bool,
@@ -183,10 +202,21 @@ pub enum SubmitError {
         "node {node} carries a comfy.org credential ({key}): those leave this machine in no task; take it out"
     )]
     Token { node: String, key: String },
+    #[error(
+        "the job has {count} inputs, one task may have at most {}; bring frames as a video, or split the job",
+        renderer::INPUTS_LIMIT
+    )]
+    TooManyInputs { count: usize },
+    #[error("the inputs take {bytes} bytes together, one task may bring at most 64 GiB; split the job")]
+    InputsTooLarge { bytes: u64 },
+    #[error(
+        "the workflow needs {count} different node classes or models, at most {SHAPE_LIMIT} are allowed; split it"
+    )]
+    TooVaried { count: usize },
     #[error("the extra data is not a JSON object: {0}")]
     ExtraData(String),
     #[error("the sealed input {name:?} is not in the store any more, give it again: {source}")]
-    Input { name: String, source: BlobError },
+    Input { name: String, source: Box<BlobError> },
     #[error("the job could not be written down: {0}")]
     Journal(#[from] JournalError),
     #[error("the node is stopping")]
@@ -322,6 +352,9 @@ impl Scheduler {
         if spec.count == 0 || spec.count > COUNT_LIMIT {
             return Err(SubmitError::Count { count: spec.count });
         }
+        if spec.inputs.len() > renderer::INPUTS_LIMIT {
+            return Err(SubmitError::TooManyInputs { count: spec.inputs.len() });
+        }
         let graph = Graph::parse(&spec.graph)?;
         refuse_partners(&graph)?;
         let files: std::collections::BTreeSet<String> =
@@ -337,8 +370,10 @@ impl Scheduler {
                 return Err(SubmitError::UnusedInput { name: input.name.clone(), known });
             }
             let manifest = self.store.blobs.manifest(input.root).await;
-            let manifest =
-                manifest.map_err(|source| SubmitError::Input { name: input.name.clone(), source })?;
+            let manifest = manifest.map_err(|source| SubmitError::Input {
+                name: input.name.clone(),
+                source: Box::new(source),
+            })?;
             input_bytes += manifest.sealed_bytes();
         }
         let shape = Shape {
@@ -349,6 +384,13 @@ impl Scheduler {
             input_bytes,
             full_hygiene: spec.full_hygiene,
         };
+        if input_bytes > INPUT_BYTES_LIMIT {
+            return Err(SubmitError::InputsTooLarge { bytes: input_bytes });
+        }
+        let varied = shape.classes.len().max(shape.models.len());
+        if varied > SHAPE_LIMIT {
+            return Err(SubmitError::TooVaried { count: varied });
+        }
         let recipe = Recipe {
             graph: graph.to_bytes(),
             extra_data: without_tokens(&spec.extra_data)
@@ -365,6 +407,7 @@ impl Scheduler {
             person: spec.person,
             class: spec.class,
             reach: spec.reach,
+            project: spec.project,
             created_ms: clock::wall_ms(),
             recipes: vec![recipe],
             tasks: (0..spec.count).map(plan).collect(),

@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 pub use blobs::{BlobError, Blobs, Incoming, Opener, Sealed, Sealer, Swept};
 pub use index::{Index, IndexBatch, IndexError, IndexOpenError, Tree};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use journal::fuzzing;
 pub use journal::writer::JournalOpenError;
 pub use journal::{Entry, Journal, JournalError, Position, Record};
 pub use replay::{IndexRebuild, RebuildError, Replay, ReplayError};

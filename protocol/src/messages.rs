@@ -124,6 +124,7 @@ macro_rules! conversation {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident($body:ty) = $kind:literal, limit $limit:expr;)* }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq)]
+        #[allow(clippy::large_enum_variant, reason = "each is on its way: in an inbox, or being decoded")]
         pub enum $name {
             $($(#[$vdoc])* $variant($body),)*
         }

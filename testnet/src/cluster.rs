@@ -469,7 +469,10 @@ fn tail(text: &str, lines: usize) -> String {
 }
 
 /// The socket address in `/ip4/A/tcp/P`.
-fn socket_address(multiaddr: &str) -> Result<SocketAddr> {
+///
+/// # Errors
+/// When it is another kind of address.
+pub fn socket_address(multiaddr: &str) -> Result<SocketAddr> {
     let mut parts = multiaddr.split('/');
     let (_, _, ip, _, port) = (parts.next(), parts.next(), parts.next(), parts.next(), parts.next());
     let (Some(ip), Some(port)) = (ip, port) else { bail!("{multiaddr} is not /ip4/…/tcp/…") };

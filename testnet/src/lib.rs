@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod comfyui;
 pub mod demo;
 pub mod eventually;
+pub mod hostile;
 pub mod program;
 pub mod proxy;
 pub mod scenarios;

@@ -33,14 +33,21 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("network", &["store"]),
     ("executor", &["store"]),
     ("gpu", &["store"]),
+    ("fuzzing", &["api", "config", "executor", "membership", "scheduler", "store"]),
     ("store", &[]),
 ];
 const GROUND: &[&str] = &["clock", "platform", "supervisor"];
 
 /// Foreign crates and the only places that may name them.
 const QUARANTINE: &[(&str, &[&str])] = &[
-    ("libp2p", &["daemon/src/network.rs", "daemon/src/network/", "testnet/src/bench/"]),
-    ("libp2p_stream", &["daemon/src/network/", "testnet/src/bench/"]),
+    (
+        "libp2p",
+        &["daemon/src/network.rs", "daemon/src/network/", "testnet/src/bench/", "testnet/src/hostile/"],
+    ),
+    ("libp2p_stream", &["daemon/src/network/", "testnet/src/bench/", "testnet/src/hostile/"]),
+    ("ed25519_dalek", &["protocol/src/", "testnet/src/hostile/"]),
+    ("hpke", &["protocol/src/", "testnet/src/hostile/"]),
+    ("chacha20poly1305", &["protocol/src/", "testnet/src/hostile/"]),
     ("sled", &["daemon/src/store/index.rs", "daemon/src/store/index/tests.rs"]),
     ("bincode", &["protocol/src/codec.rs"]),
     ("nvml_wrapper", &["daemon/src/gpu/nvml.rs"]),
@@ -55,6 +62,8 @@ const QUARANTINE: &[(&str, &[&str])] = &[
             "daemon/src/executor/tests/",
         ],
     ),
+    ("hyper", &["daemon/src/api/"]),
+    ("hyper_util", &["daemon/src/api/"]),
     ("clap", &["cli/", "daemon/src/args.rs", "testnet/"]),
     (
         "reqwest",
@@ -73,6 +82,10 @@ const QUARANTINE: &[(&str, &[&str])] = &[
         &["daemon/src/executor/comfyui/", "daemon/src/executor/tests/", "daemon/tests/", "testnet/"],
     ),
 ];
+
+/// The second node must not know these: it is written from the page alone, and proves it.
+const SECOND_NODE: &str = "testnet/src/hostile";
+const UNKNOWN_TO_IT: &[&str] = &["scenemesh_protocol", "scenemeshd", "scenemesh", "bincode"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -183,6 +196,17 @@ fn escapes(file: &str, text: &str) -> Vec<String> {
     found
 }
 
+fn borrowed(file: &str, text: &str) -> Vec<String> {
+    if !file.starts_with(SECOND_NODE) {
+        return Vec::new();
+    }
+    let named = |line: &str| UNKNOWN_TO_IT.iter().find(|name| names_crate(line, name)).copied();
+    code_lines(text)
+        .filter_map(|(line_no, line)| Some((line_no, named(line)?)))
+        .map(|(line_no, name)| format!("{file}:{line_no}: the second node may not know {name}"))
+        .collect()
+}
+
 fn too_long(file: &str, text: &str) -> Option<String> {
     let lines = text.lines().count();
     (lines > LINE_LIMIT)
@@ -223,6 +247,13 @@ fn foreign_crates_stay_in_their_quarantine() {
 }
 
 #[test]
+fn the_second_node_is_written_from_the_page_alone() {
+    let all = sources();
+    assert!(all.iter().any(|(file, _)| file.starts_with(SECOND_NODE)), "where is it?");
+    none(all.iter().flat_map(|(file, text)| borrowed(file, text)).collect());
+}
+
+#[test]
 fn no_file_is_too_long() {
     none(sources().iter().filter_map(|(file, text)| too_long(file, text)).collect());
 }
@@ -256,6 +287,13 @@ fn an_escaped_crate_is_seen() {
         escapes("daemon/src/scheduler.rs", "// libp2p::Swarm is elsewhere\nlet not_sled::x = 1;\n").len(),
         0
     );
+}
+
+#[test]
+fn a_borrowed_line_is_seen() {
+    let text = "use scenemesh_protocol::ids::NodeId;\nuse crate::eventually::eventually;\n";
+    assert_eq!(borrowed("testnet/src/hostile/bytes.rs", text).len(), 1);
+    assert_eq!(borrowed("testnet/src/cluster.rs", text).len(), 0);
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::CheckWords => "check words",
         Word::Blocked => "blocked",
         Word::Class => "class",
+        Word::Closed => "closed",
         Word::Code => "code",
         Word::Confirmed => "confirmed by",
         Word::Daemon => "daemon",
@@ -31,6 +32,7 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::Granted => "preparing",
         Word::Here => "on this machine",
         Word::Hint => "hint",
+        Word::Hygiene => "hygiene",
         Word::Id => "id",
         Word::Idle => "idle",
         Word::Job => "job",
@@ -54,17 +56,21 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::NotSealed => "no passphrase",
         Word::Now => "now",
         Word::OtherMachine => "elsewhere",
+        Word::Open => "open",
         Word::Output => "output",
         Word::Path => "path",
         Word::Peers => "peers",
         Word::Pool => "pool",
         Word::Progress => "progress",
+        Word::Project => "project",
         Word::Queued => "queued",
         Word::Reach => "reach",
         Word::Ready => "ready",
         Word::RecoveryCode => "recovery code",
         Word::RefusedState => "refused",
         Word::Revoked => "revoked",
+        Word::Retention => "kept for",
+        Word::Role => "role",
         Word::Roles => "roles",
         Word::Rotated => "has new keys",
         Word::Rtt => "rtt",
@@ -74,6 +80,7 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::SignedAgain => "signed again",
         Word::SignedBy => "signed by",
         Word::Solo => "solo",
+        Word::SomebodysJob => "somebody's job",
         Word::Starting => "starting",
         Word::State => "state",
         Word::StoppedHere => "its tasks stopped here",
@@ -83,6 +90,7 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::Task => "task",
         Word::Tasks => "tasks",
         Word::Time => "time",
+        Word::Version => "version",
         Word::VramFreeTotal => "vram free/all",
         Word::Weight => "weight",
         Word::What => "what",
@@ -273,6 +281,24 @@ pub(super) fn text(message: &Message) -> String {
         }
         Message::SoloSockets => "no socket but loopback is open; nobody can join".into(),
 
+        Message::NextProject { name } => format!("next: scenemesh submit WORKFLOW.json --project {name:?}"),
+        Message::NoProjects => "your studio has no projects; make one: scenemesh project add NAME".into(),
+        Message::NoSuchProject { name } => format!("your studio has no project {name:?}"),
+        Message::HintProjects => "see which there are: scenemesh project ls".into(),
+        Message::NoUsers => {
+            "nobody but the daemon's own user has a token; give one: scenemesh user add NAME".into()
+        }
+        Message::UserRemoved { name } => format!("{name}'s token is refused from now on"),
+        Message::TokenHandedOver { name, path } => format!(
+            "{name}'s token is in {path}, which only {name} can read; it belongs in ~{name}/.config/scenemesh/api.json"
+        ),
+        Message::TokenToHandOver { name, path } => format!(
+            "{name}'s token is in {path}, which only you can read; hand it over as root: install -D -m 600 -o {name} \
+             {path} ~{name}/.config/scenemesh/api.json, then remove {path}"
+        ),
+        Message::NoSuchOsUser { name, path } => format!(
+            "this machine knows no user {name}; the token in {path} works all the same, and whoever holds it is {name}"
+        ),
         Message::PolicyList { version, comfyui, allowed, denied } => {
             format!(
                 "version {version} for ComfyUI {comfyui}: {allowed} classes may run, {denied} may not, nor any other"

@@ -14,6 +14,7 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::CheckWords => "확인 단어",
         Word::Blocked => "차단됨",
         Word::Class => "등급",
+        Word::Closed => "닫힘",
         Word::Code => "코드",
         Word::Confirmed => "확인한 노드",
         Word::Daemon => "데몬",
@@ -31,6 +32,7 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::Granted => "준비 중",
         Word::Here => "이 컴퓨터",
         Word::Hint => "도움말",
+        Word::Hygiene => "정리",
         Word::Id => "ID",
         Word::Idle => "유휴",
         Word::Job => "작업",
@@ -54,17 +56,21 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::NotSealed => "암호 없음",
         Word::Now => "지금",
         Word::OtherMachine => "다른 곳",
+        Word::Open => "열림",
         Word::Output => "결과",
         Word::Path => "경로",
         Word::Peers => "피어",
         Word::Pool => "풀",
         Word::Progress => "진행",
+        Word::Project => "프로젝트",
         Word::Queued => "대기",
         Word::Reach => "범위",
         Word::Ready => "준비됨",
         Word::RecoveryCode => "복구 코드",
         Word::RefusedState => "거부됨",
         Word::Revoked => "폐기됨",
+        Word::Retention => "보관",
+        Word::Role => "역할",
         Word::Roles => "역할",
         Word::Rotated => "새 키로 교체됨",
         Word::Rtt => "왕복 시간",
@@ -74,6 +80,7 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::SignedAgain => "다시 서명함",
         Word::SignedBy => "서명한 곳",
         Word::Solo => "1인용",
+        Word::SomebodysJob => "다른 사람의 작업",
         Word::Starting => "시작 중",
         Word::State => "상태",
         Word::StoppedHere => "여기서 중단한 태스크",
@@ -83,6 +90,7 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::Task => "태스크",
         Word::Tasks => "태스크",
         Word::Time => "시간",
+        Word::Version => "버전",
         Word::VramFreeTotal => "VRAM 여유/전체",
         Word::Weight => "가중치",
         Word::What => "내용",
@@ -309,6 +317,22 @@ pub(super) fn text(message: &Message) -> String {
         }
         Message::SoloSockets => "루프백 말고는 소켓을 열지 않으며 아무도 들어올 수 없습니다".into(),
 
+        Message::NextProject { name } => format!("다음: scenemesh submit WORKFLOW.json --project {name:?}"),
+        Message::NoProjects => "스튜디오에 프로젝트가 없습니다. 만들기: scenemesh project add NAME".into(),
+        Message::NoSuchProject { name } => format!("스튜디오에 프로젝트 {name:?}이(가) 없습니다"),
+        Message::HintProjects => "프로젝트 목록: scenemesh project ls".into(),
+        Message::NoUsers => "데몬의 사용자 말고는 토큰이 없습니다. 주기: scenemesh user add NAME".into(),
+        Message::UserRemoved { name } => format!("{name}의 토큰은 이제부터 거부됩니다"),
+        Message::TokenHandedOver { name, path } => format!(
+            "{name}의 토큰은 {path}에 있으며 {name}만 읽을 수 있습니다. ~{name}/.config/scenemesh/api.json에 두면 됩니다"
+        ),
+        Message::TokenToHandOver { name, path } => format!(
+            "{name}의 토큰은 {path}에 있으며 지금은 당신만 읽을 수 있습니다. root로 넘겨주세요: install -D -m 600 -o {name} \
+             {path} ~{name}/.config/scenemesh/api.json, 그런 다음 {path}은(는) 지우세요"
+        ),
+        Message::NoSuchOsUser { name, path } => format!(
+            "이 컴퓨터에는 {name} 사용자가 없습니다. {path}의 토큰은 그대로 쓸 수 있으며, 가진 사람이 {name}이(가) 됩니다"
+        ),
         Message::PolicyList { version, comfyui, allowed, denied } => {
             format!("ComfyUI {comfyui}용 버전 {version}: 허용 {allowed}개, 금지 {denied}개. 목록에 없는 클래스도 금지")
         }

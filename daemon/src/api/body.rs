@@ -1,5 +1,7 @@
 //! Reads JSON bodies: bounded, exact, and refused in our own words.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_LENGTH;
@@ -15,6 +17,9 @@ use crate::messages::Message;
 const SMALL: usize = 64 << 10;
 /// A graph within a JSON string doubles its quotes and line ends; settings come on top.
 const SUBMISSION: usize = 2 * GRAPH_LIMIT + (2 << 20);
+
+/// A whole body must be there in this time; over loopback the largest takes a fraction of a second.
+const READING: Duration = Duration::from_mins(1);
 
 /// A JSON body of at most 64 KiB.
 #[derive(Debug)]
@@ -45,7 +50,9 @@ async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, 
     if declared > limit as u64 {
         return Err(too_large(limit as u64));
     }
-    let bytes = collect(request.into_body(), limit).await?;
+    let reading = tokio::time::timeout(READING, collect(request.into_body(), limit));
+    let late = |_| broke_off(&axum::Error::new("it did not arrive within a minute"));
+    let bytes = reading.await.map_err(late)??;
     serde_json::from_slice(&bytes).map_err(|error| {
         let message = Message::BodyNotJson { why: error.to_string() };
         Trouble::new(ErrorCode::Usage, &message).hint(&Message::HintSameRelease)

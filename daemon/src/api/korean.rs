@@ -5,11 +5,13 @@ mod story;
 
 use scenemesh_protocol::invite::{BadInvite, JoinRefusal};
 
-use crate::executor::graph::GraphError;
-use crate::membership::{CannotApprove, CannotFound, CannotInvite, CannotJoin, KeysError, NoInvite};
+use crate::executor::graph::{GraphError, MAX_DEPTH};
+use crate::membership::{
+    CannotApprove, CannotFound, CannotInvite, CannotJoin, CannotProject, KeysError, NoInvite, NoSuchProject,
+};
 use crate::messages::{Lang, phrase};
 use crate::network::PorchError;
-use crate::scheduler::SubmitError;
+use crate::scheduler::{SHAPE_LIMIT, SubmitError};
 use crate::store::{BlobError, JournalError};
 
 pub(super) use story::{failure, line, name, why};
@@ -22,6 +24,9 @@ pub(super) fn graph(error: &GraphError) -> String {
     match error {
         GraphError::TooLarge { bytes } => {
             format!("워크플로가 {bytes}바이트로 한도를 넘습니다; 그림을 넣지 말고 --input NAME=FILE로 보내세요")
+        }
+        GraphError::TooDeep => {
+            format!("워크플로의 목록과 객체가 {MAX_DEPTH}단계보다 깊게 중첩되어 있습니다; ComfyUI 그래프는 그렇지 않습니다")
         }
         GraphError::NotJson { why } => format!("워크플로가 JSON이 아닙니다: {why}"),
         GraphError::UiFormat => "ComfyUI 편집기 형식의 워크플로라서 그대로 실행할 수 없습니다; ComfyUI에서 열어 Workflow → Export (API)로 \
@@ -39,6 +44,7 @@ pub(super) fn graph(error: &GraphError) -> String {
     }
 }
 
+/// Jobs that are over a limit.
 pub(super) fn found(error: &CannotFound) -> String {
     match error {
         CannotFound::InPool(pool) => {
@@ -56,6 +62,37 @@ pub(super) fn found(error: &CannotFound) -> String {
             format!(
                 "{name:?} 값은 {of} 이름으로 쓸 수 없습니다: 비었거나 64바이트를 넘거나 제어 문자가 있습니다; 다른 이름을 쓰세요"
             )
+        }
+    }
+}
+
+pub(super) fn no_project(error: &NoSuchProject) -> String {
+    match error {
+        NoSuchProject::Unknown(name) => {
+            format!("스튜디오에 프로젝트 {name:?}이(가) 없습니다; scenemesh project ls로 목록을 보세요")
+        }
+        NoSuchProject::Ambiguous(name) => {
+            format!("{name:?}에 해당하는 프로젝트가 둘 이상입니다; scenemesh project ls에 나온 ID를 쓰세요")
+        }
+    }
+}
+
+pub(super) fn project(error: &CannotProject) -> String {
+    match error {
+        CannotProject::NoPool => "이 노드는 풀에 없습니다; init으로 만들거나 join으로 들어가세요".into(),
+        CannotProject::NoAdminKey { studio } => {
+            format!("이 컴퓨터에는 {studio}의 관리자 키가 없습니다; 스튜디오를 만든 컴퓨터에서 실행하세요")
+        }
+        CannotProject::Locked => "관리자 키가 잠겨 있습니다; --passphrase-file로 암호를 주세요".into(),
+        CannotProject::BadName(name) => {
+            format!("{name:?}은(는) 프로젝트 이름이 될 수 없습니다; 제어 문자 없이 1~64바이트로 지으세요")
+        }
+        CannotProject::NameTaken(name) => format!(
+            "스튜디오에 프로젝트 {name:?}이(가) 이미 있습니다; 다른 이름을 쓰거나 project set으로 바꾸세요"
+        ),
+        CannotProject::Unknown(error) => no_project(error),
+        CannotProject::Refused(_) => {
+            "프로젝트 기록이 성립하지 않습니다; 지정한 범위와 노드를 확인하세요".into()
         }
     }
 }
@@ -245,6 +282,19 @@ pub(super) fn submit(error: &SubmitError) -> String {
         ),
         SubmitError::Count { count } => {
             format!("작업의 태스크는 1개에서 {}개까지인데 {count}개입니다", crate::scheduler::COUNT_LIMIT)
+        }
+        SubmitError::TooManyInputs { count } => {
+            format!(
+                "작업의 입력이 {count}개입니다, 태스크 하나에 1024개까지 됩니다; 프레임은 동영상으로 보내거나 작업을 나누세요"
+            )
+        }
+        SubmitError::InputsTooLarge { bytes } => {
+            format!("입력이 모두 {bytes}바이트입니다, 태스크 하나에 64 GiB까지 됩니다; 작업을 나누세요")
+        }
+        SubmitError::TooVaried { count } => {
+            format!(
+                "워크플로에 노드 클래스나 모델이 {count}가지 필요합니다, {SHAPE_LIMIT}가지까지 됩니다; 나누세요"
+            )
         }
         SubmitError::MissingInput { name } => {
             format!("워크플로에 적힌 파일 {name:?} 없음; --input {name}=FILE을 더하세요")

@@ -38,7 +38,9 @@ pub(super) fn prepare(workflow: &str, set: &[Setting], inputs: &[String]) -> Res
 
 fn graph_trouble(error: &GraphError) -> Trouble {
     let code = match error {
-        GraphError::TooLarge { .. } | GraphError::TooManyNodes { .. } => ErrorCode::TooLarge,
+        GraphError::TooLarge { .. } | GraphError::TooDeep | GraphError::TooManyNodes { .. } => {
+            ErrorCode::TooLarge
+        }
         GraphError::NotJson { .. } => ErrorCode::NotJson,
         GraphError::UiFormat => ErrorCode::UiFormat,
         GraphError::NotAGraph { .. } => ErrorCode::InvalidGraph,

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Backend, DeviceReading, EndpointConfig, Outcome, Probe, Reporter, Run, RunEnd};
 use crate::store::Blobs;
 
+mod answers;
 mod cache;
 mod classify;
 mod client;
@@ -23,12 +24,14 @@ mod collect;
 mod deliver;
 mod follow;
 mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod hygiene;
 pub(super) mod inventory;
 mod preflight;
 mod rewrite;
 mod run;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod testing;
 mod tracker;
 
@@ -295,6 +298,9 @@ impl Backend for Comfyui {
     }
 }
 
+/// Devices of one ComfyUI; it uses one, and tells of those it sees.
+const MOST_DEVICES: usize = 16;
+
 fn devices(stats: &Value) -> Vec<DeviceReading> {
     let text = |device: &Value, key: &str| -> String {
         device.get(key).and_then(Value::as_str).unwrap_or_default().chars().take(120).collect()
@@ -304,6 +310,7 @@ fn devices(stats: &Value) -> Vec<DeviceReading> {
     };
     let listed = stats.get("devices").and_then(Value::as_array).into_iter().flatten();
     listed
+        .take(MOST_DEVICES)
         .map(|device| DeviceReading {
             name: plain_device_name(&text(device, "name")),
             kind: text(device, "type"),

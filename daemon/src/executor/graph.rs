@@ -15,6 +15,9 @@ pub const MAX_BYTES: usize = 16 << 20;
 /// Most nodes of a graph. The largest seen in the wild have a few thousand.
 pub const MAX_NODES: usize = 10_000;
 
+/// Most levels of lists and objects within each other. Graphs in the wild have six.
+pub const MAX_DEPTH: usize = 64;
+
 /// Why bytes are not a graph that can be run, or an edit that cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GraphError {
@@ -22,6 +25,8 @@ pub enum GraphError {
         "the workflow has {bytes} bytes, more than the {MAX_BYTES} allowed; attach pictures as inputs instead of embedding them"
     )]
     TooLarge { bytes: usize },
+    #[error("the workflow nests lists and objects more than {MAX_DEPTH} deep; a ComfyUI graph does not")]
+    TooDeep,
     #[error("the workflow is not JSON: {why}")]
     NotJson { why: String },
     #[error(
@@ -91,6 +96,9 @@ impl Graph {
             return Err(GraphError::TooLarge { bytes: bytes.len() });
         }
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        if depth(bytes) > MAX_DEPTH {
+            return Err(GraphError::TooDeep);
+        }
         let value: Value =
             serde_json::from_slice(bytes).map_err(|error| GraphError::NotJson { why: error.to_string() })?;
         Self::from_value(value)
@@ -284,6 +292,25 @@ pub fn as_link(value: &Value) -> Option<(&str, u64)> {
 /// A file name without ComfyUI's directory annotation.
 pub fn without_annotation(name: &str) -> &str {
     [" [input]", " [output]", " [temp]"].iter().find_map(|mark| name.strip_suffix(mark)).unwrap_or(name)
+}
+
+/// How deep brackets nest outside of strings; of what is JSON, its depth.
+fn depth(json: &[u8]) -> usize {
+    let (mut deepest, mut depth, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 fn read_node<'a>(id: &'a str, node: &'a Value) -> Option<Node<'a>> {

@@ -12,6 +12,7 @@ use super::*;
 use crate::supervisor::Supervisor;
 
 mod door;
+mod greedy;
 mod real;
 mod stub;
 mod traps;
@@ -171,5 +172,6 @@ fn run_of(graph: &Value) -> Run {
         full_hygiene: false,
         time_limit: Duration::from_mins(5),
         rules: Rules { policy: tokio::sync::watch::channel(Arc::default()).1, whose: Whose::OwnMachine },
+        most_output_bytes: 64 << 20,
     }
 }

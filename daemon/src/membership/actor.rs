@@ -10,6 +10,7 @@ use scenemesh_protocol::messages::{
     PorchRequest, PorchResponse, Request, Response, RosterDiff, RosterSync, Standing as Regard, StandingGet,
 };
 use scenemesh_protocol::roster::{Roster, SignedRecord};
+use scenemesh_protocol::studio::StudioRules;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -54,6 +55,7 @@ pub(super) struct Outlets {
     pub(super) roster: watch::Sender<Option<Arc<Roster>>>,
     pub(super) studio: watch::Sender<Arc<OwnStudio>>,
     pub(super) barred: watch::Sender<Arc<BTreeMap<NodeId, String>>>,
+    pub(super) rules: watch::Sender<Arc<StudioRules>>,
 }
 
 pub(super) struct Actor {
@@ -241,6 +243,14 @@ impl Actor {
             news
         });
         let studio = self.state.own_studio_records(now_ms);
+        let rules = studio.rules();
+        self.outlets.rules.send_if_modified(|shown| {
+            let news = **shown != rules;
+            if news {
+                *shown = Arc::new(rules);
+            }
+            news
+        });
         self.outlets.studio.send_if_modified(|shown| {
             let news = **shown != studio;
             if news {

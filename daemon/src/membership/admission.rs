@@ -8,7 +8,7 @@ use scenemesh_protocol::invite::{
 };
 use scenemesh_protocol::keys::PublicKey;
 use scenemesh_protocol::messages::{Decline, PorchResponse};
-use scenemesh_protocol::roster::{Consent, Member, Roles, Roster, SignedRecord, Studio, is_name};
+use scenemesh_protocol::roster::{Consent, Member, Roles, Roster, Settings, SignedRecord, Studio, is_name};
 use scenemesh_protocol::signed::Signed;
 use tokio::time::Instant;
 
@@ -332,7 +332,13 @@ impl State {
         let proposal = circle
             .proposals()
             .find(|proposal| proposal.additions(settings) == Some(std::slice::from_ref(&agreement.studio)));
-        let Some(proposal) = proposal else { return Ok(self.locked()) };
+        let Some(proposal) = proposal else {
+            return Ok(if self.admin_of().is_some() {
+                crowded(settings, &agreement.studio.name)
+            } else {
+                self.locked()
+            });
+        };
         let signers = circle.signers(proposal);
         let missing: Vec<_> = settings
             .studios
@@ -492,6 +498,14 @@ fn check_name(
 
 fn refused(refusal: Refusal) -> JoinReply {
     JoinReply::Refused { reason: refusal.reason, words: refusal.words }
+}
+
+/// The answer to a joiner whose studio could not be proposed yet, for the number of changes that wait.
+fn crowded(settings: &Settings, studio: &str) -> JoinReply {
+    let words = format!(
+        "{studio} is not proposed yet: too many changes of the pool wait for approval; let the admins run: scenemesh pool approve"
+    );
+    JoinReply::Pending { needs: JoinNeeds::Approvals { have: 0, need: count(settings.quorum()) }, words }
 }
 
 fn count(n: usize) -> u16 {

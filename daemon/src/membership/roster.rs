@@ -17,12 +17,16 @@ use scenemesh_protocol::roster::{
     SignedSettings, Studio,
 };
 
+use self::intake::Intake;
 use super::rights::studio_name;
+
+mod intake;
 
 /// An agreement or a proposal that found no quorum in this time is forgotten, in milliseconds.
 pub(super) const LAPSE_MS: u64 = 7 * 86_400_000;
-/// Proposals known at once; each is signed by an admin, so that only a member's admin can fill this.
-const PROPOSAL_LIMIT: usize = 32;
+/// Proposals known at once, and of those, such as one studio alone brought up: nobody shuts the others out.
+const PROPOSAL_LIMIT: usize = 128;
+const PROPOSALS_PER_STUDIO: usize = 16;
 /// Records set aside because a fork took their studio away; they count again when it comes back.
 const PARKED_LIMIT: usize = 256;
 /// Records that a pool may have: what a [`RosterSync`] can name within its limit. Members end earlier, so that there
@@ -99,6 +103,8 @@ impl Learnt {
 pub(super) struct Proposal {
     pub settings: Settings,
     pub signed: SignedSettings,
+    /// The studios that had signed when it came here.
+    by: BTreeSet<StudioId>,
 }
 
 impl Proposal {
@@ -121,6 +127,7 @@ pub(super) struct Circle {
     agreements: BTreeMap<StudioId, Agreement>,
     /// Heads of branches that lost here, so that each fork is told once.
     lost: BTreeSet<ContentHash>,
+    intake: Intake,
 }
 
 impl Circle {
@@ -131,6 +138,7 @@ impl Circle {
             proposals: BTreeMap::new(),
             agreements: BTreeMap::new(),
             lost: BTreeSet::new(),
+            intake: Intake::default(),
         }
     }
 
@@ -184,13 +192,30 @@ impl Circle {
             if !has_room(known.len() + learnt.news.records.len(), record) {
                 continue;
             }
+            let signer = self.admitting_studio(record);
+            if signer.is_some_and(|studio| !self.intake.has_room(&studio, now_ms)) {
+                self.warn_of_flood(signer, &mut learnt);
+                continue;
+            }
             if self.add_record(record) {
+                if let Some(studio) = signer {
+                    self.intake.took(studio, codec::encode_body(record).len(), now_ms);
+                }
                 learnt.record(record);
                 learnt.warnings.extend(self.future_date(record, now_ms));
             }
         }
         for signed in diff.proposals {
+            let (signers, bytes) = (self.claimed_studios(&signed), codec::encode_body(&signed).len());
+            if !signers.is_empty() && signers.iter().all(|studio| !self.intake.has_room(studio, now_ms)) {
+                self.warn_of_flood(signers.first().copied(), &mut learnt);
+                continue;
+            }
+            let before = learnt.changes.len();
             match self.add_proposal(signed, &mut learnt) {
+                Ok(()) if learnt.changes.len() > before => {
+                    signers.into_iter().for_each(|studio| self.intake.took(studio, bytes, now_ms));
+                }
                 Ok(()) => {}
                 Err(BadSettings::Broken(_)) => learnt.gap = true,
                 Err(bad) => tracing::debug!(%bad, "a proposal is not taken"),
@@ -335,9 +360,12 @@ impl Circle {
             None if self.proposals.len() >= PROPOSAL_LIMIT => {
                 return Err(BadSettings::Form("too many proposals are pending"));
             }
+            None if signers.iter().all(|studio| self.brought_by(studio) >= PROPOSALS_PER_STUDIO) => {
+                return Err(BadSettings::Form("its studio has too many proposals pending"));
+            }
             None => {
                 learnt.proposal(&signed);
-                Proposal { settings, signed }
+                Proposal { settings, signed, by: signers }
             }
         };
         self.proposals.insert(hash, proposal);

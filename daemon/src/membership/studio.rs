@@ -20,10 +20,12 @@ use super::roster::SKEW_MS;
 
 mod own;
 mod plane;
+mod projects;
 #[cfg(test)]
 mod tests;
 
 pub use own::{NoSuchProject, OwnProject, OwnStudio};
+pub use projects::{CannotProject, ProjectChange, ProjectRules, ProjectWish};
 
 /// Records of each kind that a studio may have; together they fit a [`StudioSync`]. More keys than revocations of a
 /// lifetime, more blocks than machines of a pool.

@@ -25,9 +25,11 @@ use super::bucket::Rate;
 use super::exchange::{Pending, Purpose};
 use super::peers::{Channel, Peer};
 use super::redial::{Redial, Source};
+use super::shares::Shares;
 use super::{
-    Command, Config, Identity, Listening, NetworkError, PeerTable, PeerView, Publication, RequestError,
-    RosterEvent, RosterView, StartError, TaskEvent, addresses, declined, porch, reachable, swarm, transfer,
+    Command, Config, EVENTS_WAITING, Identity, Listening, NetworkError, PeerTable, PeerView, Publication,
+    RequestError, RosterEvent, RosterView, StartError, TaskEvent, addresses, declined, porch, reachable,
+    swarm, transfer,
 };
 use crate::clock::wall_ms;
 use crate::supervisor::Tasks;
@@ -47,6 +49,8 @@ const GOODBYE: Duration = Duration::from_millis(500);
 const PARTING: Duration = Duration::from_millis(500);
 /// A link of members stays open without any traffic.
 const IDLE: Duration = Duration::from_secs(60 * 60);
+/// Requests of one peer that wait for an answer; it has at most [`IN_FLIGHT`](super::exchange::IN_FLIGHT) under way.
+const OPEN_PER_PEER: usize = 64;
 /// Learnt addresses are written at most this often.
 const ADDRESSES_PAUSE: Duration = Duration::from_secs(10);
 /// Release, for people.
@@ -148,7 +152,9 @@ pub(super) struct Actor {
     own: OwnAdvert,
     pending: HashMap<OutboundRequestId, Pending>,
     /// Answers that others are preparing.
-    replies: FuturesUnordered<BoxFuture<'static, (Channel, Response)>>,
+    replies: FuturesUnordered<BoxFuture<'static, (NodeId, Channel, Response)>>,
+    /// Whose questions those are.
+    open: Shares<NodeId>,
     porch_replies: FuturesUnordered<BoxFuture<'static, (porch::Channel, PorchResponse)>>,
     sync_at: Instant,
     ticked_at: Instant,
@@ -206,6 +212,7 @@ impl Actor {
             own,
             pending: HashMap::new(),
             replies: FuturesUnordered::new(),
+            open: Shares::new(EVENTS_WAITING, OPEN_PER_PEER),
             porch_replies: FuturesUnordered::new(),
             sync_at: now,
             ticked_at: now,
@@ -249,7 +256,10 @@ impl Actor {
                 event = next_event(self.porch.as_mut().map(|porch| &mut porch.swarm)) => {
                     self.on_porch_event(Instant::now(), event);
                 }
-                Some((channel, response)) = self.replies.next() => self.answer(channel, response),
+                Some((node, channel, response)) = self.replies.next() => {
+                    self.open.leave(&node);
+                    self.answer(channel, response);
+                }
                 Some((channel, response)) = self.porch_replies.next() => {
                     if let Some(porch) = &mut self.porch {
                         porch.answer(channel, response);
@@ -379,6 +389,7 @@ impl Actor {
             }
         }
         self.replies.clear();
+        self.open.clear();
         self.porch_replies.clear();
         self.departing.clear();
         let nodes: Vec<_> = self.peers.keys().copied().collect();

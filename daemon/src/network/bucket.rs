@@ -26,12 +26,22 @@ impl Bucket {
 
     /// Takes one token, if there is one.
     pub(super) fn take(&mut self, rate: Rate, now: Instant) -> bool {
+        self.take_many(1.0, rate, now)
+    }
+
+    /// Takes so many tokens, or none at all.
+    pub(super) fn take_many(&mut self, tokens: f64, rate: Rate, now: Instant) -> bool {
         self.fill(rate, now);
-        if self.tokens < 1.0 {
+        if self.tokens < tokens {
             return false;
         }
-        self.tokens -= 1.0;
+        self.tokens -= tokens;
         true
+    }
+
+    /// Gives one token back.
+    fn give_back(&mut self, rate: Rate) {
+        self.tokens = (self.tokens + 1.0).min(rate.burst);
     }
 
     fn fill(&mut self, rate: Rate, now: Instant) {
@@ -72,9 +82,18 @@ impl Gate {
         let rate = self.rate;
         self.buckets.entry(key).or_insert_with(|| Bucket::full(rate, now)).take(rate, now)
     }
+
+    /// Whoever was admitted turned out to be welcome: it does not count.
+    pub(super) fn give_back(&mut self, address: IpAddr) {
+        let rate = self.rate;
+        if let Some(bucket) = self.buckets.get_mut(&prefix(address)) {
+            bucket.give_back(rate);
+        }
+    }
 }
 
-fn prefix(address: IpAddr) -> IpAddr {
+/// What counts as one address: of IPv6 the first 64 bits.
+pub(super) fn prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let mut segments = v6.segments();
@@ -103,6 +122,27 @@ mod tests {
         assert!(!bucket.take(RATE, start + Duration::from_millis(900)));
         assert!(bucket.take(RATE, start + Duration::from_millis(1100)));
         assert!(bucket.take(RATE, start + Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn many_tokens_are_taken_together_or_not_at_all() {
+        let start = Instant::now();
+        let mut bucket = Bucket::full(RATE, start);
+        assert!(!bucket.take_many(3.0, RATE, start));
+        assert!(bucket.take_many(2.0, RATE, start));
+        assert!(!bucket.take(RATE, start));
+    }
+
+    #[test]
+    fn who_is_welcome_does_not_count() {
+        let start = Instant::now();
+        let mut gate = Gate::new(RATE);
+        let one: IpAddr = "10.0.0.1".parse().unwrap();
+        for _ in 0..10 {
+            assert!(gate.admit(one, start));
+            gate.give_back(one);
+        }
+        assert!(gate.admit(one, start) && gate.admit(one, start) && !gate.admit(one, start));
     }
 
     #[test]

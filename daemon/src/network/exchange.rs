@@ -13,6 +13,7 @@ use scenemesh_protocol::messages::{PorchRequest, PorchResponse, Request, Respons
 use tokio::sync::oneshot;
 
 use super::RequestError;
+use super::room::Rooms;
 
 /// A control exchange, from opening the stream to the last byte of the answer.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -55,15 +56,22 @@ macro_rules! frames {
 frames!(Request Response PorchRequest PorchResponse);
 
 /// Reads questions `Q` and answers `A`. What does not decode is handed up as such: it deserves an answer in words.
-pub(super) struct Frames<Q, A>(PhantomData<fn() -> (Q, A)>);
+pub(super) struct Frames<Q, A> {
+    rooms: Rooms,
+    kinds: PhantomData<fn() -> (Q, A)>,
+}
 
-impl<Q, A> Clone for Frames<Q, A> {
-    fn clone(&self) -> Self {
-        *self
+impl<Q, A> Default for Frames<Q, A> {
+    fn default() -> Self {
+        Self { rooms: Rooms::default(), kinds: PhantomData }
     }
 }
 
-impl<Q, A> Copy for Frames<Q, A> {}
+impl<Q, A> Clone for Frames<Q, A> {
+    fn clone(&self) -> Self {
+        Self { rooms: self.rooms.clone(), kinds: PhantomData }
+    }
+}
 
 pub(super) type Control = request_response::Behaviour<Frames<Request, Response>>;
 pub(super) type Porch = request_response::Behaviour<Frames<PorchRequest, PorchResponse>>;
@@ -73,7 +81,7 @@ pub(super) fn control(protocol: StreamProtocol) -> Control {
     let config = request_response::Config::default()
         .with_request_timeout(CONTROL_TIMEOUT)
         .with_max_concurrent_streams(CONTROL_STREAMS);
-    Control::with_codec(Frames(PhantomData), [(protocol, ProtocolSupport::Full)], config)
+    Control::with_codec(Frames::default(), [(protocol, ProtocolSupport::Full)], config)
 }
 
 /// The behaviour that speaks the porch protocol, on one of its two sides.
@@ -81,7 +89,7 @@ pub(super) fn porch(protocol: StreamProtocol, side: ProtocolSupport) -> Porch {
     let config = request_response::Config::default()
         .with_request_timeout(PORCH_TIMEOUT)
         .with_max_concurrent_streams(PORCH_STREAMS);
-    Porch::with_codec(Frames(PhantomData), [(protocol, side)], config)
+    Porch::with_codec(Frames::default(), [(protocol, side)], config)
 }
 
 impl<Q: Frame, A: Frame> request_response::Codec for Frames<Q, A> {
@@ -93,14 +101,14 @@ impl<Q: Frame, A: Frame> request_response::Codec for Frames<Q, A> {
     where
         T: AsyncRead + Unpin + Send,
     {
-        read_frame(io).await
+        read_frame(io, &self.rooms).await
     }
 
     async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Self::Response>
     where
         T: AsyncRead + Unpin + Send,
     {
-        read_frame(io).await
+        read_frame(io, &self.rooms).await
     }
 
     async fn write_request<T>(
@@ -128,13 +136,17 @@ impl<Q: Frame, A: Frame> request_response::Codec for Frames<Q, A> {
     }
 }
 
-async fn read_frame<F: Frame, T: AsyncRead + Unpin + Send>(io: &mut T) -> io::Result<Result<F, DecodeError>> {
+async fn read_frame<F: Frame, T: AsyncRead + Unpin + Send>(
+    io: &mut T,
+    rooms: &Rooms,
+) -> io::Result<Result<F, DecodeError>> {
     let mut frame = vec![0; HEADER_LEN];
     io.read_exact(&mut frame).await?;
     let len = match F::expect_header(&frame) {
         Ok(len) => len,
         Err(error) => return Ok(Err(error)),
     };
+    let _place = rooms.enter(len).await;
     // Grows with what arrives, so that an announced length alone costs nothing.
     io.take(len as u64).read_to_end(&mut frame).await?;
     Ok(F::decode(&frame))
@@ -201,7 +213,7 @@ mod tests {
     use super::*;
 
     fn read<F: Frame>(bytes: &[u8]) -> io::Result<Result<F, DecodeError>> {
-        block_on(read_frame(&mut Cursor::new(bytes)))
+        block_on(read_frame(&mut Cursor::new(bytes), &Rooms::default()))
     }
 
     #[test]

@@ -14,13 +14,11 @@ use scenemesh_protocol::messages::{Hello, Request, Response};
 use scenemesh_protocol::roster::RosterDigest;
 use tokio::time::Instant;
 
-use super::bucket::{Bucket, Rate};
+use super::calls::Calls;
 use super::exchange::Purpose;
 use super::links::Side;
 use super::{Link, PeerView, hello};
 
-/// Requests a peer may make: far above what a busy renderer needs, far below what hurts.
-pub(super) const REQUESTS: Rate = Rate { burst: 400.0, per_second: 200.0 };
 /// Requests of a peer that has said Hello but not answered ours yet.
 pub(super) const HELD: usize = 32;
 /// First pause before Hello is tried again on a link where it failed.
@@ -69,7 +67,7 @@ pub(super) struct Peer {
     pub(super) heard_boot: Option<BootId>,
     /// Its verbs that came before our own Hello was answered.
     pub(super) held: Vec<(Request, Channel)>,
-    pub(super) bucket: Bucket,
+    pub(super) calls: Calls,
     pub(super) in_flight: usize,
     pub(super) queue: VecDeque<(Request, Purpose)>,
     pub(super) rtt: Option<Duration>,
@@ -95,7 +93,7 @@ impl Peer {
             hello_round: 0,
             heard_boot: None,
             held: Vec::new(),
-            bucket: Bucket::full(REQUESTS, now),
+            calls: Calls::new(now),
             in_flight: 0,
             queue: VecDeque::new(),
             rtt: None,

@@ -1,5 +1,6 @@
 //! Real swarms over TCP on the loopback, several networks in one process. Everything waits for facts.
 
+mod flooding;
 pub(super) mod harness;
 mod linking;
 mod porch;

@@ -13,7 +13,8 @@ use scenemesh_protocol::messages::Response;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::conversation::{Barred, IdSource, Now, Ticket};
+use super::conversation::{AttemptKey, Barred, IdSource, Now, Ticket};
+use super::discretion;
 use super::link::{self, About, Inbound};
 use super::record::{RendererRecord, RequesterRecord};
 use super::renderer::{self, Renderer};
@@ -25,10 +26,12 @@ use crate::network::{Publication, Reply, TaskEvent};
 use crate::store::{Entry, JournalError, Replay};
 use crate::supervisor::Tasks;
 
+mod bench;
 mod board;
 mod broom;
 mod commands;
 mod facts;
+mod fetching;
 mod perform;
 mod seal;
 mod shelf;
@@ -36,6 +39,7 @@ mod shelf;
 use board::Board;
 use broom::Broom;
 use facts::Picture;
+use fetching::Fetching;
 use shelf::Shelf;
 
 /// Reports of our own tasks that wait; beyond this the tasks wait, not the actor.
@@ -60,7 +64,7 @@ const POSTPONED: usize = 64;
 
 /// Who waits for a reply.
 enum ReplyTo {
-    Peer(Reply),
+    Peer(NodeId, Reply),
     /// The other machine of this node asked.
     Here(About),
 }
@@ -83,6 +87,8 @@ pub(super) struct Actor {
     board: Board,
     shelf: Shelf,
     broom: Broom,
+    /// Inputs of others' attempts that are on their way.
+    fetching: HashMap<AttemptKey, Fetching>,
     sweep_at: Instant,
     entries: Vec<Entry>,
     todo: Vec<Todo>,
@@ -115,6 +121,7 @@ impl Actor {
         let id = me.id();
         let (reports, reported) = mpsc::channel(REPORTS);
         let picture = Picture::new(id, config.shared_folders.clone(), config.lend.clone());
+        let limits = config.limits.clone();
         let shelf = Shelf::new(ports.store.blobs.clone());
         Self {
             config,
@@ -123,12 +130,13 @@ impl Actor {
             ports,
             tasks,
             requester: Requester::new(id, IdSource::new(random_bytes())),
-            renderer: Renderer::new(id, IdSource::new(random_bytes())),
+            renderer: Renderer::new(id, IdSource::new(random_bytes())).with_limits(limits),
             picture,
             barred: Arc::default(),
             board: Board::new(news),
             shelf,
             broom: Broom::default(),
+            fetching: HashMap::new(),
             sweep_at: Instant::now() + FIRST_SWEEP,
             entries: Vec::new(),
             todo: Vec::new(),
@@ -175,6 +183,7 @@ impl Actor {
         let mut slots = self.ports.executor.slots();
         let mut gpus = self.ports.gpus.clone();
         let mut barred = self.ports.barred.clone();
+        let mut studio = self.ports.studio.clone();
         let mut policy = self.ports.policy.clone();
         self.look();
         self.feed(Inbound::Requester(requester::Input::Started));
@@ -198,6 +207,7 @@ impl Actor {
                 Ok(()) = slots.changed() => self.look(),
                 Ok(()) = gpus.changed() => self.look(),
                 Ok(()) = barred.changed() => self.look(),
+                Ok(()) = studio.changed() => self.look(),
                 Ok(()) = policy.changed() => self.look(),
                 () = tokio::time::sleep_until(wake) => self.tick(),
             }
@@ -358,7 +368,7 @@ impl Actor {
                 let requester = &self.requester;
                 match link::route(from, request, ticket, |probe| requester.granted_to(from, probe)) {
                     Ok(inbound) => {
-                        self.tickets.insert(ticket, ReplyTo::Peer(reply));
+                        self.tickets.insert(ticket, ReplyTo::Peer(from, reply));
                         self.feed(inbound);
                     }
                     Err(declined) => reply.send(declined),
@@ -374,7 +384,10 @@ impl Actor {
 
     fn reply(&mut self, ticket: Ticket, response: Response) {
         match self.tickets.remove(&ticket) {
-            Some(ReplyTo::Peer(reply)) => reply.send(response),
+            Some(ReplyTo::Peer(from, reply)) => {
+                let foreign = self.picture.is_foreign(&from, clock::wall_ms());
+                reply.send(if foreign { discretion::response(response) } else { response });
+            }
             Some(ReplyTo::Here(about)) => self.inside.extend(link::understand(about, Ok(response))),
             None => {}
         }
@@ -400,6 +413,8 @@ impl Actor {
             self.feed(Inbound::Renderer(renderer::Input::Barred(barred.clone())));
             self.feed(Inbound::Requester(requester::Input::Barred(barred)));
         }
+        let rules = self.ports.studio.borrow().clone();
+        self.feed(Inbound::Requester(requester::Input::Rules(rules)));
         self.publish_at.get_or_insert_with(Instant::now);
     }
 

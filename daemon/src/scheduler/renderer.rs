@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use scenemesh_protocol::advert::{Hygiene, Inventory};
 use scenemesh_protocol::ids::{
@@ -29,10 +29,13 @@ use crate::executor::policy::Policy;
 mod attempts;
 mod grants;
 pub mod holdings;
+mod limits;
 mod queue;
 
 use attempts::{Farewell, Work};
 use holdings::Holdings;
+use limits::Tallies;
+pub use limits::{INPUTS_LIMIT, Limits};
 use queue::{HeldClaim, Queued};
 
 /// What this machine is, as far as rendering for somebody depends on it.
@@ -66,6 +69,8 @@ pub struct Slot {
     pub name: String,
     pub state: SlotState,
     pub inventory: Arc<Inventory>,
+    /// What other studios may use of it.
+    pub shared: Arc<Inventory>,
     pub warm: Vec<ModelName>,
     pub vram_mib: Option<u32>,
     pub cc: Option<u16>,
@@ -164,6 +169,8 @@ pub enum Input {
         key: AttemptKey,
         finished: Box<Finished>,
         roots: Vec<ContentHash>,
+        /// Where its project says so: kept no longer than this, in milliseconds.
+        keep_ms: Option<u64>,
     },
     /// Take nothing new, or take work again.
     Drain(bool),
@@ -239,6 +246,8 @@ pub enum Action {
     FetchInputs {
         key: AttemptKey,
         blobs: Vec<BlobRef>,
+        /// Longest that it may take; then it has failed.
+        within: Duration,
     },
     /// Give it to ComfyUI, once: a repetition finds the prompt that is there.
     Run {
@@ -309,6 +318,7 @@ pub struct Renderer {
     farewells: BTreeMap<AttemptKey, Farewell>,
     /// Which slots are not free, whatever the executor says of them.
     taken: BTreeMap<String, Occupant>,
+    tallies: Tallies,
     draining: bool,
     /// The offer being answered: it may get its claim at once.
     asking: Option<(NodeId, ReservationId, Ticket)>,
@@ -350,6 +360,7 @@ impl Renderer {
             work: BTreeMap::new(),
             farewells: BTreeMap::new(),
             taken: BTreeMap::new(),
+            tallies: Tallies::default(),
             draining: false,
             asking: None,
             sweep_at: None,
@@ -386,7 +397,7 @@ impl Renderer {
             Input::PeerDown { node } => {
                 self.up.remove(&node);
             }
-            Input::Offered { from, offer, ticket } => self.offered(from, offer, ticket),
+            Input::Offered { from, offer, ticket } => self.offered(now, from, offer, ticket),
             Input::Granted { from, grant, ticket } => self.granted(from, grant, ticket),
             Input::CancelAsked { from, cancel, ticket } => self.cancel_asked(now, from, cancel, ticket),
             Input::Probed { from, probe, ticket } => self.probed(now, from, probe, ticket),
@@ -398,7 +409,9 @@ impl Renderer {
             Input::InputsFetched { key, result } => self.inputs_fetched(now, key, result),
             Input::RunAnswered { key, result } => self.run_answered(now, key, result),
             Input::Ran { task, attempt, event } => self.ran(task, attempt, event),
-            Input::Sealed { key, finished, roots } => self.sealed(now, key, finished, roots),
+            Input::Sealed { key, finished, roots, keep_ms } => {
+                self.sealed(now, key, finished, roots, keep_ms);
+            }
             Input::Drain(draining) => self.drain(draining),
             Input::Tick => self.tick(now),
         }
@@ -412,9 +425,10 @@ impl Renderer {
     pub fn deadline(&self) -> Option<Instant> {
         let claims = self.claims.values().filter_map(HeldClaim::deadline);
         let queue = self.queue.iter().filter_map(|queued| queued.not_before);
+        let passed = self.queue.iter().filter_map(|queued| self.tallies.passed_until(&queued.from));
         let work = self.work.iter();
         let work = work.filter_map(|(key, work)| work.deadline(self.up.contains_key(&key.from)));
-        claims.chain(queue).chain(work).chain(self.sweep_at).min()
+        claims.chain(queue).chain(passed).chain(work).chain(self.sweep_at).min()
     }
 
     fn commit(&mut self, record: RendererRecord) {
@@ -439,6 +453,7 @@ impl Renderer {
 
     fn tick(&mut self, now: Now) {
         self.release_expired_claims(now);
+        self.tallies.tick(now);
         for queued in &mut self.queue {
             queued.not_before = queued.not_before.filter(|at| *at > now.at);
         }

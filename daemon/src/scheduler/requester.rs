@@ -14,6 +14,7 @@ use scenemesh_protocol::lease::{
     Probe, Progress,
 };
 use scenemesh_protocol::messages::Response;
+use scenemesh_protocol::studio::StudioRules;
 use scenemesh_protocol::task::{Class, OutputFile};
 
 use super::conversation::{Answer, Barred, IdSource, Now, Ticket};
@@ -26,6 +27,7 @@ mod attempts;
 pub mod jobs;
 mod lines;
 mod offers;
+mod project;
 mod results;
 mod why;
 
@@ -45,6 +47,8 @@ pub enum Input {
     Nodes(Arc<Nodes>),
     /// Nodes that are shut out from now on, and only these.
     Barred(Arc<Barred>),
+    /// What the studio's projects say now; told again every half minute at least, so that what ends by the clock ends.
+    Rules(Arc<StudioRules>),
     PeerUp {
         node: NodeId,
         boot: BootId,
@@ -196,6 +200,11 @@ pub enum Action {
         ticket: Ticket,
         response: Response,
     },
+    /// A job was forgotten: nothing of it is shown any more.
+    Forgotten {
+        job: JobId,
+        tasks: Vec<TaskId>,
+    },
     /// A task's state is another: tell whoever watches.
     Changed(TaskId),
     /// A task moved on within its state.
@@ -218,6 +227,7 @@ pub struct Requester {
     jobs: Jobs,
     nodes: Arc<Nodes>,
     barred: Arc<Barred>,
+    rules: Arc<StudioRules>,
     up: BTreeMap<NodeId, BootId>,
     reservations: BTreeMap<JobId, BTreeMap<NodeId, Reservation>>,
     /// Who asked not to be asked, for a while.
@@ -253,6 +263,7 @@ impl Requester {
             jobs: Jobs::default(),
             nodes: Arc::new(Nodes::alone(me)),
             barred: Arc::default(),
+            rules: Arc::default(),
             up: BTreeMap::new(),
             reservations: BTreeMap::new(),
             refusals: BTreeMap::new(),
@@ -299,6 +310,7 @@ impl Requester {
             Input::Started => self.start(now),
             Input::Nodes(nodes) => self.see_nodes(nodes),
             Input::Barred(barred) => self.shut_out(now, barred),
+            Input::Rules(rules) => self.see_rules(now, rules),
             Input::PeerUp { node, boot } => self.greet(node, boot),
             Input::PeerDown { node } => self.miss(node),
             Input::Submitted(submission) => self.submit(now, submission),

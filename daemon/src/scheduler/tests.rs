@@ -3,8 +3,10 @@
 mod chaos;
 mod hostile;
 mod kills;
+mod limits;
 mod live;
 mod policy;
+mod projects;
 mod scripts;
 mod scripts_of_ends;
 mod scripts_of_lines;

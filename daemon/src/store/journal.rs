@@ -4,6 +4,8 @@
 //! all of its records are replayed, or none.
 
 pub(super) mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub(super) mod writer;
 
 use std::fmt;

@@ -228,7 +228,11 @@ impl SignedSettings {
         without: &BTreeSet<PublicKey>,
     ) -> Result<BTreeSet<StudioId>, BadSettings> {
         let mut studios = BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for AdminSignature { key, signature } in &self.signatures {
+            if !seen.insert(*key) {
+                return Err(BadSettings::Form("a key signs twice"));
+            }
             let Some(studio) = before.studio_of_admin(key) else { continue };
             key.verify(SETTINGS_DOMAIN, &self.body, signature)?;
             if !without.contains(key) {
@@ -370,21 +374,23 @@ impl SettingsChain {
     ) -> Result<ChainMerge, BadSettings> {
         let Some(first) = links.first() else { return Ok(ChainMerge::Same) };
         let first_epoch = first.settings()?.epoch;
-        let mut whole: Vec<SignedSettings> = Vec::new();
-        if first_epoch > 0 {
-            whole.extend(
-                self.links()
-                    .take_while(|have| have.settings().is_ok_and(|settings| settings.epoch < first_epoch))
-                    .cloned(),
-            );
-        }
-        whole.extend(links);
-        let theirs = Self::verify(whole)?;
-        if theirs.pool() != self.pool() {
+        if first_epoch == 0 && first.hash() != self.links[0].1.hash() {
             return Err(BadSettings::Broken("it is of another pool"));
         }
-        let common =
-            self.links.iter().zip(&theirs.links).take_while(|(a, b)| a.1.hash() == b.1.hash()).count();
+        // What is here already was verified here: whoever repeats it, or sends another pool's, costs no signature check.
+        let mut known = self.links.iter().skip(usize::try_from(first_epoch).unwrap_or(usize::MAX));
+        let repeated = links
+            .iter()
+            .take_while(|link| known.next().is_some_and(|(_, signed)| signed.hash() == link.hash()))
+            .count();
+        let common = usize::try_from(first_epoch).unwrap_or(usize::MAX).saturating_add(repeated);
+        let mut theirs = Self { links: self.links.iter().take(common).cloned().collect() };
+        if theirs.links.is_empty() || theirs.links.len() < common {
+            return Err(BadSettings::Broken("its predecessor is another"));
+        }
+        for signed in links.into_iter().skip(repeated) {
+            theirs.append(signed)?;
+        }
         if common == theirs.links.len() {
             return Ok(ChainMerge::Same);
         }

@@ -330,3 +330,24 @@ fn of_two_admins_that_revoke_each_other_the_later_one_stays() {
     records.push(admins.revoked(0, second));
     assert_eq!(admins.told(&records).revoked_keys(), BTreeSet::from([first, second]));
 }
+
+#[test]
+fn a_key_that_signs_twice_is_no_signature_at_all() {
+    let world = two_studios();
+    let mut next = SignedSettings::new(&world.chain.current().next(9), &world.amber);
+    next.sign(&world.birch);
+    let twice = next.signatures[0].clone();
+    next.signatures.push(twice);
+    let mut chain = world.chain.clone();
+    assert_eq!(chain.merge(vec![next], &BTreeSet::new()), Err(BadSettings::Form("a key signs twice")));
+}
+
+#[test]
+fn a_chain_of_another_pool_is_refused_before_its_signatures() {
+    let (mut world, other) = (two_studios(), two_studios());
+    let mut links: Vec<_> = other.chain.links().cloned().collect();
+    // Not even looked at.
+    links[1].signatures.clear();
+    let refused = world.chain.merge(links, &BTreeSet::new());
+    assert_eq!(refused, Err(BadSettings::Broken("it is of another pool")));
+}

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod corpus;
 mod decode_any;
 mod golden;
 mod properties;

@@ -12,7 +12,11 @@ use scenemesh_protocol::api::{
     Setting, SlotState, SlotView, Standing, StatusReply, StudioView, SubmitRequest, TaskState, TaskView,
     UsageView, WhyReply, WipeCounts, WipeView,
 };
-use scenemesh_protocol::ids::{ContentHash, JobId, NodeId, PoolId, StudioId, TaskId};
+use scenemesh_protocol::api::{
+    ProjectRequest, ProjectSetRequest, ProjectView, ProjectsReply, Role, UserRemoveRequest, UserReply,
+    UserRequest, UserView, UsersReply,
+};
+use scenemesh_protocol::ids::{ContentHash, JobId, NodeId, PoolId, ProjectId, StudioId, TaskId};
 use scenemesh_protocol::task::{Class, FailureClass, OutputKind};
 use serde::Serialize;
 use serde_json::Value;
@@ -129,7 +133,7 @@ impl Judge {
                 }
             }
             Value::Array(items) => {
-                assert_eq!(schema["type"], "array", "{at}");
+                self.is(schema, "array", at);
                 assert!(!items.is_empty(), "{at}: an example with nothing in it shows nothing");
                 items.iter().for_each(|item| self.hold(&schema["items"], item, at));
             }
@@ -238,6 +242,9 @@ fn job() -> JobView {
         job: JOB,
         short: text(),
         label: text(),
+        person: Some(text()),
+        project: Some(text()),
+        hidden: false,
         state: JobState::Running,
         class: Class::Normal,
         reach: ReachWords::Pool,
@@ -345,6 +352,31 @@ fn requests(judge: &mut Judge) {
     );
     judge.value("ApproveRequest", ApproveRequest { proposal: Some(text()), passphrase: passphrase() });
     judge.value(
+        "ProjectRequest",
+        ProjectRequest {
+            name: text(),
+            max_reach: ReachWords::Pool,
+            nodes: vec![text()],
+            full_hygiene: true,
+            retention_s: Some(1),
+            passphrase: passphrase(),
+        },
+    );
+    judge.value(
+        "ProjectSetRequest",
+        ProjectSetRequest {
+            project: text(),
+            max_reach: Some(ReachWords::Machine),
+            nodes: Some(vec![text()]),
+            full_hygiene: Some(true),
+            retention_s: Some(1),
+            closed: Some(true),
+            passphrase: passphrase(),
+        },
+    );
+    judge.value("UserRequest", UserRequest { name: text(), role: Role::Submit });
+    judge.value("UserRemoveRequest", UserRemoveRequest { name: text() });
+    judge.value(
         "SubmitRequest",
         SubmitRequest {
             label: text(),
@@ -353,7 +385,8 @@ fn requests(judge: &mut Judge) {
             inputs: vec![InputName { name: text(), input: text() }],
             count: 1,
             class: Class::Urgent,
-            reach: ReachWords::Studio,
+            reach: Some(ReachWords::Studio),
+            project: Some(text()),
             needs: NeedsRequest { vram_mib: Some(1), min_cc: Some(89) },
             previews: true,
             full_hygiene: false,
@@ -407,6 +440,23 @@ fn replies(judge: &mut Judge) {
         },
     );
     judge.value("ApproveReply", ApproveReply { proposal: proposal(), in_force: true });
+    let project = ProjectView {
+        project: ProjectId::from_bytes([6; 16]),
+        short: text(),
+        name: text(),
+        version: 1,
+        issued_ms: 1,
+        max_reach: ReachWords::Studio,
+        nodes: Some(vec![NodeRef { id: NODE, name: text(), studio: Some(text()) }]),
+        hygiene: Hygiene::Full,
+        retention_s: Some(1),
+        closed: false,
+    };
+    judge.value("ProjectsReply", ProjectsReply { projects: vec![project] });
+    let user = UserView { name: text(), role: Role::View, since_ms: 1 };
+    judge.value("UsersReply", UsersReply { users: vec![user] });
+    let given = UserReply { name: text(), role: Role::Admin, token: text(), url: text() };
+    judge.value("UserReply", given);
     judge.value("LeaveReply", LeaveReply { pool_name: Some(text()), told: 1, solo: false });
     judge.value("StatusReply", status());
     judge.value("PoolReply", pool());

@@ -14,6 +14,8 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+use super::answers;
+
 /// For calls that ComfyUI answers from memory. It shares one interpreter with the sampler, so seconds are normal.
 const QUICK: Duration = Duration::from_secs(15);
 /// For `/object_info`: custom nodes scan their folders while it is built.
@@ -25,11 +27,18 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Answers of a few fields.
 const SMALL: usize = 1 << 20;
 /// A history entry or the queue: each carries whole graphs.
-const GRAPHS: usize = 128 << 20;
+const GRAPHS: usize = 64 << 20;
+/// The answer to a prompt: it names every node that is wrong.
+const VERDICT: usize = 16 << 20;
+/// The names in one folder of models.
+const NAMES: usize = 4 << 20;
 /// `/object_info` is a few MiB in practice; clients in the field stop at this size.
 const OBJECT_INFO: usize = 64 << 20;
 /// One WebSocket message: `SaveImageWebsocket` sends whole pictures.
 const FRAME: usize = 256 << 20;
+/// Messages that are still taken from a socket that is being closed, and their bytes.
+const LATE_MESSAGES: usize = 1000;
+const LATE_BYTES: usize = 2 * FRAME;
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -151,7 +160,7 @@ impl Client {
 
     pub(super) async fn models(&self, folder: &str) -> Result<Vec<String>, CallError> {
         let path = format!("models/{folder}");
-        self.get_json("GET /models/{folder}", &path, QUICK, GRAPHS).await.map(|value| strings(&value))
+        self.get_json("GET /models/{folder}", &path, QUICK, NAMES).await.map(|value| strings(&value))
     }
 
     /// ComfyUI's folders by purpose, where it tells.
@@ -167,34 +176,24 @@ impl Client {
 
     pub(super) async fn queue(&self) -> Result<Queue, CallError> {
         let call = "GET /queue";
-        let value = self.get_json(call, "queue", QUICK, GRAPHS).await?;
-        let rows = |key: &str| -> Result<Vec<Queued>, CallError> {
-            let rows = value.get(key).and_then(Value::as_array);
-            let rows = rows.ok_or_else(|| self.garbage(call, format!("it has no list {key}")))?;
-            Ok(rows.iter().filter_map(read_queued).collect())
-        };
-        Ok(Queue { running: rows("queue_running")?, pending: rows("queue_pending")? })
+        let body = self.get(call, "queue", QUICK, GRAPHS).await?;
+        let read = answers::queue(&body).map_err(|error| self.garbage(call, error.to_string()))?;
+        read.ok_or_else(|| self.garbage(call, "it lacks queue_running or queue_pending".into()))
     }
 
     /// The history entry of a prompt, `None` when there is none.
     pub(super) async fn history(&self, prompt_id: &str) -> Result<Option<Value>, CallError> {
         let call = "GET /history/{id}";
         let path = format!("history/{prompt_id}");
-        match self.get_json(call, &path, QUICK, GRAPHS).await? {
-            Value::Object(mut entries) => Ok(entries.remove(prompt_id)),
-            _ => Err(self.garbage(call, "it is not an object".into())),
-        }
+        let body = self.get(call, &path, QUICK, GRAPHS).await?;
+        answers::history_entry(&body, prompt_id).map_err(|error| self.garbage(call, error.to_string()))
     }
 
     /// Ids and `extra_data` of the latest history entries.
     pub(super) async fn recent_history(&self, most: usize) -> Result<Vec<Queued>, CallError> {
         let call = "GET /history";
-        match self.get_json(call, &format!("history?max_items={most}"), QUICK, GRAPHS).await? {
-            Value::Object(entries) => {
-                Ok(entries.values().filter_map(|entry| read_queued(entry.get("prompt")?)).collect())
-            }
-            _ => Err(self.garbage(call, "it is not an object".into())),
-        }
+        let body = self.get(call, &format!("history?max_items={most}"), QUICK, GRAPHS).await?;
+        answers::history_rows(&body).map_err(|error| self.garbage(call, error.to_string()))
     }
 
     pub(super) async fn post_prompt(&self, body: &Value) -> Result<Posted, CallError> {
@@ -202,7 +201,7 @@ impl Client {
         let request = self.request(Method::POST, "prompt").timeout(SLOW).json(body);
         let response = request.send().await.map_err(|error| self.unreachable(call, &error))?;
         let status = response.status();
-        let bytes = self.body(call, response, GRAPHS).await?;
+        let bytes = self.body(call, response, VERDICT).await?;
         let value: Result<Value, _> = serde_json::from_slice(&bytes);
         match (status, value) {
             (StatusCode::OK, Ok(value)) => {
@@ -320,9 +319,19 @@ impl Client {
         within: Duration,
         limit: usize,
     ) -> Result<Value, CallError> {
-        let response = self.send(call, self.request(Method::GET, path).timeout(within)).await?;
-        let bytes = self.body(call, response, limit).await?;
+        let bytes = self.get(call, path, within, limit).await?;
         self.parse(call, &bytes)
+    }
+
+    async fn get(
+        &self,
+        call: &'static str,
+        path: &str,
+        within: Duration,
+        limit: usize,
+    ) -> Result<Bytes, CallError> {
+        let response = self.send(call, self.request(Method::GET, path).timeout(within)).await?;
+        self.body(call, response, limit).await
     }
 
     async fn post(&self, call: &'static str, path: &str, body: &Value) -> Result<(), CallError> {
@@ -409,7 +418,12 @@ pub(super) async fn hang_up(mut socket: Socket) -> Vec<Message> {
     let mut late = Vec::new();
     let closing = async {
         socket.close(None).await?;
+        let mut bytes = 0;
         while let Some(Ok(message)) = socket.next().await {
+            bytes += message.len();
+            if late.len() >= LATE_MESSAGES || bytes > LATE_BYTES {
+                break;
+            }
             late.push(message);
         }
         Ok::<_, tungstenite::Error>(())
@@ -417,13 +431,6 @@ pub(super) async fn hang_up(mut socket: Socket) -> Vec<Message> {
     // A server that does not answer has its reasons; silence then leads here again.
     drop(tokio::time::timeout(CONNECT, closing).await);
     late
-}
-
-/// `[number, prompt_id, prompt, extra_data, outputs, …]`
-fn read_queued(row: &Value) -> Option<Queued> {
-    let row = row.as_array()?;
-    let prompt_id = row.get(1)?.as_str()?.to_owned();
-    Some(Queued { prompt_id, extra_data: row.get(3).cloned().unwrap_or_default() })
 }
 
 fn strings(value: &Value) -> Vec<String> {
@@ -445,13 +452,5 @@ mod tests {
         assert!(client.is_loopback());
         assert!(Client::new("http://[::1]:8188").unwrap().is_loopback());
         assert!(!Client::new("http://10.0.0.2:8188").unwrap().is_loopback());
-    }
-
-    #[test]
-    fn rows_of_the_queue_are_read_whatever_follows_the_id() {
-        let row = json!([66, "a", {"12:3": {}}, {"client_id": "c"}, ["9"], {"secret": 1}]);
-        assert_eq!(read_queued(&row).unwrap().extra_data, json!({"client_id": "c"}));
-        assert_eq!(read_queued(&json!([66, "a"])).unwrap().prompt_id, "a");
-        assert_eq!(read_queued(&json!("nonsense")), None);
     }
 }

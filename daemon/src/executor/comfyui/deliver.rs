@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::time::Duration;
 
 use scenemesh_protocol::task::{Failure, FailureClass, OutputFile, OutputKind};
+
+use tokio::time::Instant;
 
 use super::client::{CallError, Client, FileRef};
 use super::collect::{Found, What};
@@ -13,10 +16,19 @@ use super::rewrite::Streamed;
 use super::run::died;
 use crate::store::{BlobError, Blobs, Sealer};
 
+/// Most files of one attempt: what ComfyUI streams has no end of its own.
+const MOST_FILES: usize = 10_000;
+/// A file must come from ComfyUI at this rate at least, in bytes a second, after [`RATE_GRACE`].
+const RATE: u64 = 1 << 20;
+const RATE_GRACE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
+
 /// The outputs of one attempt.
 pub(super) struct Sink<'a> {
     client: &'a Client,
     store: &'a Blobs,
+    /// Bytes that may still come.
+    room: u64,
+    most: u64,
     outputs: Vec<OutputFile>,
     names: BTreeSet<String>,
     /// Directories of this machine, which texts that travel do not name.
@@ -24,9 +36,10 @@ pub(super) struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    pub(super) fn new(client: &'a Client, store: &'a Blobs, folders: Option<&Folders>) -> Self {
+    /// Takes so many bytes at most.
+    pub(super) fn new(client: &'a Client, store: &'a Blobs, folders: Option<&Folders>, most: u64) -> Self {
         let places = folders.map(|folders| places(&folders.all())).unwrap_or_default();
-        Self { client, store, outputs: Vec::new(), names: BTreeSet::new(), places }
+        Self { client, store, room: most, most, outputs: Vec::new(), names: BTreeSet::new(), places }
     }
 
     /// Seals everything a history entry names.
@@ -98,11 +111,31 @@ impl<'a> Sink<'a> {
             return Ok(false);
         };
         let mut sealer = self.store.seal();
+        let (began, mut got) = (Instant::now(), 0_u64);
         while let Some(chunk) = self.client.chunk(&mut response).await.map_err(|error| lost(&error))? {
+            self.take_room(chunk.len())?;
+            got += chunk.len() as u64;
+            if began.elapsed() > RATE_GRACE + Duration::from_secs(got / RATE) {
+                let detail = format!("ComfyUI sends an output of node {node} at less than 1 MiB/s");
+                return Err(Failure::new(FailureClass::Transfer, detail));
+            }
             sealer.write(&chunk).await.map_err(|error| unsealed(&error))?;
         }
         self.keep(node, kind, &file.filename, sealer).await?;
         Ok(true)
+    }
+
+    fn take_room(&mut self, bytes: usize) -> Result<(), Failure> {
+        let left = self.room.checked_sub(bytes as u64).filter(|_| self.outputs.len() < MOST_FILES);
+        self.room = left.ok_or_else(|| {
+            let gib = self.most as f64 / f64::from(1 << 30);
+            let detail = format!(
+                "its results are more than {MOST_FILES} files or {gib:.1} GiB, the most that one task may make here \
+                 (limits.output_bytes there); save a video, or give each task fewer frames"
+            );
+            Failure::new(FailureClass::DiskFull, detail)
+        })?;
+        Ok(())
     }
 
     async fn take_bytes(
@@ -112,6 +145,7 @@ impl<'a> Sink<'a> {
         name: &str,
         bytes: &[u8],
     ) -> Result<(), Failure> {
+        self.take_room(bytes.len())?;
         let mut sealer = self.store.seal();
         sealer.write(bytes).await.map_err(|error| unsealed(&error))?;
         self.keep(node, kind, name, sealer).await

@@ -36,6 +36,8 @@ const MUTE: Duration = Duration::from_secs(120);
 const SILENCES: u32 = if cfg!(test) { 3 } else { 8 };
 /// Times in a row that a prompt must be found nowhere.
 const MISSES: u32 = 3;
+/// How long a prompt may wait in ComfyUI behind others' before its slot is given up.
+const IN_LINE: Duration = Duration::from_hours(1);
 /// How long an interrupt may take: it is looked at between steps, and one step can be long.
 pub(super) const INTERRUPT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 120 });
 /// Previews passed on per second at most.
@@ -105,16 +107,22 @@ impl<'a> Following<'a> {
     ) -> Result<Followed, Failure> {
         let mut ask_at = Instant::now() + if socket.is_some() { RECONCILE } else { EAGER };
         let mut pace = EAGER;
+        let in_line = Instant::now() + IN_LINE;
         loop {
-            let deadline = self.started.map(|started| started + self.run.time_limit);
+            let deadline = self.started.map_or(in_line, |started| started + self.run.time_limit);
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
                     stop_prompt(self.client, self.prompt_id, INTERRUPT).await;
                     return Err(cancelled());
                 }
-                () = until(deadline) => {
+                () = tokio::time::sleep_until(deadline) => {
                     stop_prompt(self.client, self.prompt_id, INTERRUPT).await;
+                    if self.started.is_none() {
+                        let minutes = IN_LINE.as_secs() / 60;
+                        let detail = format!("ComfyUI did not begin it within {minutes} min: other prompts hold it");
+                        return Err(Failure::new(FailureClass::OwnerReturned, detail));
+                    }
                     let detail = format!("not done after {} s of execution", self.run.time_limit.as_secs());
                     return Err(Failure::new(FailureClass::Timeout, detail));
                 }
@@ -298,13 +306,6 @@ enum Sighting {
     Over(Value),
     Queued,
     Nowhere,
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
 }
 
 async fn next_of(socket: &mut Option<Socket>) -> Option<Message> {

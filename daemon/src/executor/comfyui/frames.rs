@@ -55,8 +55,14 @@ pub(super) struct Picture {
     pub bytes: Bytes,
 }
 
+/// Most bytes of a text frame; the longest carry what a node shows.
+const TEXT: usize = 16 << 20;
+
 /// Reads a text frame.
 pub(super) fn read_text(text: &str) -> Frame {
+    if text.len() > TEXT {
+        return Frame::Other;
+    }
     serde_json::from_str::<Value>(text).ok().and_then(|value| read_value(&value)).unwrap_or(Frame::Other)
 }
 

@@ -16,6 +16,10 @@ const NOT_MODELS: [&str; 3] = ["custom_nodes", "configs", "datasets"];
 /// Most folders asked for. A stock ComfyUI has twenty, large installations about sixty.
 const MOST_FOLDERS: usize = 200;
 
+/// Most classes and models that are noted; large installations have a tenth of either.
+const MOST_CLASSES: usize = 20_000;
+const MOST_MODELS: usize = 200_000;
+
 /// Classes and models of one ComfyUI, as of the last time it was asked.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
@@ -91,6 +95,7 @@ impl Inventory {
         let types: BTreeMap<String, NodeType> = info
             .iter()
             .filter_map(|(class, entry)| Some((class.clone(), NodeType::read(entry, &mut lists)?)))
+            .take(MOST_CLASSES)
             .collect();
         if types.is_empty() {
             return Err("it lists no node classes".into());
@@ -108,7 +113,8 @@ impl Inventory {
             }
         }
         for (folder, names) in &folders {
-            models.extend(names.iter().map(|name| ModelName::new(folder_alias(folder), name)));
+            let names = names.iter().take(MOST_MODELS.saturating_sub(models.len()));
+            models.extend(names.map(|name| ModelName::new(folder_alias(folder), name)));
         }
         Ok(Self { classes: types.keys().cloned().collect(), models: models.into_iter().collect(), types })
     }

@@ -55,7 +55,7 @@ impl Attempt<'_> {
     pub(super) async fn perform(self) -> Finished {
         let mut traces = Traces::default();
         let mut models = Vec::new();
-        let mut sink = Sink::new(self.client, self.store, self.folders);
+        let mut sink = Sink::new(self.client, self.store, self.folders, self.run.most_output_bytes);
         let result = match self.work(&mut traces, &mut models, &mut sink).await {
             Ok((streamed, exec_ms)) => sink.finish(&streamed).await.map(|outputs| (outputs, exec_ms)),
             Err(failure) => {

@@ -7,7 +7,7 @@ use super::inventory::Inventory;
 pub(crate) const OBJECT_INFO: &str = include_str!("testing/object_info.json");
 
 pub(super) fn inventory() -> Inventory {
-    Inventory::read(OBJECT_INFO.as_bytes(), Vec::new()).unwrap()
+    Inventory::read(OBJECT_INFO.as_bytes(), Vec::new()).expect("the test's own list reads")
 }
 
 pub(crate) fn ksampler() -> Value {

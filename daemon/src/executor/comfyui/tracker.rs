@@ -22,6 +22,9 @@ pub(super) enum Heard {
     },
 }
 
+/// Most bytes of announced outputs that are kept, as JSON.
+const OUTPUTS: usize = 32 << 20;
+
 #[derive(Debug)]
 pub(super) struct Tracker {
     prompt: String,
@@ -34,6 +37,7 @@ pub(super) struct Tracker {
     pub(super) succeeded: bool,
     /// Outputs of nodes as they were announced: what history would say, should somebody clear it.
     pub(super) outputs: Map<String, Value>,
+    output_bytes: usize,
 }
 
 impl Tracker {
@@ -48,6 +52,7 @@ impl Tracker {
             started: false,
             succeeded: false,
             outputs: Map::new(),
+            output_bytes: 0,
         }
     }
 
@@ -58,18 +63,19 @@ impl Tracker {
                 Heard::Alive
             }
             Frame::Cached { prompt, nodes } if prompt == self.prompt => {
-                self.done.extend(nodes);
+                self.note_done(nodes);
                 Heard::Alive
             }
             Frame::Finished { prompt, nodes } if prompt == self.prompt => {
                 self.started = true;
-                self.done.extend(nodes);
+                self.note_done(nodes);
                 Heard::Alive
             }
             Frame::Executing { prompt, node: Some(node) } if prompt == self.prompt => {
                 self.started = true;
                 if self.current.as_ref() != Some(&node) {
-                    self.done.extend(self.current.replace(node));
+                    let before = self.current.replace(node);
+                    self.note_done(before);
                     (self.step, self.max) = (0, 0);
                 }
                 Heard::Progress
@@ -82,8 +88,8 @@ impl Tracker {
                 Heard::Progress
             }
             Frame::Executed { prompt, node, output } if prompt == self.prompt => {
-                self.done.insert(node.clone());
-                self.outputs.insert(node, output);
+                self.note_done([node.clone()]);
+                self.note_output(node, output);
                 Heard::Alive
             }
             Frame::Ended { prompt, success } if prompt == self.prompt => {
@@ -93,6 +99,24 @@ impl Tracker {
             }
             Frame::Picture(picture) => self.on_picture(picture),
             _ => Heard::Nothing,
+        }
+    }
+
+    /// Nodes that are finished. Expanded graphs have more nodes than were posted, but not any number.
+    fn note_done(&mut self, nodes: impl IntoIterator<Item = String>) {
+        let room = (self.total as usize).saturating_mul(16).saturating_add(1024);
+        for node in nodes {
+            if self.done.len() < room {
+                self.done.insert(node);
+            }
+        }
+    }
+
+    fn note_output(&mut self, node: String, output: Value) {
+        let bytes = node.len() + output.to_string().len();
+        if self.output_bytes + bytes <= OUTPUTS {
+            self.output_bytes += bytes;
+            self.outputs.insert(node, output);
         }
     }
 

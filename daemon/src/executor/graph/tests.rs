@@ -52,7 +52,7 @@ fn limits_hold() {
         (0..=MAX_NODES).map(|i| (i.to_string(), json!({"class_type": "A"}))).collect();
     assert!(matches!(Graph::from_value(Value::Object(many)), Err(GraphError::TooManyNodes { .. })));
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    assert!(matches!(Graph::parse(deep.as_bytes()), Err(GraphError::NotJson { .. })));
+    assert_eq!(Graph::parse(deep.as_bytes()), Err(GraphError::TooDeep));
 }
 
 #[test]
@@ -113,4 +113,17 @@ fn links_are_told_from_lists() {
     assert_eq!(as_link(&json!([4, 1])), None);
     assert_eq!(as_link(&json!(["4", 1, 2])), None);
     assert_eq!(as_link(&json!({"__value__": ["4", 1]})), None);
+}
+
+#[test]
+fn depth_is_bounded_and_brackets_in_strings_are_not_depth() {
+    let nested = |levels: usize| {
+        let inside = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        Graph::parse(format!(r#"{{"1": {{"class_type": "X", "inputs": {{"a": {inside}}}}}}}"#).as_bytes())
+    };
+    assert!(nested(MAX_DEPTH - 3).is_ok());
+    assert_eq!(nested(MAX_DEPTH - 2), Err(GraphError::TooDeep));
+    assert_eq!(nested(100_000), Err(GraphError::TooDeep));
+    let text = format!(r#"{{"1": {{"class_type": "X", "inputs": {{"text": "\"{}"}}}}}}"#, "[{".repeat(1000));
+    assert!(Graph::parse(text.as_bytes()).is_ok());
 }

@@ -74,21 +74,26 @@ pub fn spawn(dir: &Path, tasks: &Tasks) -> Result<Keeper, BadFile> {
     let path = dir.join(FILE);
     let (shown, policy) = watch::channel(Arc::new(Policy { choices: read(&path)? }));
     let (inbox, commands) = mpsc::channel(INBOX);
-    let stopping = tasks.stopping();
+    let (stopping, workers) = (tasks.stopping(), tasks.clone());
     tasks.spawn("policy", async move {
         tokio::select! {
             () = stopping.cancelled() => {}
-            () = keep(path, commands, shown) => {}
+            () = keep(path, commands, shown, workers) => {}
         }
         Ok(())
     });
     Ok(Keeper { inbox, policy })
 }
 
-async fn keep(path: PathBuf, mut commands: mpsc::Receiver<Command>, shown: watch::Sender<Arc<Policy>>) {
+async fn keep(
+    path: PathBuf,
+    mut commands: mpsc::Receiver<Command>,
+    shown: watch::Sender<Arc<Policy>>,
+    workers: Tasks,
+) {
     while let Some(Command { change, classes, reply }) = commands.recv().await {
         let file = path.clone();
-        let changed = tokio::task::spawn_blocking(move || make(&file, change, &classes)).await;
+        let changed = workers.blocking(move || make(&file, change, &classes)).await;
         let answer = changed.unwrap_or(Err(ChangeError::Stopping)).map(|choices| {
             let policy = Arc::new(Policy { choices });
             shown.send_replace(policy.clone());

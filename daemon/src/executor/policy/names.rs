@@ -238,7 +238,7 @@ fn plain(text: &str) -> String {
             '\u{2044}' | '\u{2215}' | '\u{29f8}' | '\u{2571}' | '\u{1735}' => form.push('/'),
             // The last two are the backslash of Japanese and Korean code pages.
             '\u{2216}' | '\u{29f5}' | '\u{29f9}' | '\u{fe68}' | '\u{2572}' | '\u{a5}' | '\u{20a9}' => {
-                form.push('\\')
+                form.push('\\');
             }
             '\u{2024}' | '\u{fe52}' | '\u{3002}' | '\u{ff61}' => form.push('.'),
             '\u{2025}' => form.push_str(".."),

@@ -1,5 +1,6 @@
 //! What local callers ask for.
 
+use scenemesh_protocol::ids::ProjectId;
 use scenemesh_protocol::invite::{Invite, InviteSecret};
 use scenemesh_protocol::keyfile;
 use scenemesh_protocol::keys::{PublicKey, SecretKey};
@@ -8,7 +9,8 @@ use zeroize::Zeroizing;
 use super::super::admission::{Approved, CannotApprove, CannotInvite, InviteTerms};
 use super::super::keys::KeysError;
 use super::super::{
-    ApproveError, Founded, Founding, InitError, InviteError, Issued, Joining, LeaveError, LeftPool,
+    ApproveError, CannotProject, Founded, Founding, InitError, InviteError, Issued, Joining, LeaveError,
+    LeftPool, ProjectError, ProjectWish,
 };
 use super::*;
 
@@ -24,6 +26,9 @@ impl Actor {
             Command::Join(joining, answer) => self.join(joining, answer),
             Command::Approve(which, passphrase, answer) => {
                 drop(answer.send(self.approve(which, passphrase).await));
+            }
+            Command::Project(wish, passphrase, answer) => {
+                drop(answer.send(self.project(wish, passphrase).await));
             }
             Command::Leave(answer) => drop(answer.send(self.leave().await)),
             Command::Trust(command) => self.on_trust(command).await,
@@ -174,6 +179,21 @@ impl Actor {
         let (step, approved) = next.approve(which.as_deref(), wall_ms())?;
         self.keep(next, step).await?;
         Ok(approved)
+    }
+
+    async fn project(
+        &mut self,
+        wish: ProjectWish,
+        passphrase: Option<Zeroizing<String>>,
+    ) -> Result<ProjectId, ProjectError> {
+        self.state.check_project(&wish, wall_ms())?;
+        if let Opened::Foreign = self.open_admin(passphrase).await? {
+            return Err(CannotProject::NoAdminKey { studio: self.state.own_studio() }.into());
+        }
+        let mut next = self.state.clone();
+        let (step, id) = next.wish_project(&wish, wall_ms())?;
+        self.keep(next, step).await?;
+        Ok(id)
     }
 
     async fn leave(&mut self) -> Result<LeftPool, LeaveError> {

@@ -165,7 +165,7 @@ fn junk_signatures_are_left_behind_and_proposals_are_bounded() {
         signed.sign(&stranger);
         at_amber.learn(RosterDiff { proposals: vec![signed], ..RosterDiff::default() }, NOW);
     }
-    assert_eq!(at_amber.proposals().count(), PROPOSAL_LIMIT);
+    assert_eq!(at_amber.proposals().count(), PROPOSALS_PER_STUDIO);
     assert!(at_amber.proposals().all(|proposal| proposal.signed.signatures.len() == 1));
     at_amber.lapse(NOW + LAPSE_MS + 100);
     assert_eq!(at_amber.proposals().count(), 0);
@@ -193,4 +193,47 @@ fn a_date_in_the_future_is_told() {
     let (_, record) = member(&circle, "ws-07", &admin, |member| member.issued_ms = NOW + 20 * 60_000);
     let learnt = circle.learn(RosterDiff { records: vec![record], ..RosterDiff::default() }, NOW);
     assert!(learnt.warnings[0].contains("ws-07 was admitted 20 min in the future"), "{:?}", learnt.warnings);
+}
+
+#[test]
+fn an_admin_that_signs_without_end_does_not_fill_the_journal_and_shuts_nobody_out() {
+    let (mut at_amber, amber, birch) = two();
+    let birch_id = at_amber.roster().settings().studios[1].id;
+    let node = SecretKey::generate();
+    let kem = KemSecret::generate().public();
+    let pool = at_amber.roster().pool();
+    let version = |version: u32| {
+        let member = Member {
+            pool,
+            studio: birch_id,
+            consent: Consent { pool, studio: birch_id, kem }.sign(&node),
+            node: node.public(),
+            kem,
+            name: "x".repeat(60),
+            roles: Roles::ALL,
+            version,
+            issued_ms: NOW,
+            not_after_ms: None,
+        };
+        SignedRecord::Member(Signed::new(&member, &birch))
+    };
+    let (mut written, mut warned) = (0, false);
+    // Each replaces the one before: the roster does not grow, but the journal would.
+    for n in 1..20_000 {
+        let learnt = at_amber.learn(RosterDiff { records: vec![version(n)], ..RosterDiff::default() }, NOW);
+        written += learnt.changes.iter().map(|change| codec::encode_body(change).len()).sum::<usize>();
+        warned |= learnt.warnings.iter().any(|words| words.contains("birch"));
+        if warned {
+            break;
+        }
+    }
+    assert!(warned && written < 5 << 20, "{written} bytes were written");
+    // Another studio's record and the revocation of that node are taken all the same.
+    let (id, record) = member(&at_amber, "ws-01", &amber, |_| {});
+    at_amber.learn(RosterDiff { records: vec![record], ..RosterDiff::default() }, NOW);
+    assert!(at_amber.roster().member(&id, NOW).is_some());
+    let gone = Revoked { pool, studio: birch_id, key: node.public(), reason: "flood".into(), issued_ms: NOW };
+    let gone = SignedRecord::Revoked(Signed::new(&gone, &birch));
+    at_amber.learn(RosterDiff { records: vec![gone], ..RosterDiff::default() }, NOW);
+    assert!(at_amber.roster().revocation(&node.public()).is_some());
 }

@@ -6,7 +6,7 @@ use scenemesh_protocol::ids::{PoolId, ProjectId, StudioId};
 use scenemesh_protocol::keys::PublicKey;
 use scenemesh_protocol::signed::Verified;
 use scenemesh_protocol::studio::{
-    BadMemo, Block, Memo, MemoPlace, Project, ProjectName, SealedMemo, StudioKey, StudioSecret,
+    BadMemo, Block, Memo, MemoPlace, Project, ProjectName, SealedMemo, StudioKey, StudioRules, StudioSecret,
 };
 
 /// A project of this node's studio.
@@ -42,6 +42,12 @@ pub enum NoSuchProject {
 }
 
 impl OwnStudio {
+    /// Without names and secrets.
+    pub(in crate::membership) fn rules(&self) -> StudioRules {
+        let projects = self.projects.iter().map(|(id, project)| (*id, project.rules.clone()));
+        StudioRules { home: self.home, projects: projects.collect(), key: self.key }
+    }
+
     /// A project by its name, its id, or the beginning of its id (four characters at least).
     ///
     /// # Errors

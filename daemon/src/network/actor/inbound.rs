@@ -10,7 +10,7 @@ use scenemesh_protocol::signed::Signed;
 
 use super::{Actor, Channel, Instant, NodeId, RosterEvent, TaskEvent, declined, swarm, wall_ms};
 use crate::network::adverts::{BATCH, Heard, fitting};
-use crate::network::peers::{Greeting, HELD, REQUESTS};
+use crate::network::peers::{Greeting, HELD};
 use crate::network::{Reply, hello};
 
 impl Actor {
@@ -52,8 +52,8 @@ impl Actor {
             return self.answer(channel, refusal);
         };
         peer.last_seen_ms = Some(wall_ms());
-        if !peer.bucket.take(REQUESTS, now) {
-            return self.answer(channel, declined(Decline::Busy, "too many requests, slow down"));
+        if let Err(words) = peer.calls.count(now, request.as_ref().ok()) {
+            return self.answer(channel, declined(Decline::Busy, words));
         }
         let request = match request {
             Ok(request) => request,
@@ -104,16 +104,18 @@ impl Actor {
                 self.answer(channel, Done);
             }
             request @ (Request::RosterSync(_) | Request::Roster(_)) => {
-                let reply = self.reply_through(channel);
-                self.outlets.roster.ask(RosterEvent::Request { from: node, request, reply });
+                if let Some(reply) = self.reply_through(node, channel) {
+                    self.outlets.roster.ask(RosterEvent::Request { from: node, request, reply });
+                }
             }
             request @ (Request::StudioSync(_) | Request::Studio(_)) => {
                 if self.peers.get(&node).map(|peer| peer.studio) != self.my_studio() {
                     let words = "a studio's own records stay in that studio";
                     return self.answer(channel, declined(Decline::NotAllowed, words));
                 }
-                let reply = self.reply_through(channel);
-                self.outlets.roster.ask(RosterEvent::Request { from: node, request, reply });
+                if let Some(reply) = self.reply_through(node, channel) {
+                    self.outlets.roster.ask(RosterEvent::Request { from: node, request, reply });
+                }
             }
             request @ (Request::Offer(_)
             | Request::Claim(_)
@@ -123,8 +125,9 @@ impl Actor {
             | Request::Ack(_)
             | Request::Cancel(_)
             | Request::Probe(_)) => {
-                let reply = self.reply_through(channel);
-                self.outlets.tasks.ask(TaskEvent::Request { from: node, request, reply });
+                if let Some(reply) = self.reply_through(node, channel) {
+                    self.outlets.tasks.ask(TaskEvent::Request { from: node, request, reply });
+                }
             }
         }
     }
@@ -189,14 +192,21 @@ impl Actor {
         }
     }
 
-    /// A reply that answers through `channel` once somebody has sent or dropped it.
-    fn reply_through(&self, channel: Channel) -> Reply {
+    /// A reply that answers through `channel` once somebody has sent or dropped it; none, and an answer in words, when
+    /// this peer has enough questions open.
+    fn reply_through(&mut self, node: NodeId, channel: Channel) -> Option<Reply> {
+        if !self.open.admit(node) {
+            let words =
+                "this node has as many of your requests open as it takes from one node; await their answers";
+            self.answer(channel, declined(Decline::Busy, words));
+            return None;
+        }
         let (reply, answer) = Reply::channel();
         self.replies.push(Box::pin(async move {
             let busy = || declined(Decline::Busy, "too much to do, try again").into();
-            (channel, answer.await.unwrap_or_else(|_| busy()))
+            (node, channel, answer.await.unwrap_or_else(|_| busy()))
         }));
-        reply
+        Some(reply)
     }
 
     /// Whether our Hello to a peer failed on a link that seems to live.

@@ -1,6 +1,6 @@
 //! The fetching side: manifest first, then what is missing over a few streams, verified as it comes.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,14 +13,16 @@ use scenemesh_protocol::ids::{ContentHash, NodeId, TaskId};
 use scenemesh_protocol::lease::BlobRef;
 use scenemesh_protocol::messages::{BlobGet, BlobHead, BlobWant};
 use scenemesh_protocol::sealed::{BadManifest, Manifest};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::{Meter, Streams, wire};
 use crate::network::PeerTable;
 use crate::store::{BlobError, Blobs, Incoming};
 
-/// Blobs fetched at once; others wait their turn.
-const FETCHES: usize = 8;
+/// Blobs fetched at once; others wait their turn. Each holds up to eight segments in memory.
+const FETCHES: usize = 32;
+/// Of those, from one peer: a slow one holds up only what it has itself.
+const FETCHES_PER_PEER: usize = 4;
 /// Streams per blob. They share one link; more of them only help where a window is too small for the round trip.
 const STREAMS: usize = 4;
 /// Most segments asked for in one request. Two requests are under way per stream.
@@ -67,7 +69,31 @@ pub(in crate::network) struct Fetcher {
     peers: watch::Receiver<Arc<PeerTable>>,
     blobs: Blobs,
     meter: Meter,
-    turns: Arc<Semaphore>,
+    turns: Turns,
+}
+
+/// Who may fetch now: first by peer, then of all.
+#[derive(Clone)]
+struct Turns {
+    all: Arc<Semaphore>,
+    by_peer: Arc<Mutex<HashMap<NodeId, Arc<Semaphore>>>>,
+}
+
+impl Turns {
+    fn new() -> Self {
+        Self { all: Arc::new(Semaphore::new(FETCHES)), by_peer: Arc::default() }
+    }
+
+    async fn of(&self, peer: NodeId) -> (OwnedSemaphorePermit, OwnedSemaphorePermit) {
+        let own = {
+            let mut by_peer = self.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+            by_peer.retain(|_, turns| Arc::strong_count(turns) > 1);
+            by_peer.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(FETCHES_PER_PEER))).clone()
+        };
+        let own = own.acquire_owned().await.expect("the semaphore is never closed");
+        let one = self.all.clone().acquire_owned().await.expect("the semaphore is never closed");
+        (own, one)
+    }
 }
 
 /// Batches of segments that nobody has asked for yet.
@@ -106,7 +132,7 @@ impl Fetcher {
         blobs: Blobs,
         meter: Meter,
     ) -> Self {
-        Self { streams, peers, blobs, meter, turns: Arc::new(Semaphore::new(FETCHES)) }
+        Self { streams, peers, blobs, meter, turns: Turns::new() }
     }
 
     pub(in crate::network) async fn fetch(
@@ -119,7 +145,7 @@ impl Fetcher {
         if self.blobs.holds(blob.root) {
             return Ok(());
         }
-        let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
+        let _turn = self.turns.of(peer).await;
         let errand = Errand { fetcher: self, peer, task, attempt, blob };
         let (manifest, mut first) = errand.patient_manifest().await?;
         let incoming = self.blobs.receive(manifest).await?;
@@ -316,7 +342,7 @@ impl Errand<'_> {
     async fn read_segment(&self, manifest: &Manifest, index: u32, stream: &mut Stream) -> Result<Bytes, Cut> {
         let len = manifest.sealed_range(index).map_or(0, |range| range.end - range.start);
         let mut sealed = vec![0; usize::try_from(len).unwrap_or_default()];
-        wire::read_exact(stream, &mut sealed).await?;
+        wire::in_time(wire::SEGMENT, wire::read_exact(stream, &mut sealed)).await?;
         Ok(sealed.into())
     }
 
@@ -344,6 +370,24 @@ mod tests {
     fn batches<const N: usize>(missing: [Range<u32>; N]) -> Vec<Range<u32>> {
         let work = Work::cut(&missing);
         std::iter::from_fn(|| work.take()).collect()
+    }
+
+    #[tokio::test]
+    async fn one_peer_does_not_take_all_turns() {
+        use futures::FutureExt;
+        let turns = Turns::new();
+        let mut held = Vec::new();
+        for peer in 1..8 {
+            let peer = NodeId::from_bytes([peer; 32]);
+            for _ in 0..FETCHES_PER_PEER {
+                held.push(turns.of(peer).await);
+            }
+            assert!(turns.of(peer).now_or_never().is_none(), "its fifth waits");
+        }
+        assert!(turns.of(NodeId::from_bytes([9; 32])).now_or_never().is_some(), "another's first does not");
+        drop(held);
+        drop(turns.of(NodeId::from_bytes([9; 32])).await);
+        assert_eq!(turns.by_peer.lock().unwrap().len(), 1);
     }
 
     #[test]

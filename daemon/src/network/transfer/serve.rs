@@ -1,6 +1,5 @@
 //! The serving side: whoever the store allows gets the sealed bytes, segment by segment.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -11,25 +10,27 @@ use scenemesh_protocol::codec;
 use scenemesh_protocol::ids::{ContentHash, NodeId};
 use scenemesh_protocol::messages::{BlobGet, BlobHead, BlobWant};
 use scenemesh_protocol::sealed::Manifest;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Meter, Streams, wire};
+use crate::network::shares::Shares;
 use crate::network::{PeerTable, swarm};
 use crate::store::{BlobError, Blobs};
 use crate::supervisor::Tasks;
 
 /// Streams served at once; each holds two segments in memory.
 const STREAMS: usize = 64;
-/// Of those, streams of one peer.
+/// Of those, streams of one peer at most; fewer, the more peers are served.
 const STREAMS_PER_PEER: usize = 24;
+/// Streams beyond a peer's part that hear that we are busy, at once; further ones are dropped without a word.
+const TURNED_AWAY: usize = 32;
 
 /// Serves blobs on the main swarm while it is open.
 pub(in crate::network) struct Server {
     desk: Desk,
     tasks: Tasks,
-    streams: Arc<Semaphore>,
     open: Option<CancellationToken>,
 }
 
@@ -49,7 +50,7 @@ impl Server {
         tasks: Tasks,
     ) -> Self {
         let desk = Desk { blobs, peers, meter };
-        Self { desk, tasks, streams: Arc::new(Semaphore::new(STREAMS)), open: None }
+        Self { desk, tasks, open: None }
     }
 
     /// Begins to accept streams of a fresh swarm; the returned handle opens streams on the same swarm.
@@ -66,9 +67,9 @@ impl Server {
             control.accept(protocol.clone()).expect("the swarm is fresh: nothing is registered on it");
         let closed = self.tasks.stopping().child_token();
         self.open = Some(closed.clone());
-        let (desk, streams, tasks) = (self.desk.clone(), self.streams.clone(), self.tasks.clone());
+        let (desk, tasks) = (self.desk.clone(), self.tasks.clone());
         self.tasks.spawn("blob streams", async move {
-            closed.run_until_cancelled(accept(incoming, desk, streams, tasks, closed.clone())).await;
+            closed.run_until_cancelled(accept(incoming, desk, tasks, closed.clone())).await;
             Ok(())
         });
         Streams { control, protocol }
@@ -81,46 +82,71 @@ impl Server {
     }
 }
 
+/// Whether a stream is served, or only told that we are busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Served,
+    TurnedAway,
+}
+
 /// Only hands streams to tasks: whatever waits here is dropped by libp2p-stream without a word.
 async fn accept(
     mut incoming: libp2p_stream::IncomingStreams,
     desk: Desk,
-    streams: Arc<Semaphore>,
     tasks: Tasks,
     closed: CancellationToken,
 ) {
-    let mut per_peer: HashMap<NodeId, Arc<Semaphore>> = HashMap::new();
-    while let Some((peer, stream)) = incoming.next().await {
+    let mut served = Shares::new(STREAMS, STREAMS_PER_PEER);
+    let mut turned_away = Shares::new(TURNED_AWAY, TURNED_AWAY);
+    // Each stream says once that it has ended.
+    let (ended, mut ends) = mpsc::channel(STREAMS + TURNED_AWAY);
+    loop {
+        let (peer, stream) = tokio::select! {
+            Some((peer, place)) = ends.recv() => {
+                match place {
+                    Place::Served => served.leave(&peer),
+                    Place::TurnedAway => turned_away.leave(&peer),
+                }
+                continue;
+            }
+            accepted = incoming.next() => match accepted {
+                Some(accepted) => accepted,
+                None => return,
+            },
+        };
         let Some(peer) = swarm::node_id(&peer) else { continue };
-        let Ok(permit) = streams.clone().try_acquire_owned() else {
+        let place = if served.admit(peer) {
+            Place::Served
+        } else if turned_away.admit(peer) {
+            Place::TurnedAway
+        } else {
             tracing::debug!(peer = %peer.short(), "too many blob streams: one was dropped");
             continue;
         };
-        per_peer.retain(|_, share| share.available_permits() < STREAMS_PER_PEER);
-        let share = per_peer.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(STREAMS_PER_PEER)));
-        let own_share = share.clone().try_acquire_owned().ok();
-        let (desk, closed) = (desk.clone(), closed.clone());
+        let (desk, closed, ended) = (desk.clone(), closed.clone(), ended.clone());
         tasks.spawn("blob stream", async move {
-            let serving = desk.serve(peer, stream, own_share);
+            let serving = desk.serve(peer, stream, place);
             if let Some(Err(error)) = closed.run_until_cancelled(serving).await {
                 tracing::debug!(peer = %peer.short(), %error, "a blob stream ended early");
             }
-            drop(permit);
+            // Nobody listens any more when the swarm is closed.
+            let _ = ended.send((peer, place)).await;
             Ok(())
         });
     }
 }
 
 impl Desk {
-    /// Answers requests until the peer ends the stream. Without a share of its own it hears only that we are busy.
+    /// Answers requests until the peer ends the stream.
     async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         peer: NodeId,
         mut stream: S,
-        share: Option<OwnedSemaphorePermit>,
+        place: Place,
     ) -> io::Result<()> {
-        while let Some(get) = wire::read_next::<BlobGet, _>(&mut stream).await? {
-            if share.is_none() || !self.peers.borrow().is_up(&peer) {
+        while let Some(get) = wire::in_time(wire::READING, wire::read_next::<BlobGet, _>(&mut stream)).await?
+        {
+            if place == Place::TurnedAway || !self.peers.borrow().is_up(&peer) {
                 return wire::write_message(&mut stream, &BlobHead::Busy).await;
             }
             let Some(manifest) = self.allowed_manifest(peer, get.root).await? else {
@@ -191,7 +217,7 @@ impl Desk {
         stream: &mut S,
     ) -> io::Result<()> {
         if let Some(segment) = segment {
-            wire::write(stream, &segment).await?;
+            wire::in_time(wire::SEGMENT, wire::write(stream, &segment)).await?;
             self.meter.sent(segment.len() as u64);
         }
         Ok(())

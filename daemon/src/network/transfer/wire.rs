@@ -9,12 +9,17 @@ use scenemesh_protocol::codec::{self, HEADER_LEN, Message};
 
 /// A peer that moves no byte for this long has gone.
 const STALLED: Duration = Duration::from_secs(30);
+/// A whole request must be there in this time: one that comes byte by byte holds a stream for nothing.
+pub(super) const READING: Duration = Duration::from_secs(30);
+/// A segment must be through in this time, about 9 KiB/s: a slower link carries no renders.
+pub(super) const SEGMENT: Duration = Duration::from_secs(120);
 /// Bytes per write; each must get through before the peer counts as stalled.
 const CHUNK: usize = 64 << 10;
 
-async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(STALLED, step).await.unwrap_or_else(|_| {
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("nothing moved for {} s", STALLED.as_secs())))
+/// A step that must be done in this time.
+pub(super) async fn in_time<T>(most: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(most, step).await.unwrap_or_else(|_| {
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("too slow: not done in {} s", most.as_secs())))
     })
 }
 
@@ -22,7 +27,7 @@ async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> 
 pub(super) async fn read_exact<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
     while filled < buffer.len() {
-        match in_time(stream.read(&mut buffer[filled..])).await? {
+        match in_time(STALLED, stream.read(&mut buffer[filled..])).await? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             read => filled += read,
         }
@@ -56,7 +61,7 @@ pub(super) async fn read_next<M: Message, S: AsyncRead + Unpin>(stream: &mut S) 
 
 pub(super) async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> io::Result<()> {
     for chunk in bytes.chunks(CHUNK) {
-        in_time(stream.write_all(chunk)).await?;
+        in_time(STALLED, stream.write_all(chunk)).await?;
     }
     Ok(())
 }
@@ -70,5 +75,5 @@ pub(super) async fn write_message<M: Message, S: AsyncWrite + Unpin>(
 }
 
 pub(super) async fn flush<S: AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
-    in_time(stream.flush()).await
+    in_time(STALLED, stream.flush()).await
 }

@@ -146,6 +146,17 @@ impl Picture {
         Nodes { me: self.me, my_studio, nodes }
     }
 
+    /// Whether a node is of another studio, or of none.
+    pub(super) fn is_foreign(&self, node: &NodeId, now_ms: u64) -> bool {
+        let studio = |node| self.roster.as_ref()?.member(node, now_ms).map(|member| member.studio);
+        *node != self.me && (studio(node).is_none() || studio(node) != studio(&self.me))
+    }
+
+    /// Models that other studios may use here.
+    pub(super) fn shared(&self) -> Arc<Inventory> {
+        self.lists.shared.clone()
+    }
+
     /// This machine as its renderer sees it.
     pub(super) fn renderer(&self, now_ms: u64) -> Facts {
         let roster = self.roster.as_ref();
@@ -242,6 +253,7 @@ impl Picture {
             name: view.url.clone(),
             state,
             inventory: inventory.clone(),
+            shared: self.lists.shared.clone(),
             warm: view.warm.clone(),
             vram_mib,
             cc,

@@ -9,6 +9,7 @@ use scenemesh_protocol::lease::{
 use scenemesh_protocol::messages::{Decline, Declined, Done};
 use scenemesh_protocol::task::{Failure, FailureClass};
 
+use super::holdings::Sealed;
 use super::{Action, InputTrouble, Occupant, Renderer, RunEvent, RunOutcome, RunTrouble, SlotState};
 use crate::executor::Wipe;
 use crate::scheduler::conversation::{
@@ -55,8 +56,8 @@ pub(super) struct Work {
 
 #[derive(Debug)]
 enum Stage {
-    /// Inputs are on their way; `again` when that failed, until `give_up`.
-    Fetching { again: Option<Instant>, give_up: Option<Instant> },
+    /// Inputs are on their way; `again` when that failed, until `give_up`; all of it no longer than `until`.
+    Fetching { again: Option<Instant>, give_up: Option<Instant>, until: Option<Instant> },
     /// Inputs are here; the slot is not.
     Waiting { again: Option<Instant>, give_up: Instant },
     /// Given to the executor.
@@ -82,7 +83,7 @@ const FAREWELLS: usize = 64;
 impl Work {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            stage: Stage::Fetching { again: None, give_up: None },
+            stage: Stage::Fetching { again: None, give_up: None, until: None },
             phase: Phase::Fetching,
             seq: 0,
             node: String::new(),
@@ -108,7 +109,7 @@ impl Work {
 
     pub(super) fn deadline(&self, up: bool) -> Option<Instant> {
         let (stage, needs_peer) = match &self.stage {
-            Stage::Fetching { again: Some(again), give_up } => {
+            Stage::Fetching { again: Some(again), give_up, .. } => {
                 (Some(give_up.map_or(*again, |at| at.min(*again))), false)
             }
             Stage::Waiting { again, give_up } => (Some(again.map_or(*give_up, |at| at.min(*give_up))), false),
@@ -162,7 +163,8 @@ impl Renderer {
         let up = self.up.contains_key(&key.from);
         let Some(work) = self.work.get(&key) else { return };
         match &work.stage {
-            Stage::Fetching { again: Some(_), give_up: Some(at) } if *at <= now.at => {
+            Stage::Fetching { again: Some(_), give_up: Some(at), .. } if *at <= now.at => {
+                self.held_in_vain(now, key.from);
                 let failure = Failure::new(FailureClass::Transfer, "the inputs could not be fetched");
                 self.seal(key, RunOutcome::Failed(failure), None);
             }
@@ -180,33 +182,42 @@ impl Renderer {
     pub(super) fn fetch_inputs(&mut self, now: Now, key: AttemptKey) {
         let Some(held) = self.holdings.held(&key) else { return };
         let blobs = held.acceptance.roots.clone();
+        let most = self.fetch_time(&blobs);
         let Some(work) = self.work.get_mut(&key) else { return };
-        let give_up = match work.stage {
-            Stage::Fetching { give_up, .. } => give_up,
-            _ => None,
+        let (give_up, until) = match work.stage {
+            Stage::Fetching { give_up, until, .. } => (give_up, until),
+            _ => (None, None),
         };
         if blobs.is_empty() {
             self.inputs_fetched(now, key, Ok(()));
             return;
         }
-        work.stage = Stage::Fetching { again: None, give_up };
-        self.out.push(Action::FetchInputs { key, blobs });
+        let until = until.unwrap_or(now.at + most);
+        work.stage = Stage::Fetching { again: None, give_up, until: Some(until) };
+        let within = until.saturating_duration_since(now.at);
+        self.out.push(Action::FetchInputs { key, blobs, within });
     }
 
     pub(super) fn inputs_fetched(&mut self, now: Now, key: AttemptKey, result: Result<(), InputTrouble>) {
         let Some(work) = self.work.get_mut(&key) else { return };
-        let Stage::Fetching { give_up, .. } = work.stage else { return };
+        let Stage::Fetching { give_up, until, .. } = work.stage else { return };
         match result {
             Ok(()) => {
                 work.stage = Stage::Waiting { again: None, give_up: now.at + PATIENCE };
                 work.set_phase(Phase::Queued);
+                self.meant_it(now, key.from);
                 self.run(now, key);
             }
             Err(InputTrouble::Unreachable(_)) => {
                 let give_up = Some(give_up.unwrap_or(now.at + PATIENCE));
-                work.stage = Stage::Fetching { again: Some(now.at + AGAIN), give_up };
+                work.stage = Stage::Fetching { again: Some(now.at + AGAIN), give_up, until };
             }
-            Err(InputTrouble::Failed(failure)) => self.seal(key, RunOutcome::Failed(failure), None),
+            Err(InputTrouble::Failed(failure)) => {
+                if failure.class == FailureClass::Transfer {
+                    self.held_in_vain(now, key.from);
+                }
+                self.seal(key, RunOutcome::Failed(failure), None);
+            }
         }
     }
 
@@ -350,6 +361,7 @@ impl Renderer {
         key: AttemptKey,
         finished: Box<Finished>,
         roots: Vec<ContentHash>,
+        keep_ms: Option<u64>,
     ) {
         let Some(work) = self.work.get_mut(&key) else {
             self.out.push(Action::DropResults { key, roots });
@@ -371,7 +383,13 @@ impl Renderer {
             roots: roots.clone(),
             at_ms: now.wall_ms,
         };
+        if let RendererRecord::Sealed { finished, roots, .. } = &record {
+            self.charge_result(now, from, finished, roots.len());
+        }
         self.commit(record);
+        if let Some(keep_ms) = keep_ms.filter(|keep_ms| *keep_ms < RESULT_KEPT_MS) {
+            self.commit(RendererRecord::Keeping { from, task, attempt, keep_ms });
+        }
         self.let_go(key);
         self.drop_inputs(key);
         self.out.push(Action::Serve { key, roots });
@@ -563,13 +581,13 @@ impl Renderer {
         }
     }
 
-    /// Results that nobody took for a week go; tombstones that have done their duty too.
+    /// Results that nobody took for a week, or for as long as their project keeps anything, go; tombstones that have done their duty too.
     pub(super) fn sweep(&mut self, now: Now) {
         self.sweep_at = Some(now.at + SWEEP_EVERY);
         self.holdings.forget_tombstones(now.wall_ms.saturating_sub(TOMBSTONE_KEPT_MS));
         let old = self.holdings.all().filter(|(_, held)| {
-            let sealed = held.sealed.as_ref().map(|sealed| sealed.at_ms);
-            sealed.is_some_and(|at_ms| now.wall_ms.saturating_sub(at_ms) > RESULT_KEPT_MS)
+            let over = |sealed: &Sealed| now.wall_ms.saturating_sub(sealed.at_ms) > sealed.keep_ms;
+            held.sealed.as_ref().is_some_and(over)
         });
         for key in old.map(|(key, _)| *key).collect::<Vec<_>>() {
             self.give_up(now, key);

@@ -74,6 +74,8 @@ impl Renderer {
         if self.is_foreign(&key) {
             return Err(bad("another node's attempt has this name"));
         }
+        let no_room = |refusal| Rejection { refusal, failure: None };
+        self.check_room(from, &terms.roots).map_err(no_room)?;
         let busy = || refused(RefusalReason::Busy, "the slot was not held any longer");
         let claim = self.claims.get_mut(&terms.claim).filter(|claim| claim.from == from).ok_or_else(busy)?;
         if let Some(exam) = &mut claim.exam {
@@ -82,6 +84,9 @@ impl Renderer {
             }
             exam.tickets.push(ticket);
             return Ok(None);
+        }
+        if terms.memo.as_ref().is_some_and(|memo| !memo.is_well_formed()) {
+            return Err(bad("its memo has not the size of one"));
         }
         if terms.envelope != ContentHash::of(&grant.envelope) {
             return Err(bad("the envelope is not the one that was signed"));
@@ -128,6 +133,9 @@ impl Renderer {
             Ok(examination) => examination,
             Err(Rejection { refusal, failure }) => {
                 self.release_claim(id);
+                if refusal.reason == RefusalReason::BadGrant && failure.is_none() {
+                    self.held_in_vain(now, from);
+                }
                 if refusal.reason != RefusalReason::Tombstone {
                     // It was this node that refused: the next one in line is served before it asks again.
                     self.queue.iter_mut().for_each(|queued| {
@@ -162,6 +170,7 @@ impl Renderer {
         if let Some(expires_ms) = self.holdings.purgeable(now.wall_ms.saturating_sub(REPLAY_MEMORY_MS)) {
             self.commit(RendererRecord::Purged { expires_ms });
         }
+        self.charge_acceptance(now, &acceptance);
         self.commit(RendererRecord::Accepted(Box::new(acceptance)));
         for ticket in exam.tickets {
             self.reply(ticket, GrantReply::Accepted(examination.accepted.clone()));

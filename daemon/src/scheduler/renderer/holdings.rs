@@ -6,7 +6,7 @@ use std::sync::Arc;
 use scenemesh_protocol::ids::{ContentHash, MsgId, NodeId, TaskId};
 use scenemesh_protocol::lease::Finished;
 
-use crate::scheduler::conversation::AttemptKey;
+use crate::scheduler::conversation::{AttemptKey, RESULT_KEPT_MS};
 use crate::scheduler::record::{Acceptance, RendererRecord, Withdrawn};
 
 /// Changed by [`Holdings::apply`] only.
@@ -38,6 +38,8 @@ pub struct Sealed {
     pub finished: Box<Finished>,
     pub roots: Vec<ContentHash>,
     pub at_ms: u64,
+    /// Kept so long at most, in milliseconds.
+    pub keep_ms: u64,
 }
 
 impl Holdings {
@@ -103,8 +105,8 @@ impl Holdings {
             RendererRecord::Sealed { from, task, attempt, finished, roots, at_ms } => {
                 let key = AttemptKey { from: *from, task: *task, attempt: *attempt };
                 if let Some(held) = self.held.get_mut(&key) {
-                    let sealed = Sealed { finished: finished.clone(), roots: roots.clone(), at_ms: *at_ms };
-                    held.sealed = Some(sealed);
+                    let (finished, roots, at_ms) = (finished.clone(), roots.clone(), *at_ms);
+                    held.sealed = Some(Sealed { finished, roots, at_ms, keep_ms: RESULT_KEPT_MS });
                 }
             }
             RendererRecord::Dropped { from, task, attempt, at_ms } => {
@@ -119,6 +121,12 @@ impl Holdings {
                 self.withdrawn.insert(key, *withdrawn);
                 if self.withdrawn.len() > WITHDRAWN_KEPT {
                     self.withdrawn.pop_first();
+                }
+            }
+            RendererRecord::Keeping { from, task, attempt, keep_ms } => {
+                let key = AttemptKey { from: *from, task: *task, attempt: *attempt };
+                if let Some(sealed) = self.held.get_mut(&key).and_then(|held| held.sealed.as_mut()) {
+                    sealed.keep_ms = *keep_ms;
                 }
             }
             RendererRecord::Purged { expires_ms } => {

@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 
 use scenemesh_protocol::ids::{ClaimId, JobId, NodeId, ReservationId};
 use scenemesh_protocol::lease::{Claim, ClaimReply, Offer, OfferReply, Refusal, RefusalReason};
-use scenemesh_protocol::task::{Class, Shape};
+use scenemesh_protocol::task::{Class, ModelName, Shape};
 
 use super::grants::Exam;
 use super::{Action, Facts, Occupant, Renderer, Slot, SlotState};
 use crate::executor::policy::Whose;
+use crate::scheduler::SHAPE_LIMIT;
 use crate::scheduler::conversation::{Answer, AttemptKey, Barred, CLAIM_HOLD, NoAnswer, Now, Ticket};
 use crate::scheduler::placement::{self, WhyNot};
 
-/// Most offers that wait here, and most of them from one node.
+/// Most offers that wait here, and most of them from one node; never more than there is room left for others.
 const QUEUE_LIMIT: usize = 4096;
-const QUEUE_LIMIT_PER_NODE: usize = 512;
+const QUEUE_LIMIT_PER_NODE: usize = 256;
 /// A reservation whose requester did not answer a claim is passed over for this long.
 const CLAIM_AGAIN: Duration = Duration::from_secs(2);
 
@@ -61,6 +62,7 @@ impl Renderer {
                 && may_lend(facts, queued.from, queued.class, queued.shape.vram_mib).is_ok()
                 && may_run(facts, queued.from, &queued.shape.classes).is_ok()
         });
+        self.tallies.retain(|node| facts.members.contains_key(node));
         self.run_what_waits(now);
     }
 
@@ -97,13 +99,13 @@ impl Renderer {
         }
     }
 
-    pub(super) fn offered(&mut self, from: NodeId, offer: Offer, ticket: Ticket) {
+    pub(super) fn offered(&mut self, now: Now, from: NodeId, offer: Offer, ticket: Ticket) {
         if offer.ready == 0 {
             self.queue.retain(|queued| (queued.from, queued.id) != (from, offer.reservation));
             self.reply(ticket, OfferReply::Waiting { position: 0, eta_ms: None });
             return;
         }
-        if let Err(refusal) = self.consider(from, &offer) {
+        if let Err(refusal) = self.consider(now, from, &offer) {
             self.queue.retain(|queued| (queued.from, queued.job) != (from, offer.job));
             self.reply(ticket, OfferReply::Refused(refusal));
             return;
@@ -131,7 +133,7 @@ impl Renderer {
         self.asking = Some((from, offer.reservation, ticket));
     }
 
-    fn consider(&self, from: NodeId, offer: &Offer) -> Result<(), Refusal> {
+    fn consider(&mut self, now: Now, from: NodeId, offer: &Offer) -> Result<(), Refusal> {
         let refuse = |reason, detail: &str| Err(Refusal { reason, detail: detail.to_owned() });
         if self.draining {
             return refuse(RefusalReason::Stopping, "it takes no new work: it is being drained");
@@ -139,6 +141,11 @@ impl Renderer {
         may_submit(&self.facts, from)?;
         may_lend(&self.facts, from, offer.class, offer.shape.vram_mib)?;
         may_run(&self.facts, from, &offer.shape.classes)?;
+        self.check_journal(now, from)?;
+        if offer.shape.classes.len().max(offer.shape.models.len()) > SHAPE_LIMIT {
+            let words = format!("a task may need {SHAPE_LIMIT} node classes and as many models at most");
+            return Err(Refusal { reason: RefusalReason::BadGrant, detail: words });
+        }
         let ready = |slot: &&Slot| !matches!(slot.state, SlotState::NotReady { .. });
         let mut slots = self.facts.slots.iter().filter(ready).peekable();
         if slots.peek().is_none() {
@@ -146,7 +153,7 @@ impl Renderer {
         }
         let mut why = None;
         for slot in slots {
-            match fits(slot, &offer.shape) {
+            match self.fits(from, slot, &offer.shape) {
                 Ok(()) => {
                     why = None;
                     break;
@@ -159,10 +166,24 @@ impl Renderer {
         }
         let mine = self.queue.iter().filter(|queued| queued.from == from).count();
         let known = self.queue.iter().any(|queued| (queued.from, queued.job) == (from, offer.job));
-        if !known && (mine >= QUEUE_LIMIT_PER_NODE || self.queue.len() >= QUEUE_LIMIT) {
-            return refuse(RefusalReason::Busy, "too many offers wait there already");
+        if !known && mine >= QUEUE_LIMIT.saturating_sub(self.queue.len()).min(QUEUE_LIMIT_PER_NODE) {
+            let words =
+                format!("{mine} of your offers wait there, which is your part of its queue: ask again later");
+            return Err(Refusal { reason: RefusalReason::Busy, detail: words });
         }
         Ok(())
+    }
+
+    /// Another studio uses the models that are shared with it, and learns of no others by asking.
+    fn fits(&self, from: NodeId, slot: &Slot, shape: &Shape) -> Result<(), WhyNot> {
+        let studio = self.facts.members.get(&from).map(|member| member.studio);
+        let mine = from == self.facts.me || (studio.is_some() && studio == self.facts.my_studio);
+        let shared = |model: &ModelName| slot.shared.models.binary_search(model).is_ok();
+        let mut hidden = shape.models.iter().filter(|model| !mine && !shared(model));
+        if let Some(first) = hidden.next() {
+            return Err(WhyNot::LacksModels { first: first.clone(), more: hidden.count() });
+        }
+        placement::fits(Some(&slot.inventory), slot.vram_mib, slot.cc, slot.hygiene, shape)
     }
 
     /// Who is served before whom: own machine, own studio, others; then class; then requesters by turns.
@@ -200,7 +221,8 @@ impl Renderer {
                 .iter()
                 .filter(|queued| queued.left > 0 && queued.not_before.is_none())
                 .filter(|queued| self.up.contains_key(&queued.from))
-                .filter(|queued| fits(slot, &queued.shape).is_ok())
+                .filter(|queued| !self.is_passed_over(now, &queued.from))
+                .filter(|queued| self.fits(queued.from, slot, &queued.shape).is_ok())
                 .min_by_key(|queued| self.order(queued))
                 .map(|queued| (queued.from, queued.id));
             if let Some((from, reservation)) = next {
@@ -275,7 +297,8 @@ impl Renderer {
 
     pub(super) fn release_expired_claims(&mut self, now: Now) {
         let expired = self.claims.iter().filter(|(_, claim)| claim.deadline().is_some_and(|at| at <= now.at));
-        for claim in expired.map(|(id, _)| *id).collect::<Vec<_>>() {
+        for (claim, from) in expired.map(|(id, claim)| (*id, claim.from)).collect::<Vec<_>>() {
+            self.held_in_vain(now, from);
             self.release_claim(claim);
         }
     }
@@ -320,10 +343,6 @@ fn may_run(facts: &Facts, from: NodeId, classes: &[String]) -> Result<(), Refusa
     let whose = if from == facts.me { Whose::OwnMachine } else { Whose::Others };
     let judged = facts.policy.classes(classes, whose);
     judged.map_err(|denied| Refusal { reason: RefusalReason::NotAllowed, detail: denied.to_string() })
-}
-
-fn fits(slot: &Slot, shape: &Shape) -> Result<(), WhyNot> {
-    placement::fits(Some(&slot.inventory), slot.vram_mib, slot.cc, slot.hygiene, shape)
 }
 
 fn reason_of(why: &WhyNot) -> RefusalReason {

@@ -94,6 +94,11 @@ impl Requester {
         let AttemptState::Granted(grant) = &known.state else { return };
         let grant = grant.clone();
         let node = known.node;
+        // Written down, and meanwhile the project or the roster says no: it does not leave, and its lease runs out.
+        let job = self.jobs.task(&task).map(|known| known.job);
+        if !job.is_some_and(|job| self.within_reach(job, node)) {
+            return;
+        }
         if let Some(contact) = self.contacts.get_mut(&(task, attempt)) {
             contact.grant_again = None;
         }

@@ -42,6 +42,7 @@ impl Requester {
             state: JobState::of(tasks.iter().map(|task| task.state)),
             class: submission.class,
             reach: submission.reach.clone(),
+            project: submission.project,
             created_ms: submission.created_ms,
             tasks,
         })
@@ -194,7 +195,7 @@ impl Requester {
         // What is closest to working comes first: reach is a wall, a refusal passes.
         reasons.sort_by_key(|(_, why)| match why {
             WhyNot::SaidNo(_) => 0,
-            WhyNot::OutOfReach(_) => 2,
+            WhyNot::OutOfReach(_) | WhyNot::OutOfProject(_) | WhyNot::NotOfProject => 2,
             _ => 1,
         });
         let missing = reasons.iter().find_map(|(_, why)| match why {

@@ -63,6 +63,7 @@ pub(super) enum Comfy {
     Hangs,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a handful are on their way")]
 #[derive(Clone, Debug)]
 pub(super) enum Cargo {
     Question { id: u64, request: Request },
@@ -82,6 +83,8 @@ pub(super) struct World {
     pub(super) packets: Vec<Packet>,
     cut: BTreeSet<(usize, usize)>,
     origin: Instant,
+    /// What projects say to renderers of how long results are kept.
+    pub(super) keep_ms: Option<u64>,
     pub(super) elapsed: Duration,
     next: u64,
     pub(super) kill: Option<Kill>,
@@ -121,6 +124,7 @@ impl World {
             packets: Vec::new(),
             cut: BTreeSet::new(),
             origin: Instant::now(),
+            keep_ms: None,
             elapsed: Duration::ZERO,
             next: 0,
             kill: None,
@@ -561,6 +565,7 @@ impl World {
             person: "somebody".into(),
             class: Class::Normal,
             reach: Reach::Pool,
+            project: None,
             created_ms: self.now().wall_ms,
             recipes: vec![recipe],
             tasks: (0..tasks).map(plan).collect(),

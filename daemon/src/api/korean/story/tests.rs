@@ -7,7 +7,7 @@ use super::*;
 use crate::executor::policy::{Family, WhyDenied};
 
 /// Words of the command line, of files and of ComfyUI that are the same in Korean.
-const KEPT: [&str; 6] = ["hygiene = partial", "render", "drain", "ComfyUI", "pool", "checkpoints"];
+const KEPT: [&str; 7] = ["hygiene = partial", "render", "drain", "show", "ComfyUI", "pool", "checkpoints"];
 
 fn node() -> String {
     "BIRCH".into()
@@ -118,6 +118,9 @@ fn why_nots() -> Vec<WhyNot> {
     let failure = Failure::new(FailureClass::Execution, "");
     let mut all = vec![
         WhyNot::OutOfReach("pool"),
+        WhyNot::OutOfProject("studio"),
+        WhyNot::NotOfProject,
+        WhyNot::NoProject,
         WhyNot::NotConnected,
         WhyNot::LinkRefused("it is not a member".into()),
         WhyNot::DoesNotRender,
@@ -140,6 +143,9 @@ fn why_nots() -> Vec<WhyNot> {
     for why in &all {
         match why {
             WhyNot::OutOfReach(_)
+            | WhyNot::OutOfProject(_)
+            | WhyNot::NotOfProject
+            | WhyNot::NoProject
             | WhyNot::NotConnected
             | WhyNot::LinkRefused(_)
             | WhyNot::DoesNotRender

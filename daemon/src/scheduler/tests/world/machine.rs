@@ -124,6 +124,7 @@ impl Machine {
             name: name.clone(),
             state: SlotState::Ready,
             inventory: self.inventory.clone(),
+            shared: self.inventory.clone(),
             warm: Vec::new(),
             vram_mib: Some(u32::try_from(8192 * (n + 1)).unwrap()),
             cc: Some(86),
