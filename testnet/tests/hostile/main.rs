@@ -23,6 +23,7 @@ mod bombs;
 mod claims;
 mod envelopes;
 mod floods;
+mod graphs;
 mod honest;
 mod invites;
 mod membership;
