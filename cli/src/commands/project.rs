@@ -47,7 +47,13 @@ struct AddArgs {
     #[arg(long, value_name = "NODE,…", value_delimiter = ',')]
     nodes: Vec<String>,
     /// full: only nodes that can remove every trace render it
-    #[arg(long, value_name = "HYGIENE", default_value = "partial", value_parser = hygiene)]
+    #[arg(
+        long,
+        value_name = "HYGIENE",
+        action = clap::ArgAction::Set,
+        default_value = "partial",
+        value_parser = hygiene
+    )]
     hygiene: bool,
     /// Remove inputs and results this long after a job has ended
     #[arg(long, value_name = "TIME", value_parser = typed::duration)]

@@ -5,7 +5,7 @@ use scenemesh_testnet::hostile::requester::Order;
 use scenemesh_testnet::hostile::task::{GrantReply, OfferReply};
 use serde_json::{Value, json};
 
-use crate::{AMBER, mallory, renders, still_works, tell};
+use crate::{mallory, renders, still_works, tell};
 
 /// A class of each family that no renderer runs for others, with what its graph would do.
 fn families() -> Vec<(&'static str, &'static str, Value)> {

@@ -18,7 +18,31 @@ pub(super) const PHRASES: &[(&str, &str)] = &[
     ),
     ("it takes no new work: it is being drained", "새 일을 받지 않음: 비우는 중(drain)"),
     ("its ComfyUI is not ready", "ComfyUI가 준비되지 않음"),
-    ("too many offers wait there already", "이미 너무 많은 제안이 기다리고 있음"),
+    (
+        "{} of your offers wait there, which is your part of its queue: ask again later",
+        "이 노드의 제안 {0}개가 거기서 기다려 대기열의 몫을 다 채움: 나중에 다시 물어보세요",
+    ),
+    (
+        "its owner lets one node have {} of grants and results written down in an hour (limits.journal_per_hour there), and that is used up: ask again later",
+        "그쪽 소유자가 한 노드에 한 시간 동안 기록해 주는 {0}(limits.journal_per_hour)를 다 씀: 나중에 다시 물어보세요",
+    ),
+    ("a task may name {} inputs at most, this one names {}", "태스크의 입력은 {0}개까지인데 {1}개임"),
+    (
+        "{} of your attempts are held there, which is the most for one node: take their results",
+        "거기서 맡은 이 노드의 시도가 {0}개로 한도에 이름: 결과를 받아 오세요",
+    ),
+    (
+        "inputs of {} beside the {} it keeps for you already are over the {} that its owner allows one node (limits.disk_per_node there): take your results, or send less",
+        "입력 {0}와 이미 맡은 {1}를 더하면 그쪽 소유자가 한 노드에 허락한 {2}(limits.disk_per_node)를 넘음: 결과를 받아 오거나 덜 보내세요",
+    ),
+    (
+        "its inputs did not arrive within {} min, the longest that a slot there waits for so many (limits.fetch_time there)",
+        "입력이 {0}분 안에 도착하지 않음. 자리 하나가 그만큼 기다리는 한도임(limits.fetch_time)",
+    ),
+    (
+        "a task may need {} node classes and as many models at most",
+        "태스크에 필요한 노드 클래스와 모델은 각각 {0}가지까지임",
+    ),
     ("it has no role `render`", "render 역할 없음"),
     ("it does not know you as a member of the pool", "이 노드를 풀의 구성원으로 알지 못함"),
     ("you have no role `submit`", "이 노드에 submit 역할이 없음"),
