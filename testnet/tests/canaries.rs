@@ -49,7 +49,7 @@ async fn two_studios(mesh: &mut Cluster, dir: &Path) -> Result<String> {
     let base = format!("checkpoints/{CHECKPOINT}");
     let lora = format!("loras/{LORA}");
     mesh.add("amber-01", Comfy::simulated(&["--model", &base, "--model", &lora])).await?;
-    mesh.add("birch-01", Comfy::simulated(&[])).await?;
+    mesh.add("birch-01", Comfy::simulated(&["--step-ms", "60"])).await?;
     mesh.found("amber-01", "aurora", "amber").await?;
     mesh.admit("amber-01", "birch-01", Some("birch")).await?;
     mesh.all_up().await?;
@@ -190,7 +190,7 @@ fn bytes_of<'a>(canaries: &[&'a str]) -> Vec<&'a [u8]> {
 fn a_renderer_of_another_studio_learns_what_it_needs_and_forgets_it() {
     run(async |mesh, dir| {
         let token = two_studios(mesh, dir).await?;
-        let workflow = file(dir, &format!("{LABEL}.json"), graph(400).to_string().as_bytes())?;
+        let workflow = file(dir, &format!("{LABEL}.json"), graph(50).to_string().as_bytes())?;
         let input = format!("{INPUT}={}", file(dir, "start.png", &pixel()?)?);
         let submit = |more: &[&'static str]| {
             let fixed =
@@ -311,12 +311,12 @@ fn what_stays_in_the_studio_leaves_nothing_outside() {
 #[test]
 fn people_of_one_machine_see_their_own() {
     run(async |mesh, dir| {
-        mesh.add("amber-01", Comfy::simulated(&[])).await?;
+        mesh.add("amber-01", Comfy::simulated(&["--step-ms", "60"])).await?;
         let token = |name: &str| dir.join(format!("{name}.json")).display().to_string();
         for (name, role) in [(PERSON, "submit"), ("noor", "submit"), ("vera", "view"), ("olga", "operate")] {
             mesh.ok("amber-01", &["user", "add", name, "--role", role, "--out", &token(name)]).await?;
         }
-        let slow = workflows::keyframe(CHECKPOINT, 7, 4000, 64).to_string();
+        let slow = workflows::keyframe(CHECKPOINT, 7, 1000, 64).to_string();
         let workflow = file(dir, &format!("{LABEL}.json"), slow.as_bytes())?;
         let submit = ["--token-file", &token(PERSON), "submit", &workflow, "--reach", "machine", "--detach"];
         let job = mesh.ok("amber-01", &submit).await?;

@@ -47,14 +47,8 @@ struct AddArgs {
     #[arg(long, value_name = "NODE,…", value_delimiter = ',')]
     nodes: Vec<String>,
     /// full: only nodes that can remove every trace render it
-    #[arg(
-        long,
-        value_name = "HYGIENE",
-        action = clap::ArgAction::Set,
-        default_value = "partial",
-        value_parser = hygiene
-    )]
-    hygiene: bool,
+    #[arg(long, value_name = "HYGIENE", value_parser = hygiene)]
+    hygiene: Option<bool>,
     /// Remove inputs and results this long after a job has ended
     #[arg(long, value_name = "TIME", value_parser = typed::duration)]
     retention: Option<Duration>,
@@ -162,7 +156,7 @@ async fn add(args: AddArgs, context: &Context<'_>) -> Result<Outcome, CliError> 
         name: args.name,
         max_reach: args.max_reach,
         nodes: args.nodes,
-        full_hygiene: args.hygiene,
+        full_hygiene: args.hygiene.unwrap_or_default(),
         retention_s: args.retention.map(seconds),
         passphrase: args.passphrase.read()?,
     };

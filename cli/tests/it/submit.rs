@@ -178,7 +178,7 @@ async fn settings_inputs_and_needs_arrive_as_they_were_typed() {
             "label": "keyframe", "workflow": "{\"3\": {}}",
             "set": [{ "path": "3.seed", "value": "42" }, { "path": "6.text", "value": "a = b" }],
             "inputs": [{ "name": "start.png", "input": "handle-1" }], "count": 1, "class": "urgent",
-            "reach": "amber,birch", "project": null, "needs": { "vram_mib": 24_576, "min_cc": 89 }, "previews": false,
+            "project": null, "reach": "amber,birch", "needs": { "vram_mib": 24_576, "min_cc": 89 }, "previews": false,
             "full_hygiene": true,
         })
     );

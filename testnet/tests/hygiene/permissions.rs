@@ -56,6 +56,8 @@ fn every_file_of_a_node_is_listed_and_private_whatever_the_umask() {
         Box::pin(async move {
             desk_and_renderer(mesh, &["--step-ms", "60"]).await?;
             mesh.ok("birch-01", &["policy", "deny", "SaveVideo"]).await?;
+            let token = dir.join("token.json").display().to_string();
+            mesh.ok("birch-01", &["user", "add", "noor", "--out", &token]).await?;
             let mut seen = BTreeSet::new();
             let dirs: Vec<PathBuf> = mesh.nodes().map(|node| node.dir.clone()).collect();
             let job = submit(mesh, dir, &graph(20), &[]).await?;

@@ -463,6 +463,35 @@ pub(super) const PHRASES: &[(&str, &str)] = &[
     ("Permission denied (os error {})", "권한이 없음"),
     ("No such file or directory (os error {})", "파일이나 폴더가 없음"),
     ("Address already in use (os error {})", "이미 쓰이고 있는 주소"),
+    // reach, projects, and what another studio is told
+    ("its requester is no member that submits", "요청한 노드가 제출 역할이 있는 구성원이 아님"),
+    ("this node is no member that renders", "이 노드가 렌더링 역할이 있는 구성원이 아님"),
+    ("the task stays on its own machine", "태스크가 자기 컴퓨터를 벗어나지 않음"),
+    ("the task stays in its own studio", "태스크가 자기 스튜디오를 벗어나지 않음"),
+    ("the task goes to chosen studios only", "태스크가 고른 스튜디오로만 감"),
+    (
+        "the project's record is not signed by an admin of the requester's studio",
+        "프로젝트 기록에 요청한 스튜디오 관리자의 서명이 없음",
+    ),
+    ("the project is bound to other nodes", "프로젝트에 다른 노드들이 지정되어 있음"),
+    (
+        "the task or its project asks for full hygiene, and this node cannot give it",
+        "태스크나 프로젝트가 완전한 정리를 요구하지만 이 노드는 할 수 없음",
+    ),
+    (
+        "the node is outside the reach of the job or of its project",
+        "노드가 작업이나 프로젝트의 범위 밖에 있음",
+    ),
+    ("it lacks a node class of the task", "태스크의 노드 클래스가 없음"),
+    ("it does not share a model of the task", "태스크의 모델을 공유하지 않음"),
+    ("its GPU is too small for the task", "GPU가 태스크에 모자람"),
+    (
+        "a model or a node class of the task is not shared there",
+        "태스크의 모델이나 노드 클래스가 그곳에서 공유되지 않음",
+    ),
+    ("inputs or results could not be moved", "입력이나 결과를 옮기지 못함"),
+    ("it has no room for the task", "태스크를 둘 자리가 없음"),
+    ("it took longer than it may", "허용된 시간을 넘김"),
     // the widest of all
     ("it {}", "{0!}"),
     ("{} and {} more", "{0} 외 {1#}개"),
