@@ -18,7 +18,6 @@ pub(super) const PHRASES: &[(&str, &str)] = &[
     ),
     ("it takes no new work: it is being drained", "새 일을 받지 않음: 비우는 중(drain)"),
     ("its ComfyUI is not ready", "ComfyUI가 준비되지 않음"),
-    ("too many offers wait there already", "이미 너무 많은 제안이 기다리고 있음"),
     ("it has no role `render`", "render 역할 없음"),
     ("it does not know you as a member of the pool", "이 노드를 풀의 구성원으로 알지 못함"),
     ("you have no role `submit`", "이 노드에 submit 역할이 없음"),
