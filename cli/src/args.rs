@@ -6,11 +6,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use scenemesh_protocol::api::DATA_DIR_VARIABLE;
+use scenemesh_protocol::api::{DATA_DIR_VARIABLE, TOKEN_FILE_VARIABLE};
 
 use crate::commands::{
-    cancel, completions, doctor, fetch, init, invite, jobs, join, leave, logs, peers, policy, pool, retry,
-    show, status, submit, top, why,
+    admin, block, cancel, completions, doctor, fetch, init, invite, jobs, join, leave, logs, peers, policy,
+    pool, project, retry, revoke, rotate, show, status, submit, top, user, why,
 };
 use crate::environment::Environment;
 use crate::messages::{Lang, help};
@@ -24,6 +24,9 @@ pub(crate) struct Args {
     /// Directory of the daemon to talk to
     #[arg(long, global = true, env = DATA_DIR_VARIABLE, value_name = "DIR", hide_env_values = true)]
     pub(crate) data_dir: Option<PathBuf>,
+    /// File with your own token for the daemon, as user add wrote it
+    #[arg(long, global = true, env = TOKEN_FILE_VARIABLE, value_name = "FILE", hide_env_values = true)]
+    pub(crate) token_file: Option<PathBuf>,
     /// Print one JSON object as the last line on stdout
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -44,6 +47,10 @@ pub(crate) enum Command {
     Join(join::JoinArgs),
     /// Show the pool, or approve a change to it
     Pool(pool::PoolArgs),
+    /// Make, list and change projects of your studio
+    Project(project::ProjectArgs),
+    /// Give users of this machine their own tokens
+    User(user::UserArgs),
     /// List the other nodes of the pool
     Peers(peers::PeersArgs),
     /// Show or change which node classes run here, and for whom
@@ -52,6 +59,14 @@ pub(crate) enum Command {
     Status(status::StatusArgs),
     /// Leave the pool
     Leave(leave::LeaveArgs),
+    /// Take a node or an admin key out of your studio for ever
+    Revoke(revoke::RevokeArgs),
+    /// Keep a node away from your studio's machines for 72 hours
+    Block(block::BlockArgs),
+    /// Exchange this node's keys for new ones
+    Rotate(rotate::RotateArgs),
+    /// Show, add, recover or remove your studio's admin keys
+    Admin(admin::AdminArgs),
     /// Submit a workflow and wait for its results
     Submit(submit::SubmitArgs),
     /// List jobs, newest first
@@ -84,10 +99,16 @@ impl Command {
             Self::Invite(_) => "invite/1",
             Self::Join(_) => "join/1",
             Self::Pool(_) => "pool/1",
+            Self::Project(_) => "project/1",
+            Self::User(_) => "user/1",
             Self::Peers(_) => "peers/1",
             Self::Policy(_) => "policy/1",
             Self::Status(_) => "status/1",
             Self::Leave(_) => "leave/1",
+            Self::Revoke(_) => "revoke/1",
+            Self::Block(_) => "block/1",
+            Self::Rotate(_) => "rotate/1",
+            Self::Admin(_) => "admin/1",
             Self::Submit(_) => "submit/1",
             Self::Jobs(_) => "jobs/1",
             Self::Show(_) => "show/1",
@@ -133,10 +154,16 @@ const SCHEMAS: &[(&str, &str)] = &[
     ("invite", "invite/1"),
     ("join", "join/1"),
     ("pool", "pool/1"),
+    ("project", "project/1"),
+    ("user", "user/1"),
     ("peers", "peers/1"),
     ("policy", "policy/1"),
     ("status", "status/1"),
     ("leave", "leave/1"),
+    ("revoke", "revoke/1"),
+    ("block", "block/1"),
+    ("rotate", "rotate/1"),
+    ("admin", "admin/1"),
     ("submit", "submit/1"),
     ("jobs", "jobs/1"),
     ("show", "show/1"),

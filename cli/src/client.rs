@@ -9,11 +9,14 @@ use futures::StreamExt;
 use reqwest::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_LENGTH};
 use reqwest::{Body, Method, RequestBuilder, Response};
 use scenemesh_protocol::api::{
-    API_FILE, ApiFile, ApproveReply, ApproveRequest, DoctorReply, ErrorBody, ErrorCode, Event, InitReply,
-    InitRequest, InputReply, InviteReply, InviteRequest, JobView, JobsReply, JoinPreview, JoinPreviewRequest,
-    JoinReply, JoinRequest, LeaveReply, LogReply, PeersReply, PolicyChangeRequest, PolicyCheckReply,
-    PolicyCheckRequest, PolicyClassReply, PolicyClassRequest, PolicyReply, PoolReply, StatusReply,
-    SubmitRequest, WhyReply,
+    API_FILE, AdminsReply, ApiFile, ApproveReply, ApproveRequest, BlockReply, BlockRequest,
+    ChangeAdminsReply, ChangeAdminsRequest, DoctorReply, ErrorBody, ErrorCode, Event, InitReply, InitRequest,
+    InputReply, InstalledReply, InviteReply, InviteRequest, JobView, JobsReply, JoinPreview,
+    JoinPreviewRequest, JoinReply, JoinRequest, LeaveReply, LogReply, NewAdminRequest, PeersReply,
+    PolicyChangeRequest, PolicyCheckReply, PolicyCheckRequest, PolicyClassReply, PolicyClassRequest,
+    PolicyReply, PoolReply, ProjectRequest, ProjectSetRequest, ProjectView, ProjectsReply, RecoverRequest,
+    RevokeReply, RevokeRequest, RotateReply, RotateRequest, StatusReply, SubmitRequest, UserRemoveRequest,
+    UserReply, UserRequest, UserView, UsersReply, WhyReply,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,6 +37,8 @@ const ANSWER_LIMIT: usize = 256 << 20;
 #[derive(Clone, Debug)]
 pub struct Connection {
     pub data_dir: PathBuf,
+    /// A user's own token; without one the daemon's own user is meant, whose token lies in the data directory.
+    pub token_file: Option<PathBuf>,
     /// Language the daemon is asked to speak.
     pub lang: Lang,
 }
@@ -44,7 +49,7 @@ impl Connection {
     /// # Errors
     /// When there is no daemon's address in the data directory, or it may not be read.
     pub fn open(&self) -> Result<ApiClient, CliError> {
-        let path = self.data_dir.join(API_FILE);
+        let path = self.address_file();
         let text = std::fs::read_to_string(&path).map_err(|error| self.no_address(&path, &error))?;
         let file: ApiFile = serde_json::from_str(&text).map_err(|_| {
             let message = Message::GarbledAddress { path: path.display().to_string() };
@@ -58,6 +63,10 @@ impl Connection {
             .build()
             .map_err(|error| CliError::internal(error.to_string()))?;
         Ok(ApiClient { http, file, connection: self.clone() })
+    }
+
+    fn address_file(&self) -> PathBuf {
+        self.token_file.clone().unwrap_or_else(|| self.data_dir.join(API_FILE))
     }
 
     fn no_address(&self, path: &Path, error: &std::io::Error) -> CliError {
@@ -132,6 +141,34 @@ impl ApiClient {
         self.post("/v1/pool/approve", request, PATIENCE).await
     }
 
+    pub async fn projects(&self) -> Answer<ProjectsReply> {
+        self.get("/v1/projects").await
+    }
+
+    pub async fn add_project(&self, request: &ProjectRequest) -> Answer<ProjectView> {
+        self.post("/v1/projects", request, PATIENCE).await
+    }
+
+    pub async fn set_project(&self, request: &ProjectSetRequest) -> Answer<ProjectView> {
+        self.post("/v1/projects/set", request, PATIENCE).await
+    }
+
+    pub async fn users(&self) -> Answer<UsersReply> {
+        self.get("/v1/users").await
+    }
+
+    pub async fn add_user(&self, request: &UserRequest) -> Answer<UserReply> {
+        self.post("/v1/users", request, PATIENCE).await
+    }
+
+    pub async fn set_user(&self, request: &UserRequest) -> Answer<UserView> {
+        self.post("/v1/users/set", request, PATIENCE).await
+    }
+
+    pub async fn remove_user(&self, request: &UserRemoveRequest) -> Answer<UserView> {
+        self.post("/v1/users/rm", request, PATIENCE).await
+    }
+
     pub async fn policy(&self) -> Answer<PolicyReply> {
         self.get("/v1/policy").await
     }
@@ -155,6 +192,34 @@ impl ApiClient {
 
     pub async fn leave(&self) -> Answer<LeaveReply> {
         self.post("/v1/leave", &(), PATIENCE).await
+    }
+
+    pub async fn revoke(&self, request: &RevokeRequest) -> Answer<RevokeReply> {
+        self.post("/v1/revoke", request, PATIENCE).await
+    }
+
+    pub async fn block(&self, request: &BlockRequest) -> Answer<BlockReply> {
+        self.post("/v1/block", request, PATIENCE).await
+    }
+
+    pub async fn rotate(&self, request: &RotateRequest) -> Answer<RotateReply> {
+        self.post("/v1/rotate", request, PATIENCE).await
+    }
+
+    pub async fn admins(&self) -> Answer<AdminsReply> {
+        self.get("/v1/admin").await
+    }
+
+    pub async fn new_admin(&self, request: &NewAdminRequest) -> Answer<InstalledReply> {
+        self.post("/v1/admin/new", request, PATIENCE).await
+    }
+
+    pub async fn recover_admin(&self, request: &RecoverRequest) -> Answer<InstalledReply> {
+        self.post("/v1/admin/recover", request, PATIENCE).await
+    }
+
+    pub async fn change_admins(&self, request: &ChangeAdminsRequest) -> Answer<ChangeAdminsReply> {
+        self.post("/v1/admin/change", request, PATIENCE).await
     }
 
     pub async fn submit(&self, request: &SubmitRequest) -> Answer<JobView> {
@@ -274,7 +339,7 @@ impl ApiClient {
     fn no_answer(&self, error: &reqwest::Error) -> CliError {
         let url = self.file.url.clone();
         if error.is_connect() {
-            let path = self.connection.data_dir.join(API_FILE).display().to_string();
+            let path = self.connection.address_file().display().to_string();
             let message = Message::NobodyAnswers { url, path };
             return CliError::new(ErrorCode::NotRunning, message, self.connection.start_hint());
         }
@@ -284,9 +349,7 @@ impl ApiClient {
         if error.is_builder() {
             return CliError::new(
                 ErrorCode::NotRunning,
-                Message::GarbledAddress {
-                    path: self.connection.data_dir.join(API_FILE).display().to_string(),
-                },
+                Message::GarbledAddress { path: self.connection.address_file().display().to_string() },
                 self.connection.start_hint(),
             );
         }

@@ -1,5 +1,7 @@
 //! The commands: one file each, with its arguments; one line each here.
 
+pub(crate) mod admin;
+pub(crate) mod block;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod doctor;
@@ -13,11 +15,15 @@ pub(crate) mod logs;
 pub(crate) mod peers;
 pub(crate) mod policy;
 pub(crate) mod pool;
+pub(crate) mod project;
 pub(crate) mod retry;
+pub(crate) mod revoke;
+pub(crate) mod rotate;
 pub(crate) mod show;
 pub(crate) mod status;
 pub(crate) mod submit;
 pub(crate) mod top;
+pub(crate) mod user;
 pub(crate) mod why;
 
 use crate::args::{Args, Command};
@@ -38,11 +44,15 @@ pub(crate) async fn dispatch(args: Args, environment: &Environment, ui: &Ui) -> 
     if let Command::Completions(args) = &args.command {
         return Ok(completions::run(args, ui));
     }
+    // Whoever names a data directory means the daemon there, whatever token lies elsewhere.
+    let named = args.token_file;
+    let token_file =
+        if named.is_none() && args.data_dir.is_some() { None } else { user::token_file(named, environment) };
     let data_dir = args
         .data_dir
         .or_else(|| environment.default_data_dir())
         .ok_or_else(|| CliError::usage(Message::NoDataDir, Message::HintDataDir))?;
-    let context = Context { connection: Connection { data_dir, lang: ui.lang }, ui };
+    let context = Context { connection: Connection { data_dir, token_file, lang: ui.lang }, ui };
     let context = &context;
     match args.command {
         Command::Init(args) => init::run(args, context).await,
@@ -50,9 +60,15 @@ pub(crate) async fn dispatch(args: Args, environment: &Environment, ui: &Ui) -> 
         Command::Join(args) => join::run(args, context).await,
         Command::Policy(args) => policy::run(args, context).await,
         Command::Pool(args) => pool::run(args, context).await,
+        Command::Project(args) => project::run(args, context).await,
+        Command::User(args) => user::run(args, context).await,
         Command::Peers(args) => peers::run(args, context).await,
         Command::Status(args) => status::run(args, context).await,
         Command::Leave(args) => leave::run(args, context).await,
+        Command::Revoke(args) => revoke::run(args, context).await,
+        Command::Block(args) => block::run(args, context).await,
+        Command::Rotate(args) => rotate::run(args, context).await,
+        Command::Admin(args) => admin::run(args, context).await,
         Command::Submit(args) => submit::run(args, context).await,
         Command::Jobs(args) => jobs::run(args, context).await,
         Command::Show(args) => show::run(args, context).await,

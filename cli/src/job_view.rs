@@ -71,6 +71,9 @@ pub(crate) fn json(job: &JobView, places: &Places) -> Value {
         "tasks": job.tasks.iter().map(task).collect::<Vec<_>>(),
         "short": job.short,
         "label": job.label,
+        "person": job.person,
+        "project": job.project,
+        "hidden": job.hidden,
         "class": class(job.class),
         "reach": job.reach,
         "created_ms": job.created_ms,
@@ -80,7 +83,10 @@ pub(crate) fn json(job: &JobView, places: &Places) -> Value {
 /// Prints a job and its tasks.
 pub(crate) fn print(job: &JobView, places: &Places, ui: &Ui) {
     let mut head = Table::fields();
-    head.field(ui.word(Word::Job), format!("{}  {}", job.short, clip(&job.label, 60)));
+    head.field(ui.word(Word::Job), format!("{}  {}", job.short, clip(label(job, ui), 60)));
+    if let Some(project) = &job.project {
+        head.field(ui.word(Word::Project), clip(project, 60));
+    }
     head.row([
         (ui.word(Word::State), Some(Tone::Faint)),
         (job_state(job.state, ui), Some(job_tone(job.state))),
@@ -91,6 +97,11 @@ pub(crate) fn print(job: &JobView, places: &Places, ui: &Ui) {
     ui.table(&head);
     ui.result("");
     ui.table(&tasks(job, places, ui));
+}
+
+/// What the job is called, as far as one may know.
+pub(crate) fn label<'a>(job: &'a JobView, ui: &Ui) -> &'a str {
+    if job.hidden { ui.word(Word::SomebodysJob) } else { &job.label }
 }
 
 fn tasks(job: &JobView, places: &Places, ui: &Ui) -> Table {

@@ -14,7 +14,7 @@ use axum::handler::Handler;
 use axum::middleware;
 use axum::routing::{MethodRouter, get, post};
 use scenemesh_protocol::api::{API_FILE, ApiFile, Role};
-use scenemesh_protocol::ids::{NodeId, random_bytes};
+use scenemesh_protocol::ids::NodeId;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -35,6 +35,7 @@ mod body;
 mod comfyui;
 mod doctor;
 mod events;
+mod eyes;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod guard;
@@ -45,10 +46,13 @@ mod openapi;
 mod outputs;
 mod policy;
 mod pool;
+mod projects;
 mod serving;
 mod status;
 mod submit;
 mod trouble;
+mod trust;
+mod users;
 mod views;
 mod workflow;
 
@@ -64,7 +68,7 @@ pub struct Config {
     pub dir: PathBuf,
     /// What `COMFYUI_HOST` says, if anything: another place to look for a ComfyUI.
     pub comfyui_host: Option<String>,
-    /// Who submits, for the studio's own books: the user of this machine, until each has a token of their own.
+    /// The user that the daemon runs as: the person of the token in `api.json`.
     pub person: String,
 }
 
@@ -106,6 +110,8 @@ pub enum BindError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("cannot write {path}: {source}; check the data directory")]
     File { path: PathBuf, source: io::Error },
+    #[error("cannot use {}: {source}; mend or remove it", dir.join("users.toml").display())]
+    Users { dir: PathBuf, source: io::Error },
 }
 
 /// The port, taken but silent.
@@ -141,15 +147,19 @@ impl Bound {
     /// # Errors
     /// When the file cannot be written.
     pub fn serve(self, ports: Ports, tasks: &Tasks) -> Result<(), BindError> {
-        let token = data_encoding::BASE32_NOPAD.encode(&random_bytes::<32>()).to_lowercase();
-        let file = ApiFile { url: format!("http://{}", self.address), token, gateway: None };
+        let url = format!("http://{}", self.address);
+        let file = ApiFile { url: url.clone(), token: users::fresh_token(), gateway: None };
         let path = self.config.dir.join(API_FILE);
-        let guard = guard::Guard::new(&[(&file.token, Role::Admin)], self.address);
+        let users = users::Users::open(&self.config.dir, &file.token, &self.config.person);
+        let users = users.map_err(|source| BindError::Users { dir: self.config.dir.clone(), source })?;
+        let guard = guard::Guard::new(users.tokens(), self.address);
         let node = Node {
             ports: Arc::new(ports),
             dir: self.config.dir,
             comfyui_host: self.config.comfyui_host,
-            person: self.config.person,
+            url: url.into(),
+            users: Arc::new(users),
+            tasks: tasks.clone(),
             started: Instant::now(),
             uploads: Arc::new(inputs::Uploads::default()),
             listeners: Arc::new(Semaphore::new(events::LISTENERS)),
@@ -189,7 +199,9 @@ struct Node {
     ports: Arc<Ports>,
     dir: PathBuf,
     comfyui_host: Option<String>,
-    person: String,
+    url: Arc<str>,
+    users: Arc<users::Users>,
+    tasks: Tasks,
     started: Instant,
     uploads: Arc<inputs::Uploads>,
     /// Places of event streams.
@@ -233,7 +245,7 @@ fn routes() -> Routes {
     Routes::default()
         .get(View, "/v1/openapi.json", openapi::document)
         .get(View, "/v1/status", status::status)
-        .get(View, "/v1/doctor", doctor::doctor)
+        .get(Operate, "/v1/doctor", doctor::doctor)
         .get(View, "/v1/policy", policy::show)
         .post(View, "/v1/policy/class", policy::class)
         .post(View, "/v1/policy/check", policy::check)
@@ -259,6 +271,20 @@ fn routes() -> Routes {
         .post(Admin, "/v1/join", pool::join)
         .post(Admin, "/v1/pool/approve", pool::approve)
         .post(Admin, "/v1/leave", pool::leave)
+        .get(Submit, "/v1/projects", projects::list)
+        .post(Admin, "/v1/projects", projects::add)
+        .post(Admin, "/v1/projects/set", projects::set)
+        .get(Admin, "/v1/users", users::list)
+        .post(Admin, "/v1/users", users::add)
+        .post(Admin, "/v1/users/set", users::set)
+        .post(Admin, "/v1/users/rm", users::remove)
+        .post(Admin, "/v1/revoke", trust::revoke)
+        .post(Admin, "/v1/block", trust::block)
+        .post(Admin, "/v1/rotate", trust::rotate)
+        .get(Admin, "/v1/admin", trust::admins)
+        .post(Admin, "/v1/admin/new", trust::new_admin)
+        .post(Admin, "/v1/admin/recover", trust::recover)
+        .post(Admin, "/v1/admin/change", trust::change_admins)
 }
 
 fn guarded(router: Router, guard: guard::Guard) -> Router {

@@ -4,14 +4,17 @@
 //! then tells anybody. What others have to say arrives as [`RosterEvent`]s; whoever misses a push is told at the next
 //! Hello, or by the periodic question. Nobody but a studio's own admins can put a machine into it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use scenemesh_protocol::ids::{NodeId, PoolId, StudioId};
+use scenemesh_protocol::ids::{NodeId, PoolId, ProjectId, StudioId};
 use scenemesh_protocol::invite::{BadInvite, CheckWords};
 use scenemesh_protocol::roster::{BadSettings, Roster};
+use scenemesh_protocol::studio::StudioRules;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::network::{Network, PorchError, RosterEvent, StartError};
@@ -20,15 +23,21 @@ use crate::supervisor::Tasks;
 
 mod actor;
 mod addresses;
+mod admins;
 mod admission;
+mod blocks;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod invites;
 mod joining;
 pub mod keys;
+mod revoking;
 mod rights;
 mod roster;
+mod rotating;
 mod state;
+mod studio;
+mod trust;
 mod view;
 
 #[cfg(test)]
@@ -36,12 +45,21 @@ mod live_tests;
 #[cfg(test)]
 mod tests;
 
+pub use admins::{AdminChange, AdminView, AdminsChanged, CannotChangeAdmins};
 pub use admission::{Approved, CannotApprove, CannotInvite, InviteTerms};
+pub use blocks::{Barrier, BlockTerms, Blocked, CannotBlock, Shut};
 pub use invites::{DEFAULT_EXPIRY, LONGEST_EXPIRY, NoInvite};
 pub use joining::{CannotFound, CannotJoin, JoinOutcome, JoinRefused, Joined};
 pub use keys::{KeysError, NodeKeys, Protection};
+pub use revoking::{CannotRevoke, NoSuchMember, RevokeTerms, RevokedHere, Target};
 pub use rights::{NotAllowed, Role, may, may_render, studio_name};
+pub use rotating::{CannotRotate, Countersigned};
 pub use state::Standing;
+pub use studio::{
+    CannotProject, NoSuchProject, OwnProject, OwnStudio, ProjectChange, ProjectRules, ProjectWish,
+    RefusedStudioRecord,
+};
+pub use trust::{AdminKeys, CannotInstall, Installed, Revocation, RotateOutcome, TrustError};
 pub use view::{InviteState, InviteView, MemberView, PoolView, ProposalView, StudioView};
 
 /// Callers that wait at once; they are local, so the next one waits for a place.
@@ -54,13 +72,20 @@ pub struct Config {
     pub dir: PathBuf,
     /// How often a pending join asks again.
     pub ask_every: Duration,
+    /// Cancelled when the node has to be started again, in place: its keys are others.
+    pub restart: CancellationToken,
     /// How often one connected member is asked for what is missing here, in case a push was lost.
     pub sync_every: Duration,
 }
 
 impl Config {
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), ask_every: Duration::from_secs(3), sync_every: Duration::from_secs(30) }
+        Self {
+            dir: dir.into(),
+            restart: CancellationToken::new(),
+            ask_every: Duration::from_secs(3),
+            sync_every: Duration::from_secs(30),
+        }
     }
 }
 
@@ -72,6 +97,8 @@ pub struct Founding {
     /// This node's name in the roster.
     pub name: String,
     pub protection: Protection,
+    /// The pool opens no socket.
+    pub solo: bool,
 }
 
 /// A pool that was founded here.
@@ -121,6 +148,18 @@ pub struct LeftPool {
     pub pool_name: Option<String>,
     /// Members that were connected and heard it.
     pub told: usize,
+    pub solo: bool,
+}
+
+/// Why what was decided was not made durable; then it did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error("the node is stopping")]
+    Stopping,
 }
 
 /// Why a pool was not founded.
@@ -135,7 +174,7 @@ pub enum InitError {
     #[error(transparent)]
     Network(#[from] StartError),
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Keep(#[from] KeepError),
     #[error("the node is stopping")]
     Stopping,
 }
@@ -148,7 +187,7 @@ pub enum InviteError {
     #[error(transparent)]
     Keys(#[from] KeysError),
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Keep(#[from] KeepError),
     #[error("the node is stopping")]
     Stopping,
 }
@@ -170,7 +209,7 @@ pub enum JoinError {
     #[error(transparent)]
     Keys(#[from] KeysError),
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Keep(#[from] KeepError),
     #[error("the node is stopping")]
     Stopping,
 }
@@ -183,7 +222,20 @@ pub enum ApproveError {
     #[error(transparent)]
     Keys(#[from] KeysError),
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Keep(#[from] KeepError),
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// Why a project is not as somebody wants it.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectError {
+    #[error(transparent)]
+    Cannot(#[from] CannotProject),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     #[error("the node is stopping")]
     Stopping,
 }
@@ -194,7 +246,7 @@ pub enum LeaveError {
     #[error("this node is in no pool")]
     NoPool,
     #[error(transparent)]
-    Journal(#[from] JournalError),
+    Keep(#[from] KeepError),
     #[error("the node is stopping")]
     Stopping,
 }
@@ -222,8 +274,10 @@ enum Command {
     Unlock(Option<Zeroizing<String>>, Answer<usize, InviteError>),
     Join(Joining, Answer<JoinOutcome, JoinError>),
     Approve(Option<String>, Option<Zeroizing<String>>, Answer<Approved, ApproveError>),
+    Project(ProjectWish, Option<Zeroizing<String>>, Answer<ProjectId, ProjectError>),
     Leave(Answer<LeftPool, LeaveError>),
     Pool(oneshot::Sender<Option<PoolView>>),
+    Trust(trust::Command),
 }
 
 /// Handle to the membership; cheap to clone.
@@ -232,6 +286,9 @@ pub struct Membership {
     commands: mpsc::Sender<Command>,
     standing: watch::Receiver<Arc<Standing>>,
     roster: watch::Receiver<Option<Arc<Roster>>>,
+    studio: watch::Receiver<Arc<OwnStudio>>,
+    rules: watch::Receiver<Arc<StudioRules>>,
+    barred: watch::Receiver<Arc<BTreeMap<NodeId, String>>>,
 }
 
 /// Restores what the journal knows, opens the network when this node is in a pool, and starts the actor.
@@ -250,11 +307,20 @@ pub async fn spawn(
     let (commands, inbox) = mpsc::channel(COMMANDS_WAITING);
     let (standing_sender, standing) = watch::channel(Arc::new(Standing::Alone));
     let (roster_sender, roster) = watch::channel(None);
-    let outlets = actor::Outlets { standing: standing_sender, roster: roster_sender };
+    let (studio_sender, studio) = watch::channel(Arc::default());
+    let (rules_sender, rules) = watch::channel(Arc::default());
+    let (barred_sender, barred) = watch::channel(Arc::default());
+    let outlets = actor::Outlets {
+        standing: standing_sender,
+        roster: roster_sender,
+        studio: studio_sender,
+        rules: rules_sender,
+        barred: barred_sender,
+    };
     let actor =
         actor::Actor::restore(config, &keys, store.journal, network, outlets, replay, tasks.clone()).await?;
     tasks.spawn("membership", actor.run(inbox, events));
-    Ok(Membership { commands, standing, roster })
+    Ok(Membership { commands, standing, roster, studio, rules, barred })
 }
 
 impl Membership {
@@ -266,6 +332,21 @@ impl Membership {
     /// The roster, while this node is in a pool.
     pub fn roster(&self) -> watch::Receiver<Option<Arc<Roster>>> {
         self.roster.clone()
+    }
+
+    /// What only this node's studio knows: projects, blocks, keys.
+    pub fn studio(&self) -> watch::Receiver<Arc<OwnStudio>> {
+        self.studio.clone()
+    }
+
+    /// The part of it that tasks are held to.
+    pub fn rules(&self) -> watch::Receiver<Arc<StudioRules>> {
+        self.rules.clone()
+    }
+
+    /// Who is shut out, by revocation or block, and why in words; with this node itself when it is the one outside.
+    pub fn barred(&self) -> watch::Receiver<Arc<BTreeMap<NodeId, String>>> {
+        self.barred.clone()
     }
 
     /// Founds a pool with one studio, whose first machine and admin this node is, and opens the network.
@@ -316,6 +397,19 @@ impl Membership {
     ) -> Result<Approved, ApproveError> {
         let command = |answer| Command::Approve(which, passphrase, answer);
         self.ask(command).await.unwrap_or(Err(ApproveError::Stopping))
+    }
+
+    /// Makes or changes a project of this node's studio; every machine of it hears of that, and nobody else.
+    ///
+    /// # Errors
+    /// As [`ProjectError`] says.
+    pub async fn project(
+        &self,
+        wish: ProjectWish,
+        passphrase: Option<Zeroizing<String>>,
+    ) -> Result<ProjectId, ProjectError> {
+        let command = |answer| Command::Project(wish, passphrase, answer);
+        self.ask(command).await.unwrap_or(Err(ProjectError::Stopping))
     }
 
     /// Says goodbye, closes the network and forgets the pool, or gives up a pending join. Keys stay.

@@ -9,10 +9,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use scenemesh_protocol::ids::{BootId, JobId, NodeId, TaskId};
+use scenemesh_protocol::ids::{BootId, JobId, NodeId, ProjectId, TaskId};
 use scenemesh_protocol::keys::{KemSecret, SecretKey};
 use scenemesh_protocol::lease::Preview;
 use scenemesh_protocol::roster::Roster;
+use scenemesh_protocol::studio::StudioRules;
 use scenemesh_protocol::task::{Class, InputFile, Reach, Shape};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -26,7 +27,9 @@ use crate::store::{BlobError, JournalError, Replay, ReplayError, Store};
 use crate::supervisor::Tasks;
 
 mod actor;
+mod bounds;
 pub mod conversation;
+mod discretion;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod lend;
@@ -41,6 +44,7 @@ pub mod view;
 #[cfg(test)]
 mod tests;
 
+pub use conversation::Barred;
 use lend::Lend;
 use record::{Recipe, Submission, TaskPlan};
 use story::Why;
@@ -116,6 +120,10 @@ pub struct Ports {
     pub executor: Executor,
     pub store: Store,
     pub roster: watch::Receiver<Option<Arc<Roster>>>,
+    /// Projects of this node's studio, and the key for its memos.
+    pub studio: watch::Receiver<Arc<StudioRules>>,
+    /// Who is shut out, by revocation or block.
+    pub barred: watch::Receiver<Arc<Barred>>,
     pub gpus: watch::Receiver<Arc<Vec<GpuReading>>>,
     /// Which node classes run here.
     pub policy: watch::Receiver<Arc<Policy>>,
@@ -143,6 +151,8 @@ pub struct JobSpec {
     pub count: u32,
     pub class: Class,
     pub reach: Reach,
+    /// A project of this studio; its rules hold besides the job's own.
+    pub project: Option<ProjectId>,
     pub needs: Needs,
     pub previews: bool,
     pub full_hygiene: bool,
@@ -269,6 +279,7 @@ enum Command {
     Log { id: Id, reply: oneshot::Sender<Vec<LogLine>> },
     RefusedClasses { reply: oneshot::Sender<RefusedClasses> },
     Drain { draining: bool, reply: oneshot::Sender<()> },
+    Held { node: Option<NodeId>, reply: oneshot::Sender<(usize, usize)> },
 }
 
 /// Node classes that other nodes said they do not run.
@@ -396,6 +407,7 @@ impl Scheduler {
             person: spec.person,
             class: spec.class,
             reach: spec.reach,
+            project: spec.project,
             created_ms: clock::wall_ms(),
             recipes: vec![recipe],
             tasks: (0..spec.count).map(plan).collect(),
@@ -458,6 +470,11 @@ impl Scheduler {
     /// Takes nothing new from anybody, or takes work again. What runs is finished.
     pub async fn drain(&self, draining: bool) {
         self.ask(|reply| Command::Drain { draining, reply }).await;
+    }
+
+    /// Attempts of ours that a node has, and attempts of its that are held here; all of both without a node.
+    pub async fn held_with(&self, node: Option<NodeId>) -> (usize, usize) {
+        self.ask(|reply| Command::Held { node, reply }).await.unwrap_or_default()
     }
 
     /// Node classes that other nodes lately said they do not run.

@@ -10,6 +10,14 @@
 //! POST /v1/join/preview  JoinPreviewRequest JoinPreview   POST /v1/join      JoinRequest   JoinReply
 //! GET  /v1/pool                         PoolReply         POST /v1/pool/approve ApproveRequest ApproveReply
 //! GET  /v1/peers                        PeersReply        POST /v1/leave                   LeaveReply
+//! GET  /v1/projects                     ProjectsReply     POST /v1/projects  ProjectRequest ProjectView
+//! POST /v1/projects/set  ProjectSetRequest ProjectView
+//! GET  /v1/users                        UsersReply        POST /v1/users     UserRequest   UserReply
+//! POST /v1/users/set     UserRequest    UserView          POST /v1/users/rm  UserRemoveRequest UserView
+//! POST /v1/revoke        RevokeRequest  RevokeReply       POST /v1/block     BlockRequest  BlockReply
+//! POST /v1/rotate        RotateRequest  RotateReply       GET  /v1/admin                   AdminsReply
+//! POST /v1/admin/new     NewAdminRequest InstalledReply   POST /v1/admin/recover RecoverRequest InstalledReply
+//! POST /v1/admin/change  ChangeAdminsRequest ChangeAdminsReply
 //! POST /v1/inputs        raw bytes      InputReply        POST /v1/jobs      SubmitRequest JobView
 //! GET  /v1/jobs                         JobsReply         GET  /v1/jobs/ID                 JobView
 //! GET  /v1/jobs/ID/why                  WhyReply          GET  /v1/jobs/ID/log             LogReply
@@ -33,7 +41,10 @@ mod error;
 mod jobs;
 mod policy;
 mod pool;
+mod projects;
 mod status;
+mod trust;
+mod users;
 
 pub use error::{ErrorBody, ErrorCode};
 pub use jobs::{
@@ -50,11 +61,20 @@ pub use pool::{
     InviteView, JoinPreview, JoinPreviewRequest, JoinReply, JoinRequest, JoinState, LeaveReply, MemberView,
     Passphrase, PoolReply, ProposalView, StudioView,
 };
+pub use projects::{ProjectRequest, ProjectSetRequest, ProjectView, ProjectsReply};
 pub use status::{
-    CheckState, CheckView, ComfyuiView, DoctorReply, GpuView, LinkState, PeerView, PeersReply, SlotState,
-    SlotView, Standing, StatusReply,
+    CheckState, CheckView, ComfyuiView, DoctorReply, GpuView, LinkState, PeerView, PeersReply, ShutState,
+    ShutView, SlotState, SlotView, Standing, StatusReply,
 };
+pub use trust::{
+    AdminKeyView, AdminsReply, BlockReply, BlockRequest, ChangeAdminsReply, ChangeAdminsRequest,
+    InstalledReply, NewAdminRequest, RecoverRequest, RevokeReply, RevokeRequest, RotateReply, RotateRequest,
+    RotateState,
+};
+pub use users::{UserRemoveRequest, UserReply, UserRequest, UserView, UsersReply};
 
+/// Environment variable that names a user's own token file.
+pub const TOKEN_FILE_VARIABLE: &str = "SCENEMESH_TOKEN_FILE";
 /// File in the data directory that tells clients where the daemon is.
 pub const API_FILE: &str = "api.json";
 /// Environment variable that names the data directory, for the daemon and its clients.
@@ -98,6 +118,27 @@ pub enum Role {
     Operate,
     /// Pool membership and settings.
     Admin,
+}
+
+impl Role {
+    /// As people write it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::View => "view",
+            Self::Submit => "submit",
+            Self::Operate => "operate",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl std::str::FromStr for Role {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let all = [Self::View, Self::Submit, Self::Operate, Self::Admin];
+        all.into_iter().find(|role| role.word() == text).ok_or("view, submit, operate, admin")
+    }
 }
 
 /// The data directory when neither a flag nor [`DATA_DIR_VARIABLE`] names one. `os` is

@@ -3,6 +3,7 @@
 //! These records are signed like those of the roster, but they travel between nodes of one studio only. What another
 //! studio gets to see of a project is the signed [`Project`] inside a task that it renders: rules, no name.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -11,7 +12,7 @@ use crate::advert::Hygiene;
 use crate::codec::{Decode, Encode, Message};
 use crate::ids::{ContentHash, NodeId, PoolId, ProjectId, StudioId, TaskId, random_bytes};
 use crate::keys::{Domain, KemPublic, KemSecret, PublicKey};
-use crate::signed::{Signable, Signed};
+use crate::signed::{Signable, Signed, Verified};
 use crate::task::Reach;
 
 mod memo;
@@ -200,6 +201,16 @@ impl StudioDiff {
     pub fn is_empty(&self) -> bool {
         self.records.is_empty() && self.secrets.is_empty()
     }
+}
+
+/// What holds in a studio now, as far as its tasks are concerned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StudioRules {
+    /// None while the node is in no pool.
+    pub home: Option<(PoolId, StudioId)>,
+    pub projects: BTreeMap<ProjectId, Verified<Project>>,
+    /// The key that memos are sealed to.
+    pub key: Option<StudioKey>,
 }
 
 /// What a memo is bound to: sealed for one attempt, it cannot be moved to another.

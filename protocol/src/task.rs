@@ -37,6 +37,25 @@ pub enum Reach {
     Pool,
 }
 
+impl Reach {
+    /// Whether everything that this reaches from the studio `home` lies within `limit`.
+    pub fn is_within(&self, limit: &Self, home: &StudioId) -> bool {
+        match (self, limit) {
+            (Self::Machine, _) | (_, Self::Pool) | (Self::Studio, Self::Studio) => true,
+            (Self::Pool, _) | (_, Self::Machine) => false,
+            (Self::Studio, Self::Studios(limit)) => limit.contains(home),
+            (Self::Studios(chosen), Self::Studio) => chosen.iter().all(|studio| studio == home),
+            (Self::Studios(chosen), Self::Studios(limit)) => chosen.iter().all(|of| limit.contains(of)),
+        }
+    }
+
+    /// What a task of a project gets when its submitter says nothing: the studio, or less where the project allows less.
+    #[must_use]
+    pub fn default_within(limit: &Self, home: &StudioId) -> Self {
+        if Self::Studio.is_within(limit, home) { Self::Studio } else { limit.clone() }
+    }
+}
+
 /// A model file as ComfyUI names it: its folder (`checkpoints`, `loras` …) and its name inside that folder,
 /// with `/` between directories whatever the machine's own separator is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize)]
@@ -251,5 +270,37 @@ pub struct Failure {
 impl Failure {
     pub fn new(class: FailureClass, detail: impl Into<String>) -> Self {
         Self { class, detail: detail.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reach_is_ordered_by_what_it_contains() {
+        let [home, birch, cedar] = [1, 2, 3].map(|n| StudioId::from_bytes([n; 16]));
+        let of = |studios: &[StudioId]| Reach::Studios(studios.to_vec());
+        let table = [
+            (Reach::Machine, Reach::Machine, true),
+            (Reach::Machine, of(&[birch]), true),
+            (Reach::Studio, Reach::Machine, false),
+            (Reach::Studio, Reach::Studio, true),
+            (Reach::Studio, of(&[birch]), false),
+            (Reach::Studio, of(&[home, birch]), true),
+            (of(&[home]), Reach::Studio, true),
+            (of(&[home, birch]), Reach::Studio, false),
+            (of(&[birch]), of(&[birch, cedar]), true),
+            (of(&[birch, cedar]), of(&[birch]), false),
+            (of(&[birch]), Reach::Machine, false),
+            (Reach::Pool, of(&[home, birch, cedar]), false),
+            (Reach::Pool, Reach::Pool, true),
+        ];
+        for (reach, limit, within) in table {
+            assert_eq!(reach.is_within(&limit, &home), within, "{reach:?} {limit:?}");
+        }
+        assert_eq!(Reach::default_within(&Reach::Pool, &home), Reach::Studio);
+        assert_eq!(Reach::default_within(&Reach::Machine, &home), Reach::Machine);
+        assert_eq!(Reach::default_within(&of(&[birch]), &home), of(&[birch]));
     }
 }

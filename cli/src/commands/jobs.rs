@@ -55,7 +55,7 @@ pub(super) fn table(jobs: &[JobView], now_ms: u64, ui: &Ui) -> Table {
         let done = job.tasks.iter().filter(|task| task.state == TaskState::Done).count();
         let cells = [
             job.short.clone(),
-            clip(&job.label, 40),
+            clip(job_view::label(job, ui), 40),
             job_view::job_state(job.state, ui).to_owned(),
             format!("{done}/{}", job.tasks.len()),
             job_view::class(job.class).to_owned(),

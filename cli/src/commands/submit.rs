@@ -44,9 +44,12 @@ pub(crate) struct SubmitArgs {
     /// How soon it is wanted: urgent, normal, batch
     #[arg(long, value_name = "CLASS", default_value = "normal", value_parser = class)]
     class: Class,
-    /// How far it may travel: machine, studio, pool, or names of studios
-    #[arg(long, value_name = "REACH", default_value = "studio")]
-    reach: ReachWords,
+    /// How far it may travel: machine, studio, pool, or names of studios; the studio otherwise, or less with a project
+    #[arg(long, value_name = "REACH")]
+    reach: Option<ReachWords>,
+    /// Hold it to the rules of this project
+    #[arg(long, value_name = "NAME")]
+    project: Option<String>,
     /// What a node must have: vram=24GB,cc=8.9
     #[arg(long, value_name = "NEEDS", value_parser = typed::needs)]
     needs: Option<NeedsRequest>,
@@ -92,6 +95,7 @@ pub(crate) async fn run(args: SubmitArgs, context: &Context<'_>) -> Result<Outco
         count: args.count,
         class: args.class,
         reach: args.reach,
+        project: args.project,
         needs: args.needs.unwrap_or_default(),
         previews: args.preview.is_some(),
         full_hygiene: args.full_hygiene,

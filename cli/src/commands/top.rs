@@ -103,7 +103,7 @@ fn running(jobs: &[JobView], ui: &Ui) -> Table {
     for (job, task) in busy.chain(queued).take(MOST_TASKS) {
         let cells = [
             job.short.clone(),
-            clip(&job.label, 32),
+            clip(job_view::label(job, ui), 32),
             format!("#{}", task.index),
             job_view::task_state(task.state, ui).to_owned(),
             task.node.as_ref().map(|node| node.name.clone()).unwrap_or_default(),

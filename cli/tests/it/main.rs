@@ -6,5 +6,7 @@ mod errors;
 mod jobs;
 mod policy;
 mod pool;
+mod projects;
 mod sandbox;
 mod submit;
+mod trust;

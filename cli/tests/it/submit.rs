@@ -101,6 +101,7 @@ async fn a_job_is_followed_to_its_end_and_its_pictures_are_saved() {
         sandbox.heard("POST /v1/jobs")[0].json(),
         json!({
             "label": "keyframe", "workflow": "{\"3\": {}}", "set": [], "inputs": [], "count": 2, "class": "normal",
+            "project": null,
             "reach": "pool", "needs": { "vram_mib": null, "min_cc": null }, "previews": true, "full_hygiene": false,
         })
     );

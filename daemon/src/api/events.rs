@@ -3,6 +3,7 @@
 //! A job's stream begins with the whole job and is told whole again whenever its state changes or a slow listener has
 //! missed something, so that whoever applies the rest in order has the truth. It ends when the node stops.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use scenemesh_protocol::ids::JobId;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
 
+use super::eyes::Who;
+use super::guard::Caller;
 use super::trouble::Trouble;
 use super::views::{self, Shorts};
 use super::{Node, jobs};
@@ -24,29 +27,36 @@ use crate::scheduler::view::JobEvent;
 
 /// Clients take a longer silence for a daemon that died; theirs is 45 s.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
+/// Jobs whose people a listener remembers.
+const JOBS_REMEMBERED: usize = 10_000;
 
 /// Event streams at once: half of the places of all requests, so that whoever only watches shuts nobody out.
 pub(super) const LISTENERS: usize = 64;
 
 pub(super) async fn of_job(
     State(node): State<Node>,
+    Extension(caller): Who,
     Extension(lang): Extension<Lang>,
     Path(id): Path<String>,
 ) -> Result<Response, Trouble> {
     let job = jobs::job_of(&node, &id).await?;
-    told(node, lang, Some(job))
+    told(node, caller, lang, Some(job))
 }
 
 pub(super) async fn of_all(
     State(node): State<Node>,
+    Extension(caller): Who,
     Extension(lang): Extension<Lang>,
 ) -> Result<Response, Trouble> {
-    told(node, lang, None)
+    told(node, caller, lang, None)
 }
 
 /// One listener.
 struct Listener {
     node: Node,
+    caller: Caller,
+    /// Whether the caller sees what a job is about; people of a job do not change.
+    seen: HashMap<JobId, bool>,
     lang: Lang,
     only: Option<JobId>,
     news: broadcast::Receiver<JobEvent>,
@@ -56,15 +66,18 @@ struct Listener {
     _place: OwnedSemaphorePermit,
 }
 
-fn told(node: Node, lang: Lang, only: Option<JobId>) -> Result<Response, Trouble> {
+fn told(node: Node, caller: Caller, lang: Lang, only: Option<JobId>) -> Result<Response, Trouble> {
     let Ok(place) = node.listeners.clone().try_acquire_owned() else {
         return Err(Trouble::new(ErrorCode::Busy, &Message::TooManyRequests).hint(&Message::HintSlower));
     };
     // Subscribed before the first look, so that nothing falls in between.
     let news = node.ports.scheduler.events();
     let stop = node.stop.clone();
-    let listener =
-        Listener { node, lang, only, news, shorts: Shorts::default(), due: Vec::new(), _place: place };
+    let over =
+        futures::future::select(Box::pin(stop.cancelled_owned()), Box::pin(caller.clone().dismissed()));
+    let seen = HashMap::new();
+    let shorts = Shorts::default();
+    let listener = Listener { node, caller, seen, lang, only, news, shorts, due: Vec::new(), _place: place };
     let events = stream::once(async move {
         let mut listener = listener;
         listener.look().await;
@@ -76,7 +89,7 @@ fn told(node: Node, lang: Lang, only: Option<JobId>) -> Result<Response, Trouble
             Some((Ok::<_, Infallible>(sse(&event)), listener))
         }))
     });
-    let events = futures::StreamExt::take_until(events, stop.cancelled_owned());
+    let events = futures::StreamExt::take_until(events, over);
     Ok(Stream::new(events).keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response())
 }
 
@@ -105,12 +118,27 @@ impl Listener {
             match news {
                 JobEvent::Job { job } => self.look_at(Some(job)).await,
                 news => {
-                    if let Some(event) = views::event(&self.node, &news, &self.shorts, self.lang) {
+                    let seen = self.sees(job_of(&news)).await;
+                    let told = views::event(&self.node, &news, &self.shorts, seen, self.lang);
+                    if let Some(event) = told {
                         return Some(event);
                     }
                 }
             }
         }
+    }
+
+    async fn sees(&mut self, job: JobId) -> bool {
+        if let Some(seen) = self.seen.get(&job) {
+            return *seen;
+        }
+        let view = self.node.ports.scheduler.show(job).await;
+        let seen = view.is_some_and(|view| self.caller.sees(&view.person));
+        if self.seen.len() >= JOBS_REMEMBERED {
+            self.seen.clear();
+        }
+        self.seen.insert(job, seen);
+        seen
     }
 
     /// Has every job told whole that this listener follows.
@@ -120,7 +148,7 @@ impl Listener {
 
     async fn look_at(&mut self, wanted: Option<JobId>) {
         if let Some(wanted) = wanted {
-            let job = views::job(&self.node, wanted, self.lang).await;
+            let job = views::job(&self.node, wanted, &self.caller, self.lang).await;
             self.due = job.map(|job| Event::Job { job }).into_iter().collect();
             return;
         }
@@ -128,7 +156,8 @@ impl Listener {
         self.shorts = Shorts::of(&jobs);
         let told = jobs
             .iter()
-            .map(|job| Event::Job { job: views::job_view(&self.node, job, &self.shorts, self.lang) });
+            .map(|job| views::job_view(&self.node, job, &self.shorts, &self.caller, self.lang))
+            .map(|job| Event::Job { job });
         self.due = told.collect();
     }
 }

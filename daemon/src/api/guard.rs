@@ -13,18 +13,32 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use scenemesh_protocol::api::{ErrorCode, Role};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::trouble::Trouble;
+use super::users::Token;
 use crate::messages::{Lang, Message};
 
 /// Requests at once, event streams included: a few people with a few windows each.
 const REQUESTS_AT_ONCE: usize = 128;
 
 /// Who asks. Every request that gets past the guard has one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Caller {
     pub(super) role: Role,
+    pub(super) person: Arc<str>,
+    hash: blake3::Hash,
+    tokens: watch::Receiver<Arc<Vec<Token>>>,
+}
+
+impl Caller {
+    /// Resolves when the token was taken away or means another role: what it opened is over.
+    pub(super) async fn dismissed(mut self) {
+        let stands = |token: &Token| token.hash == self.hash && token.role == self.role;
+        let gone = |tokens: &Arc<Vec<Token>>| !tokens.iter().any(stands);
+        // An error means that the node stops.
+        drop(self.tokens.wait_for(gone).await);
+    }
 }
 
 /// Checks requests before anything else sees them.
@@ -33,25 +47,20 @@ pub(super) struct Guard(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Tokens as hashes: comparing those takes the same time whatever the difference is.
-    tokens: Vec<(blake3::Hash, Role)>,
+    tokens: watch::Receiver<Arc<Vec<Token>>>,
     hosts: Vec<String>,
     places: Arc<Semaphore>,
 }
 
 impl Guard {
     /// Each token opens what its role may do.
-    pub(super) fn new(tokens: &[(&str, Role)], address: SocketAddr) -> Self {
+    pub(super) fn new(tokens: watch::Receiver<Arc<Vec<Token>>>, address: SocketAddr) -> Self {
         let port = address.port();
         let mut hosts = vec![address.to_string(), format!("localhost:{port}")];
         if port == 80 {
             hosts.extend([address.ip().to_string(), "localhost".into()]);
         }
-        Self(Arc::new(Inner {
-            tokens: tokens.iter().map(|(token, role)| (blake3::hash(token.as_bytes()), *role)).collect(),
-            hosts,
-            places: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)),
-        }))
+        Self(Arc::new(Inner { tokens, hosts, places: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)) }))
     }
 
     fn check(&self, headers: &HeaderMap) -> Result<Caller, Trouble> {
@@ -75,8 +84,16 @@ impl Guard {
             return Err(refuse(Message::NoToken, Message::HintToken));
         };
         let given = blake3::hash(token.trim().as_bytes());
-        let known = self.0.tokens.iter().filter(|(hash, _)| *hash == given).map(|(_, role)| *role).max();
-        known.map(|role| Caller { role }).ok_or_else(|| refuse(Message::WrongToken, Message::HintToken))
+        // All are looked at: how long it takes does not tell which one fits.
+        let all = self.0.tokens.borrow().clone();
+        let known = all.iter().filter(|token| token.hash == given).max_by_key(|token| token.role);
+        let caller = known.map(|token| Caller {
+            role: token.role,
+            person: token.person.clone(),
+            hash: token.hash,
+            tokens: self.0.tokens.clone(),
+        });
+        caller.ok_or_else(|| refuse(Message::WrongToken, Message::HintToken))
     }
 }
 
@@ -139,12 +156,7 @@ pub(super) async fn require(State(need): State<Role>, request: Request, next: Ne
     if role.is_some_and(|role| role >= need) {
         return next.run(request).await;
     }
-    let need = match need {
-        Role::View => "view",
-        Role::Submit => "submit",
-        Role::Operate => "operate",
-        Role::Admin => "admin",
-    };
+    let need = need.word();
     Trouble::new(ErrorCode::NotAllowed, &Message::RoleLacking { need })
         .hint(&Message::HintRole)
         .into_response()

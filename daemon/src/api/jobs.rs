@@ -1,11 +1,12 @@
 //! Looking at jobs, cancelling and retrying them.
 
-use axum::Extension;
-use axum::Json;
 use axum::extract::{Path, State};
+use axum::{Extension, Json};
 use scenemesh_protocol::api::{ErrorCode, JobView, JobsReply, LogReply, WhyReply};
 use scenemesh_protocol::ids::{JobId, TaskId};
 
+use super::eyes::{self, Who};
+use super::guard::Caller;
 use super::trouble::Trouble;
 use super::views::{self, Shorts};
 use super::{Node, korean};
@@ -46,10 +47,7 @@ pub(super) async fn job_of(node: &Node, given: &str) -> Result<JobId, Trouble> {
 
 /// The task that an id means; a job of one task means that task.
 pub(super) async fn task_of(node: &Node, given: &str) -> Result<(JobId, TaskId), Trouble> {
-    let nothing = || {
-        let given = given.to_owned();
-        Trouble::new(ErrorCode::NotFound, &Message::NoSuchId { given }).hint(&Message::HintJobs)
-    };
+    let nothing = || no_such(given);
     match resolve(node, given).await? {
         Id::Task { job, task } => Ok((job, task)),
         Id::Job(job) => {
@@ -62,11 +60,13 @@ pub(super) async fn task_of(node: &Node, given: &str) -> Result<(JobId, TaskId),
     }
 }
 
-pub(super) async fn view(node: &Node, job: JobId, lang: Lang) -> Result<JobView, Trouble> {
-    views::job(node, job, lang).await.ok_or_else(|| {
-        let given = job.short();
-        Trouble::new(ErrorCode::NotFound, &Message::NoSuchId { given }).hint(&Message::HintJobs)
-    })
+pub(super) async fn view(node: &Node, caller: &Caller, job: JobId, lang: Lang) -> Result<JobView, Trouble> {
+    views::job(node, job, caller, lang).await.ok_or_else(|| no_such(&job.short()))
+}
+
+pub(super) fn no_such(given: &str) -> Trouble {
+    let given = given.to_owned();
+    Trouble::new(ErrorCode::NotFound, &Message::NoSuchId { given }).hint(&Message::HintJobs)
 }
 
 /// Nothing of what was named is in a state for this.
@@ -97,27 +97,35 @@ pub(super) fn submit_trouble(error: &SubmitError) -> Trouble {
     }
 }
 
-pub(super) async fn list(State(node): State<Node>, Extension(lang): Extension<Lang>) -> Json<JobsReply> {
+pub(super) async fn list(
+    State(node): State<Node>,
+    Extension(caller): Who,
+    Extension(lang): Extension<Lang>,
+) -> Json<JobsReply> {
     let jobs = views::jobs(&node).await;
     let shorts = Shorts::of(&jobs);
-    Json(JobsReply { jobs: jobs.iter().map(|job| views::job_view(&node, job, &shorts, lang)).collect() })
+    let view = |job| views::job_view(&node, job, &shorts, &caller, lang);
+    Json(JobsReply { jobs: jobs.iter().map(view).collect() })
 }
 
 pub(super) async fn show(
     State(node): State<Node>,
+    Extension(caller): Who,
     Extension(lang): Extension<Lang>,
     Path(id): Path<String>,
 ) -> Result<Json<JobView>, Trouble> {
     let job = job_of(&node, &id).await?;
-    view(&node, job, lang).await.map(Json)
+    view(&node, &caller, job, lang).await.map(Json)
 }
 
 pub(super) async fn why(
     State(node): State<Node>,
+    Extension(caller): Who,
     Extension(lang): Extension<Lang>,
     Path(id): Path<String>,
 ) -> Result<Json<WhyReply>, Trouble> {
     let resolved = resolve(&node, &id).await?;
+    eyes::own(&node, &caller, resolved.job()).await?;
     let why = node.ports.scheduler.why(resolved).await.unwrap_or(Why::Waits);
     let code = why.code().into();
     Ok(Json(WhyReply { id: resolved.to_string(), why: views::why(&why, lang), code }))
@@ -125,30 +133,36 @@ pub(super) async fn why(
 
 pub(super) async fn log(
     State(node): State<Node>,
+    Extension(caller): Who,
     Extension(lang): Extension<Lang>,
     Path(id): Path<String>,
 ) -> Result<Json<LogReply>, Trouble> {
     let resolved = resolve(&node, &id).await?;
+    eyes::own(&node, &caller, resolved.job()).await?;
     let lines = node.ports.scheduler.log(resolved).await;
     Ok(Json(LogReply { lines: lines.iter().map(|line| views::log_line(line, lang)).collect() }))
 }
 
 pub(super) async fn cancel(
     State(node): State<Node>,
+    Extension(caller): Who,
     Extension(lang): Extension<Lang>,
     Path(id): Path<String>,
 ) -> Result<Json<JobView>, Trouble> {
     let resolved = resolve(&node, &id).await?;
+    eyes::own(&node, &caller, resolved.job()).await?;
     nothing_to(node.ports.scheduler.cancel(resolved).await, &Message::NothingToCancel)?;
-    view(&node, resolved.job(), lang).await.map(Json)
+    view(&node, &caller, resolved.job(), lang).await.map(Json)
 }
 
 pub(super) async fn retry(
     State(node): State<Node>,
+    Extension(caller): Who,
     Extension(lang): Extension<Lang>,
     Path(id): Path<String>,
 ) -> Result<Json<JobView>, Trouble> {
     let resolved = resolve(&node, &id).await?;
+    eyes::own(&node, &caller, resolved.job()).await?;
     nothing_to(node.ports.scheduler.retry(resolved).await, &Message::NothingToRetry)?;
-    view(&node, resolved.job(), lang).await.map(Json)
+    view(&node, &caller, resolved.job(), lang).await.map(Json)
 }

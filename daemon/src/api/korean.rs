@@ -6,13 +6,19 @@ mod story;
 use scenemesh_protocol::invite::{BadInvite, JoinRefusal};
 
 use crate::executor::graph::{GraphError, MAX_DEPTH};
-use crate::membership::{CannotApprove, CannotFound, CannotInvite, CannotJoin, KeysError, NoInvite};
+use crate::membership::{
+    CannotApprove, CannotFound, CannotInvite, CannotJoin, CannotProject, KeysError, NoInvite, NoSuchProject,
+};
 use crate::messages::{Lang, phrase};
 use crate::network::PorchError;
 use crate::scheduler::{SHAPE_LIMIT, SubmitError};
 use crate::store::{BlobError, JournalError};
 
 pub(super) use story::{failure, line, name, why};
+
+mod trust;
+
+pub(super) use trust::trust;
 
 pub(super) fn graph(error: &GraphError) -> String {
     match error {
@@ -60,12 +66,47 @@ pub(super) fn found(error: &CannotFound) -> String {
     }
 }
 
+pub(super) fn no_project(error: &NoSuchProject) -> String {
+    match error {
+        NoSuchProject::Unknown(name) => {
+            format!("스튜디오에 프로젝트 {name:?}이(가) 없습니다; scenemesh project ls로 목록을 보세요")
+        }
+        NoSuchProject::Ambiguous(name) => {
+            format!("{name:?}에 해당하는 프로젝트가 둘 이상입니다; scenemesh project ls에 나온 ID를 쓰세요")
+        }
+    }
+}
+
+pub(super) fn project(error: &CannotProject) -> String {
+    match error {
+        CannotProject::NoPool => "이 노드는 풀에 없습니다; init으로 만들거나 join으로 들어가세요".into(),
+        CannotProject::NoAdminKey { studio } => {
+            format!("이 컴퓨터에는 {studio}의 관리자 키가 없습니다; 스튜디오를 만든 컴퓨터에서 실행하세요")
+        }
+        CannotProject::Locked => "관리자 키가 잠겨 있습니다; --passphrase-file로 암호를 주세요".into(),
+        CannotProject::BadName(name) => {
+            format!("{name:?}은(는) 프로젝트 이름이 될 수 없습니다; 제어 문자 없이 1~64바이트로 지으세요")
+        }
+        CannotProject::NameTaken(name) => format!(
+            "스튜디오에 프로젝트 {name:?}이(가) 이미 있습니다; 다른 이름을 쓰거나 project set으로 바꾸세요"
+        ),
+        CannotProject::Unknown(error) => no_project(error),
+        CannotProject::Refused(_) => {
+            "프로젝트 기록이 성립하지 않습니다; 지정한 범위와 노드를 확인하세요".into()
+        }
+    }
+}
+
 pub(super) fn invite(error: &CannotInvite) -> String {
     match error {
         CannotInvite::NoPool => {
             "이 노드는 풀에 없습니다; 먼저 scenemesh init 또는 scenemesh join을 실행하세요".into()
         }
         CannotInvite::NotMember => "이 노드는 지금 풀의 구성원이 아닙니다; scenemesh pool을 보세요".into(),
+        CannotInvite::Solo => {
+            "1인용(solo) 풀이라 누가 들어올 포트를 열지 않습니다; 남이 들어올 수 있는 풀은 scenemesh leave 다음에 --solo 없이 init으로 만드세요"
+                .into()
+        }
         CannotInvite::Locked => "관리자 키가 잠겨 있습니다; --passphrase-file로 암호를 주세요".into(),
         CannotInvite::NoAdminKey { studio } => {
             format!("이 노드에는 {studio} 스튜디오의 관리자 키가 없습니다; 키가 있는 컴퓨터에서 초대하세요")
@@ -115,6 +156,9 @@ pub(super) fn join(error: &CannotJoin) -> String {
         }
         CannotJoin::OtherPool { invited, mine } => format!(
             "{invited} 풀의 초대인데 이 노드는 {mine} 풀에 있습니다; 먼저 scenemesh leave를 실행하세요"
+        ),
+        CannotJoin::Solo(pool) => format!(
+            "이 노드는 아무도 들어올 수 없는 1인용(solo) 풀 {pool}에 있습니다; scenemesh leave로 끝낸 다음 다시 join하세요"
         ),
         CannotJoin::OwnInvite => "이 노드가 만든 초대입니다; 다른 컴퓨터에서 쓰세요".into(),
         CannotJoin::BadName(name) => {

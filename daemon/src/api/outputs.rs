@@ -1,5 +1,6 @@
 //! Results and previews, opened as they are sent.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header::{
@@ -9,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures::stream;
 use scenemesh_protocol::api::ErrorCode;
 
+use super::eyes::{self, Who};
 use super::inputs::blob_trouble;
 use super::trouble::Trouble;
 use super::{Node, jobs};
@@ -16,11 +18,12 @@ use crate::messages::Message;
 
 pub(super) async fn output(
     State(node): State<Node>,
+    Extension(caller): Who,
     Path((id, index)): Path<(String, u32)>,
 ) -> Result<Response, Trouble> {
     let (job, task) = jobs::task_of(&node, &id).await?;
-    let view = node.ports.scheduler.show(job).await;
-    let outputs = view.and_then(|job| job.tasks.into_iter().find(|known| known.task == task));
+    let view = eyes::own(&node, &caller, job).await?;
+    let outputs = view.tasks.into_iter().find(|known| known.task == task);
     let outputs = outputs.map(|task| task.outputs).unwrap_or_default();
     let count = outputs.len();
     let output = outputs.into_iter().nth(index as usize).ok_or_else(|| {
@@ -44,8 +47,13 @@ pub(super) async fn output(
     Ok((headers, Body::from_stream(chunks)).into_response())
 }
 
-pub(super) async fn preview(State(node): State<Node>, Path(id): Path<String>) -> Result<Response, Trouble> {
-    let (_, task) = jobs::task_of(&node, &id).await?;
+pub(super) async fn preview(
+    State(node): State<Node>,
+    Extension(caller): Who,
+    Path(id): Path<String>,
+) -> Result<Response, Trouble> {
+    let (job, task) = jobs::task_of(&node, &id).await?;
+    eyes::own(&node, &caller, job).await?;
     let preview = node.ports.scheduler.preview(task).await;
     let preview = preview
         .ok_or_else(|| Trouble::new(ErrorCode::NotFound, &Message::NoPreview).hint(&Message::HintShow))?;

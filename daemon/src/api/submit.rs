@@ -1,19 +1,22 @@
 //! Accepting a job: everything that can be known to be wrong is said now, before a byte has moved.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
+use scenemesh_protocol::advert::Hygiene;
 use scenemesh_protocol::api::{COUNT_LIMIT, ErrorCode, JobView, ReachWords, SubmitRequest};
 use scenemesh_protocol::ids::StudioId;
 use scenemesh_protocol::roster::Roster;
+use scenemesh_protocol::studio::Project;
 use scenemesh_protocol::task::{FailureClass, InputFile, Reach};
 
 use super::body::Submitted;
+use super::eyes::Who;
 use super::trouble::Trouble;
 use super::workflow::{self, Machine, Stock};
-use super::{Node, jobs};
+use super::{Node, jobs, projects};
 use crate::clock;
 use crate::executor::SlotState;
 use crate::executor::graph::Graph;
@@ -28,6 +31,7 @@ const TIME_LIMIT: Duration = Duration::from_hours(24);
 
 pub(super) async fn submit(
     State(node): State<Node>,
+    Extension(caller): Who,
     Extension(lang): Extension<Lang>,
     Submitted(asked): Submitted<SubmitRequest>,
 ) -> Result<Json<JobView>, Trouble> {
@@ -36,37 +40,48 @@ pub(super) async fn submit(
         return Err(Trouble::new(ErrorCode::Usage, &message));
     }
     let roster = node.ports.membership.roster().borrow().clone();
-    let reach = reach(&asked.reach, roster.as_deref())?;
+    let project = asked.project.as_deref().map(|which| projects::open_project(&node, which)).transpose()?;
+    let reach = match &project {
+        Some((_, project)) => {
+            projects::reach_within(&node, asked.reach.as_ref(), project, roster.as_deref())?
+        }
+        None => reach(asked.reach.as_ref().unwrap_or(&ReachWords::Studio), roster.as_deref())?,
+    };
+    let rules: Option<&Project> = project.as_ref().map(|(_, project)| &*project.rules);
+    // A node that was revoked goes on working for itself, as one in no pool does.
+    let inside = |roster: &Arc<Roster>| roster.member(&node.ports.me, clock::wall_ms()).is_some();
+    let roster = roster.filter(|roster| reach != Reach::Machine || inside(roster));
     if let Some(roster) = &roster {
         may_submit(&node, roster)?;
     }
     let names: Vec<String> = asked.inputs.iter().map(|input| input.name.clone()).collect();
     let graph = workflow::prepare(&asked.workflow, &asked.set, &names)?;
     refuse_partners(&graph)?;
-    workflow::check_machines(&graph, &machines(&node, roster.as_deref(), &reach))?;
+    workflow::check_machines(&graph, &machines(&node, roster.as_deref(), &reach, rules))?;
     let bytes = graph.to_bytes();
     preflight(&node, &bytes, &names)?;
 
     let spec = JobSpec {
         label: asked.label.chars().filter(|c| !c.is_control()).take(LABEL).collect(),
-        person: node.person.clone(),
+        person: caller.person.to_string(),
         graph: bytes,
         extra_data: Vec::new(),
         inputs: inputs(&node, &asked)?,
         count: asked.count,
         class: asked.class,
         reach,
+        project: project.as_ref().map(|(id, _)| *id),
         needs: Needs { vram_mib: asked.needs.vram_mib, min_cc: asked.needs.min_cc },
         previews: asked.previews,
-        full_hygiene: asked.full_hygiene,
+        full_hygiene: asked.full_hygiene || rules.is_some_and(|rules| rules.hygiene == Hygiene::Full),
         time_limit: TIME_LIMIT,
     };
     let job = node.ports.scheduler.submit(spec).await.map_err(|error| jobs::submit_trouble(&error))?;
     node.uploads.mark_used(asked.inputs.iter().map(|input| input.input.as_str()));
-    jobs::view(&node, job, lang).await.map(Json)
+    jobs::view(&node, &caller, job, lang).await.map(Json)
 }
 
-fn reach(words: &ReachWords, roster: Option<&Roster>) -> Result<Reach, Trouble> {
+pub(super) fn reach(words: &ReachWords, roster: Option<&Roster>) -> Result<Reach, Trouble> {
     let Some(roster) = roster else {
         return match words {
             ReachWords::Machine => Ok(Reach::Machine),
@@ -103,7 +118,7 @@ fn may_submit(node: &Node, roster: &Roster) -> Result<(), Trouble> {
 }
 
 /// Every machine that renders, as this node knows it.
-fn machines(node: &Node, roster: Option<&Roster>, reach: &Reach) -> Vec<Machine> {
+fn machines(node: &Node, roster: Option<&Roster>, reach: &Reach, rules: Option<&Project>) -> Vec<Machine> {
     let me = node.ports.me;
     let slots = node.ports.executor.slots().borrow().clone();
     let stock: Vec<Stock> = slots
@@ -129,6 +144,8 @@ fn machines(node: &Node, roster: Option<&Roster>, reach: &Reach) -> Vec<Machine>
             Reach::Studios(studios) => studios.contains(&member.studio),
             Reach::Pool => true,
         };
+        let bound = rules.and_then(|rules| rules.nodes.as_ref());
+        let reached = reached && bound.is_none_or(|nodes| nodes.contains(&id));
         let stock = if here {
             stock.clone()
         } else {

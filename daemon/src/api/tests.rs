@@ -18,6 +18,8 @@ use crate::supervisor::Supervisor;
 /// A few routes behind the real guard.
 struct Door {
     address: SocketAddr,
+    users: super::users::Users,
+    _dir: tempfile::TempDir,
     _supervisor: Supervisor,
 }
 
@@ -27,6 +29,7 @@ async fn echo(Asked(asked): Asked<JoinPreviewRequest>) -> String {
 
 impl Door {
     async fn open() -> Self {
+        let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let admin = Router::new()
@@ -37,15 +40,16 @@ impl Door {
             .route("/v1/echo", post(echo))
             .route_layer(middleware::from_fn_with_state(Role::View, guard::require))
             .merge(admin);
-        let tokens = [("right", Role::Admin), ("viewer", Role::View)];
-        let app = guarded(routes, guard::Guard::new(&tokens, address));
+        let users = super::users::Users::open(dir.path(), "right", "kim").unwrap();
+        users.add("viewer", Role::View, "mina");
+        let app = guarded(routes, guard::Guard::new(users.tokens(), address));
         let supervisor = Supervisor::new(Duration::from_secs(1));
         let stop = supervisor.tasks().stopping();
         supervisor.tasks().spawn("door", async move {
             axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await?;
             Ok(())
         });
-        Self { address, _supervisor: supervisor }
+        Self { address, users, _dir: dir, _supervisor: supervisor }
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -99,6 +103,17 @@ async fn roles_open_what_they_may() {
     let (status, code, message) = refusal(viewer("/v1/admin")).await;
     assert_eq!((status, code), (403, ErrorCode::NotAllowed));
     assert_eq!(message, "the token does not allow this: it takes the role admin");
+}
+
+#[tokio::test]
+async fn a_token_that_was_taken_away_opens_nothing_any_more() {
+    let door = Door::open().await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let look = || client.get(format!("http://{}/v1/look", door.address)).bearer_auth("viewer");
+    assert_eq!(text(look()).await.0, 200);
+    door.users.remove("mina");
+    let (status, code, _) = refusal(look()).await;
+    assert_eq!((status, code), (401, ErrorCode::NotAuthorised));
 }
 
 #[tokio::test]

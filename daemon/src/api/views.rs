@@ -11,6 +11,7 @@ use scenemesh_protocol::lease::Progress;
 use scenemesh_protocol::receipt::{WipeCount, Wiped};
 use scenemesh_protocol::task::Reach;
 
+use super::guard::Caller;
 use super::{Node, korean};
 use crate::clock;
 use crate::membership;
@@ -29,9 +30,9 @@ pub(super) async fn jobs(node: &Node) -> Vec<scheduler::JobView> {
 }
 
 /// One job. Its id is shortened against all others, its tasks' against each other.
-pub(super) async fn job(node: &Node, id: JobId, lang: Lang) -> Option<JobView> {
+pub(super) async fn job(node: &Node, id: JobId, caller: &Caller, lang: Lang) -> Option<JobView> {
     let job = node.ports.scheduler.show(id).await?;
-    let mut view = job_view(node, &job, &Shorts::of(std::slice::from_ref(&job)), lang);
+    let mut view = job_view(node, &job, &Shorts::of(std::slice::from_ref(&job)), caller, lang);
     let whole = id.to_string();
     while view.short.len() < whole.len()
         && matches!(node.ports.scheduler.resolve(&view.short).await, Err(ResolveError::Ambiguous { .. }))
@@ -102,11 +103,26 @@ pub(super) fn node_ref(node: &Node, id: NodeId) -> NodeRef {
     }
 }
 
-pub(super) fn job_view(node: &Node, job: &scheduler::JobView, shorts: &Shorts, lang: Lang) -> JobView {
+pub(super) fn job_view(
+    node: &Node,
+    job: &scheduler::JobView,
+    shorts: &Shorts,
+    caller: &Caller,
+    lang: Lang,
+) -> JobView {
+    let seen = caller.sees(&job.person);
+    let project = job.project.map(|id| {
+        let own = node.ports.membership.studio().borrow().clone();
+        own.projects.get(&id).map_or_else(|| id.short(), |project| project.name.name.clone())
+    });
+    let task = |task| if seen { task_view(node, task, shorts, lang) } else { hidden_task(task, shorts) };
     JobView {
         job: job.job,
         short: shorts.job(job.job),
-        label: job.label.clone(),
+        label: if seen { job.label.clone() } else { String::new() },
+        person: seen.then(|| job.person.clone()),
+        project: project.filter(|_| seen),
+        hidden: !seen,
         state: match job.state {
             scheduler::JobState::Queued => JobState::Queued,
             scheduler::JobState::Running => JobState::Running,
@@ -117,7 +133,39 @@ pub(super) fn job_view(node: &Node, job: &scheduler::JobView, shorts: &Shorts, l
         class: job.class,
         reach: reach_words(node, &job.reach),
         created_ms: job.created_ms,
-        tasks: job.tasks.iter().map(|task| task_view(node, task, shorts, lang)).collect(),
+        tasks: job.tasks.iter().map(task).collect(),
+    }
+}
+
+/// Somebody else's task: that it is there, and how it stands.
+pub(super) fn hidden_task(task: &scheduler::TaskView, shorts: &Shorts) -> TaskView {
+    TaskView {
+        task: task.task,
+        short: shorts.task(task.task),
+        index: task.index,
+        state: task_state(task.state),
+        node: None,
+        attempts: task.attempts,
+        progress: None,
+        outputs: Vec::new(),
+        failures: Vec::new(),
+        usage: UsageView::default(),
+        waiting: None,
+        waiting_code: None,
+        full_hygiene: false,
+        wipes: Vec::new(),
+    }
+}
+
+const fn task_state(phase: scheduler::TaskPhase) -> TaskState {
+    match phase {
+        scheduler::TaskPhase::Queued => TaskState::Queued,
+        scheduler::TaskPhase::Granted => TaskState::Granted,
+        scheduler::TaskPhase::Running => TaskState::Running,
+        scheduler::TaskPhase::Fetching => TaskState::Fetching,
+        scheduler::TaskPhase::Done => TaskState::Done,
+        scheduler::TaskPhase::Failed => TaskState::Failed,
+        scheduler::TaskPhase::Cancelled => TaskState::Cancelled,
     }
 }
 
@@ -150,15 +198,7 @@ pub(super) fn task_view(node: &Node, task: &scheduler::TaskView, shorts: &Shorts
         task: task.task,
         short: shorts.task(task.task),
         index: task.index,
-        state: match task.state {
-            scheduler::TaskPhase::Queued => TaskState::Queued,
-            scheduler::TaskPhase::Granted => TaskState::Granted,
-            scheduler::TaskPhase::Running => TaskState::Running,
-            scheduler::TaskPhase::Fetching => TaskState::Fetching,
-            scheduler::TaskPhase::Done => TaskState::Done,
-            scheduler::TaskPhase::Failed => TaskState::Failed,
-            scheduler::TaskPhase::Cancelled => TaskState::Cancelled,
-        },
+        state: task_state(task.state),
         node: named,
         attempts: task.attempts,
         progress: task.progress.as_ref().map(progress_view),
@@ -236,8 +276,19 @@ fn name_in(name: &str, lang: Lang) -> String {
     }
 }
 
-/// A change as clients hear it. A job is told whole, by whoever can look it up.
-pub(super) fn event(node: &Node, event: &scheduler::JobEvent, shorts: &Shorts, lang: Lang) -> Option<Event> {
+/// A change as clients hear it; of somebody else's job only that a task stands elsewhere. A job is told whole, by
+/// whoever can look it up.
+pub(super) fn event(
+    node: &Node,
+    event: &scheduler::JobEvent,
+    shorts: &Shorts,
+    seen: bool,
+    lang: Lang,
+) -> Option<Event> {
+    if !seen {
+        let scheduler::JobEvent::Task { job, task } = event else { return None };
+        return Some(Event::Task { job: *job, task: Box::new(hidden_task(task, shorts)) });
+    }
     Some(match event {
         scheduler::JobEvent::Job { .. } => return None,
         scheduler::JobEvent::Task { job, task } => {
@@ -251,7 +302,7 @@ pub(super) fn event(node: &Node, event: &scheduler::JobEvent, shorts: &Shorts, l
     })
 }
 
-fn reach_words(node: &Node, reach: &Reach) -> ReachWords {
+pub(super) fn reach_words(node: &Node, reach: &Reach) -> ReachWords {
     match reach {
         Reach::Machine => ReachWords::Machine,
         Reach::Studio => ReachWords::Studio,

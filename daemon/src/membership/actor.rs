@@ -9,22 +9,27 @@ use scenemesh_protocol::invite::JoinReply;
 use scenemesh_protocol::messages::{
     PorchRequest, PorchResponse, Request, Response, RosterDiff, RosterSync, Standing as Regard, StandingGet,
 };
-use scenemesh_protocol::roster::Roster;
+use scenemesh_protocol::roster::{Roster, SignedRecord};
+use scenemesh_protocol::studio::StudioRules;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::addresses;
 use super::joining::JoinOutcome;
-use super::keys::{AdminFile, NodeKeys};
+use super::keys::{AdminFile, NodeKeys, StudioFiles};
+use super::roster::Change;
 use super::state::{Asked, Fact, Me, State, Step};
-use super::{Answer, Command, Config, JoinError, SpawnError, Standing};
+use super::studio::OwnStudio;
+use super::{Answer, Command, Config, JoinError, KeepError, SpawnError, Standing};
 use crate::clock::wall_ms;
 use crate::network::{Link, Network, RosterEvent, RosterView};
-use crate::store::{Entry, Journal, JournalError, Record, Replay};
+use crate::store::{Entry, Journal, Record, Replay};
 use crate::supervisor::Tasks;
 
 mod commands;
 mod errands;
+mod studio;
+mod trust;
 
 use errands::Returned;
 
@@ -48,12 +53,16 @@ impl Record for Fact {
 pub(super) struct Outlets {
     pub(super) standing: watch::Sender<Arc<Standing>>,
     pub(super) roster: watch::Sender<Option<Arc<Roster>>>,
+    pub(super) studio: watch::Sender<Arc<OwnStudio>>,
+    pub(super) rules: watch::Sender<Arc<StudioRules>>,
+    pub(super) barred: watch::Sender<Arc<BTreeMap<NodeId, String>>>,
 }
 
 pub(super) struct Actor {
     config: Config,
     state: State,
     admin_file: AdminFile,
+    studio_files: StudioFiles,
     /// The admin key on disk is sealed: what is in memory goes when it has no more work.
     sealed: bool,
     journal: Journal,
@@ -71,12 +80,18 @@ pub(super) struct Actor {
     leaves: u64,
     /// Members being asked what is missing here; true: ask once more afterwards.
     asking: BTreeMap<NodeId, bool>,
+    /// As `asking`, for the studio's own records.
+    asking_studio: BTreeMap<NodeId, bool>,
     visited: BTreeMap<NodeId, Instant>,
     questioned: Option<Instant>,
     questioning: bool,
     synced: Instant,
     /// The member that was asked last by the clock.
     turn: Option<NodeId>,
+    /// The same among the machines of the own studio.
+    sister_turn: Option<NodeId>,
+    /// Since when this node's new keys are decided on.
+    switching: Option<Instant>,
 }
 
 impl Actor {
@@ -94,19 +109,23 @@ impl Actor {
             state.replay(fact?.1)?;
         }
         let admin_file = AdminFile::of(&config.dir);
+        let studio_files = StudioFiles::of(&config.dir);
         // A key without a passphrase is never locked.
-        let file = admin_file.clone();
-        let (sealed, admin) = tasks
-            .blocking(move || file.unsealed())
+        let (file, files) = (admin_file.clone(), studio_files.clone());
+        let (unsealed, secrets) = tasks
+            .blocking(move || (file.unsealed(), files.read()))
             .await
-            .map_err(|_| SpawnError::Network(crate::network::StartError::Stopping))??;
+            .map_err(|_| SpawnError::Network(crate::network::StartError::Stopping))?;
+        let (sealed, admin) = unsealed?;
         state.admin = admin;
+        state.replay_secrets(secrets?);
         // As many as errands: each reports once.
         let (returned, returns) = mpsc::channel(ERRANDS);
         let mut actor = Self {
             config,
             state,
             admin_file,
+            studio_files,
             sealed,
             journal,
             network,
@@ -120,14 +139,17 @@ impl Actor {
             errands: 0,
             leaves: 0,
             asking: BTreeMap::new(),
+            asking_studio: BTreeMap::new(),
             visited: BTreeMap::new(),
             questioned: None,
             questioning: false,
             synced: Instant::now(),
             turn: None,
+            sister_turn: None,
+            switching: None,
         };
         actor.show();
-        if let Some(pool) = actor.state.roster().map(|roster| roster.pool()) {
+        if let Some(pool) = actor.state.roster().filter(|_| !actor.state.solo).map(|roster| roster.pool()) {
             actor.network.start(pool).await?;
             actor.open = Some(pool);
         } else if actor.state.asked.is_some() {
@@ -160,11 +182,20 @@ impl Actor {
     }
 
     /// Journals what a changed copy of the state decided, keeps it, and acts.
-    async fn keep(&mut self, next: State, step: Step) -> Result<(), JournalError> {
+    async fn keep(&mut self, next: State, step: Step) -> Result<(), KeepError> {
+        self.store_secrets(step.secrets).await?;
         if !step.facts.is_empty() {
             self.journal.commit(step.facts.iter().map(Entry::new).collect()).await?;
         }
         self.state = next;
+        let revokes = |record: &SignedRecord| matches!(record, SignedRecord::Revoked(_));
+        if step
+            .facts
+            .iter()
+            .any(|fact| matches!(fact, Fact::Circle(Change::Record(record)) if revokes(record)))
+        {
+            tracing::info!("a revocation holds");
+        }
         for words in &step.warnings {
             tracing::warn!("{words}");
             self.state.warn(words);
@@ -176,8 +207,12 @@ impl Actor {
         }
         self.show();
         self.tell(step.news);
+        self.tell_studio(step.studio);
         for peer in step.ask {
             self.ask(peer);
+        }
+        for peer in step.ask_studio {
+            self.ask_studio(peer);
         }
         for peer in step.show {
             self.visit(peer, Vec::new(), true);
@@ -207,11 +242,33 @@ impl Actor {
             }
             news
         });
-        let roster = self.state.roster().cloned();
-        let view = roster.as_ref().map(|roster| RosterView {
-            digest: roster.digest(),
-            members: roster.members(now_ms).map(|member| (member.node.node(), member.studio)).collect(),
+        let studio = self.state.own_studio_records(now_ms);
+        let rules = studio.rules();
+        self.outlets.rules.send_if_modified(|shown| {
+            let news = **shown != rules;
+            if news {
+                *shown = Arc::new(rules);
+            }
+            news
         });
+        self.outlets.studio.send_if_modified(|shown| {
+            let news = **shown != studio;
+            if news {
+                *shown = Arc::new(studio);
+            }
+            news
+        });
+        let roster = self.state.roster().cloned();
+        // Who is out loses its place in the queues before its links.
+        let barred = self.state.barred(now_ms);
+        self.outlets.barred.send_if_modified(|shown| {
+            let news = **shown != barred;
+            if news {
+                *shown = Arc::new(barred);
+            }
+            news
+        });
+        let view = self.state.roster_view(now_ms);
         if self.shown == view {
             return;
         }
@@ -224,7 +281,7 @@ impl Actor {
 
     /// Opens the network of the pool that this node is in, if it is not open.
     async fn open_network(&mut self) -> Result<(), crate::network::StartError> {
-        let pool = self.state.roster().map(|roster| roster.pool());
+        let pool = self.state.roster().filter(|_| !self.state.solo).map(|roster| roster.pool());
         if let Some(pool) = pool.filter(|pool| self.open != Some(*pool)) {
             self.opened_at = Some(Instant::now());
             self.network.start(pool).await?;
@@ -247,6 +304,7 @@ impl Actor {
                 if self.state.differs(&digest) {
                     self.ask(peer);
                 }
+                self.ask_studio(peer);
             }
             RosterEvent::Request { from, request, reply } => {
                 let mut next = self.state.clone();
@@ -301,6 +359,7 @@ impl Actor {
         if self.opened_at.is_none_or(|at| now.duration_since(at) >= START_PAUSE) {
             self.enter_or_log().await;
         }
+        self.follow_rotation().await;
         let due = self.questioned.is_none_or(|at| now.duration_since(at) >= self.config.ask_every);
         if due && !self.questioning {
             self.question();
@@ -308,6 +367,7 @@ impl Actor {
         if now.duration_since(self.synced) >= self.config.sync_every {
             self.synced = now;
             self.ask_one();
+            self.ask_one_sister();
         }
         self.visited.retain(|_, at| now.duration_since(*at) < VISIT_PAUSE);
     }

@@ -88,8 +88,13 @@ impl Node {
     }
 
     async fn init(&self, protection: Protection) -> Result<Founded, InitError> {
-        let founding =
-            Founding { pool: "aurora".into(), studio: "amber".into(), name: "ws-00".into(), protection };
+        let founding = Founding {
+            pool: "aurora".into(),
+            studio: "amber".into(),
+            name: "ws-00".into(),
+            protection,
+            solo: false,
+        };
         self.membership.init(founding).await
     }
 
@@ -158,6 +163,14 @@ impl Node {
         assert!(up.is_ok(), "{:?}", self.network.peers().borrow());
     }
 
+    /// Waits until this node has the secret of the other's studio key.
+    async fn has_the_key_of(&self, other: &Self) {
+        let theirs = other.membership.studio().borrow().secrets.clone();
+        assert_eq!(theirs.len(), 1);
+        let mut studio = self.membership.studio();
+        timeout(SOON, studio.wait_for(|own| own.secrets == theirs)).await.unwrap().unwrap();
+    }
+
     async fn is_pending(&self) {
         let mut standing = self.membership.standing();
         let seen = standing.wait_for(|standing| matches!(**standing, Standing::Joining { .. }));
@@ -215,12 +228,14 @@ async fn a_machine_joins_and_both_come_back_after_a_restart() {
     assert_eq!((outcome.studio.as_str(), outcome.notes.len()), ("amber", 0));
     amber.knows(2).await;
     second.sees_up(&amber).await;
+    second.has_the_key_of(&amber).await;
     let second = second.restart().await;
+    second.has_the_key_of(&amber).await;
     second.knows(2).await;
     second.sees_up(&amber).await;
     let amber = amber.restart().await;
     amber.knows(2).await;
-    assert_eq!(key_file_names(second.dir.path()), ["kem.key", "node.key"]);
+    assert_eq!(key_file_names(second.dir.path()), ["kem.key", "node.key", "studio-1.key"]);
     let view = amber.membership.pool().await.unwrap();
     assert!(matches!(view.invites[0].state, InviteState::Used(node) if node == second.id()));
     amber.stop().await;
@@ -245,7 +260,7 @@ async fn a_new_studio_joins_a_pool_of_one_and_admits_its_own() {
     for node in [&amber, &birch, &third] {
         assert_eq!(node.knows(3).await.settings().studios.len(), 2);
     }
-    assert_eq!(key_file_names(birch.dir.path()), ["admin.key", "kem.key", "node.key"]);
+    assert_eq!(key_file_names(birch.dir.path()), ["admin.key", "kem.key", "node.key", "studio-1.key"]);
     amber.stop().await;
     birch.stop().await;
     third.stop().await;
@@ -398,7 +413,7 @@ async fn a_taken_port_founds_nothing_and_leaving_forgets() {
     joined(second.join(&issued.code, "ws-01", None).await);
     second.sees_up(&first).await;
     let left = second.membership.leave().await.unwrap();
-    assert_eq!(left, LeftPool { pool_name: Some("aurora".into()), told: 1 });
+    assert_eq!(left, LeftPool { pool_name: Some("aurora".into()), told: 1, solo: false });
     assert!(second.membership.pool().await.is_none());
     let second = second.restart().await;
     assert!(matches!(*second.membership.standing().borrow().clone(), Standing::Alone));

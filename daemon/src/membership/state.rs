@@ -18,10 +18,12 @@ use scenemesh_protocol::roster::{
     Consent, Member, Roles, Roster, RosterDigest, SettingsChain, SignedRecord, SignedSettings,
 };
 use scenemesh_protocol::signed::Signed;
+use scenemesh_protocol::studio::{StudioDiff, StudioRecord, StudioSecret};
 use tokio::time::Instant;
 
 use super::invites::{Invited, Invites, Tries};
 use super::roster::{Change, Circle, Learnt};
+use super::studio::Shelf;
 
 /// Warnings kept for the operator; older ones are in the log.
 const WARNINGS: usize = 16;
@@ -40,6 +42,10 @@ pub(super) enum Fact {
     /// The join came to nothing.
     AskedInVain,
     Left,
+    /// A record of the own studio.
+    Shelved(StudioRecord),
+    /// The pool that this node is in opens no socket.
+    Solo,
 }
 
 /// Where this node belongs.
@@ -85,6 +91,12 @@ pub(super) struct Step {
     pub ask: Vec<NodeId>,
     /// Nodes at whose porch to show this node's card: they do not know it yet.
     pub show: Vec<NodeId>,
+    /// To be told to every connected machine of the own studio, and to nobody else.
+    pub studio: StudioDiff,
+    /// Secrets of studio keys, to be on disk before the facts are.
+    pub secrets: Vec<(u32, StudioSecret)>,
+    /// Machines of the own studio to be asked for records that are missing here.
+    pub ask_studio: Vec<NodeId>,
     pub warnings: Vec<String>,
 }
 
@@ -125,12 +137,16 @@ pub(super) struct State {
     pub(super) me: Arc<Me>,
     pub(super) circle: Option<Circle>,
     pub(super) place: Option<Place>,
+    /// The pool opens no socket.
+    pub(super) solo: bool,
     pub(super) invites: Invites,
     pub(super) asked: Option<Asked>,
     pub(super) wait: Option<Wait>,
     pub(super) tries: Tries,
     /// The studio admin's key while it is unlocked.
     pub(super) admin: Option<SecretKey>,
+    /// What only the own studio knows.
+    pub(super) shelf: Arc<Shelf>,
     pub(super) warnings: VecDeque<String>,
 }
 
@@ -163,11 +179,13 @@ impl State {
             me: Arc::new(me),
             circle: None,
             place: None,
+            solo: false,
             invites: Invites::default(),
             asked: None,
             wait: None,
             tries: Tries::default(),
             admin: None,
+            shelf: Arc::default(),
             warnings: VecDeque::new(),
         }
     }
@@ -194,7 +212,9 @@ impl State {
                 self.asked = Some(asked);
                 self.wait = Some(Wait { needs: None, words: "the inviter has not answered yet".into() });
             }
+            Fact::Solo => self.solo = true,
             Fact::AskedInVain => (self.asked, self.wait) = (None, None),
+            Fact::Shelved(record) => self.replay_shelved(&record),
             Fact::Left => {
                 *self =
                     Self { me: self.me.clone(), admin: self.admin.take(), ..Self::new((*self.me).clone()) };
@@ -224,8 +244,11 @@ impl State {
                 studio: member.studio,
             };
         }
-        if let Some(gone) = roster.revocation(&self.me.node.public()) {
-            let why = format!("this node was revoked: {}; join again with a new key", gone.reason);
+        if let Some(words) = self.own_revocation() {
+            return Standing::Outside { roster: roster.clone(), why: words };
+        }
+        if self.own_successor().is_some() {
+            let why = "this node's key was exchanged for a new one".into();
             return Standing::Outside { roster: roster.clone(), why };
         }
         if roster.settings().studio(&place.studio).is_none() {
@@ -265,7 +288,8 @@ impl State {
     /// The studio whose admin key is unlocked here, when it is this node's own.
     pub(super) fn admin_of(&self) -> Option<(&SecretKey, StudioId)> {
         let key = self.admin.as_ref()?;
-        let studio = self.roster()?.settings().studio_of_admin(&key.public())?;
+        let roster = self.roster().filter(|roster| roster.revocation(&key.public()).is_none())?;
+        let studio = roster.settings().studio_of_admin(&key.public())?;
         (Some(studio.id) == self.place.as_ref().map(|place| place.studio)).then_some((key, studio.id))
     }
 
@@ -274,6 +298,9 @@ impl State {
         self.invites.sweep(now_ms);
         if let Some(circle) = &mut self.circle {
             circle.lapse(now_ms);
+        }
+        if self.shelf.has_over(now_ms) {
+            Arc::make_mut(&mut self.shelf).sweep(now_ms);
         }
         let mut step = Step::default();
         self.pursue(&mut step, now_ms);
@@ -286,6 +313,11 @@ impl State {
         if let Some(circle) = &mut self.circle {
             step.learnt(circle.pursue(&key, now_ms));
         }
+        self.admit_founder(&key, studio, step, now_ms);
+        self.found_studio_key(step, now_ms);
+    }
+
+    fn admit_founder(&mut self, key: &SecretKey, studio: StudioId, step: &mut Step, now_ms: u64) {
         let Some(place) = self.place.clone().filter(|place| place.founder) else { return };
         let Some(circle) = &mut self.circle else { return };
         let id = self.me.id();
@@ -307,7 +339,7 @@ impl State {
             issued_ms: now_ms,
             not_after_ms: None,
         };
-        step.learnt(circle.publish(&SignedRecord::Member(Signed::new(&member, &key))));
+        step.learnt(circle.publish(&SignedRecord::Member(Signed::new(&member, key))));
         // Nobody lets a node in whose record only itself has.
         step.show.extend(self.asked.as_ref().map(|asked| asked.inviter));
     }
@@ -319,6 +351,9 @@ impl State {
 
     /// A member asks or tells something about the roster.
     pub(super) fn on_request(&mut self, from: NodeId, request: Request, now_ms: u64) -> (Step, Response) {
+        if let Request::StudioSync(_) | Request::Studio(_) = request {
+            return self.on_studio_request(from, request, now_ms);
+        }
         let mut step = Step::default();
         let Some(circle) = &mut self.circle else {
             return (step, declined(Decline::NotAllowed, "this node is in no pool").into());
@@ -422,7 +457,10 @@ impl State {
             self.on_news(from, diff, now_ms, &mut step);
         }
         step.ask.retain(|peer| *peer != from || member);
-        (step, RosterDiff::default().into())
+        // Whoever was revoked or exchanged is shown the proof: it may have been away when it was pushed.
+        let view = self.roster_view(now_ms);
+        let proof = view.and_then(|view| Some(view.parting.get(&from)?.proof.clone()));
+        (step, proof.unwrap_or_default().into())
     }
 
     /// What to show at the porch of a member that shuts this node out: the own record first.

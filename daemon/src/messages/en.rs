@@ -12,6 +12,19 @@ pub(super) fn text(message: &Message) -> String {
         Message::RoleLacking { need } => format!("the token does not allow this: it takes the role {need}"),
         Message::HintToken => "read url and token from api.json in the daemon's data directory".into(),
         Message::HintLoopback => "use the url in api.json".into(),
+        Message::SomebodysJob { job } => {
+            format!("job {job} is somebody else's: with the role submit only one's own can be looked into")
+        }
+        Message::HintOperate => "ask whoever runs the daemon for the role operate".into(),
+        Message::NoSuchUser { name } => format!("{name} has no token here"),
+        Message::BadUserName { given } => format!("{given:?} is no name of a user"),
+        Message::UserHasToken { name } => format!("{name} has a token here already"),
+        Message::TooManyUsers => "there are as many tokens as there may be".into(),
+        Message::HintUsers => "see who has one: scenemesh user ls".into(),
+        Message::HintUserName => "give the name that the operating system knows".into(),
+        Message::HintUserAgain => {
+            "change the role with scenemesh user set, or remove the user first for a new token".into()
+        }
         Message::HintRole => "ask whoever runs the daemon for a token with that role".into(),
 
         Message::NoSuchPath { path } => format!("the API has no {path}"),
@@ -62,6 +75,14 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintUploadAgain => "send the file again".into(),
         Message::DuplicateInput { name } => format!("the file {name:?} was sent twice"),
         Message::UnknownStudio { given, known } => format!("the pool has no studio {given:?}; it has {known}"),
+        Message::BeyondProject { reach, project, limit } => {
+            format!("reach {reach} goes beyond project {project:?}, which allows {limit}")
+        }
+        Message::HintBeyondProject => {
+            "give a smaller --reach, or none; an admin may widen the project: scenemesh project set".into()
+        }
+        Message::ProjectClosed { name } => format!("project {name:?} is closed: it takes no new jobs"),
+        Message::HintProjectOpen => "an admin may open it again: scenemesh project set NAME --open".into(),
         Message::HintReach => "--reach takes machine, studio, pool, or names of studios with commas".into(),
         Message::NotInPool { reach } => format!("this node is in no pool, so a job cannot have reach {reach}"),
         Message::HintJoinFirst => "join a pool first, or use --reach machine".into(),
@@ -106,8 +127,12 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintInitOrJoin => "run scenemesh init or scenemesh join CODE first".into(),
         Message::NoSuchPeer { given } => format!("the pool has no node {given:?}"),
         Message::HintPeers => "scenemesh peers lists them".into(),
-        Message::SoloNotBuilt => "this release has no solo pools yet".into(),
-        Message::HintWithoutSolo => "leave --solo away: a pool of one works alike, with its ports open".into(),
+        Message::SoloComfyuiElsewhere { url } => {
+            format!("the ComfyUI at {url} is not on this machine's loopback, and a solo node opens no other socket")
+        }
+        Message::HintSoloComfyui => {
+            "name one at 127.0.0.1 in scenemesh.toml and restart the daemon, or found the pool without --solo".into()
+        }
 
         Message::DataDirFine { path } => format!("{path} can be written"),
         Message::DataDirNotWritable { path, why } => format!("{path} cannot be written: {why}"),
@@ -155,6 +180,17 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintWait => "it goes on by itself; scenemesh leave gives it up".into(),
         Message::Listening { addresses } => format!("peers can dial {addresses}"),
         Message::NotListening => "no port is open for peers".into(),
+        Message::SoloPorts => "solo: no socket but loopback is open".into(),
+        Message::OneAdmin { studio, paper: true } => {
+            format!("{studio} has one admin key besides its recovery code: if that machine is lost, only the paper is left")
+        }
+        Message::OneAdmin { studio, paper: false } => {
+            format!("{studio} has one admin key: if it is lost, nobody can sign for the studio again")
+        }
+        Message::HintSecondAdmin => {
+            "make a second one: scenemesh admin new on another machine (or --paper), scenemesh admin add KEY where the first is"
+                .into()
+        }
         Message::HintPorts => "look into the log for a port that was taken; --listen and --porch choose others".into(),
         Message::PeersNone => "no other node is in the pool".into(),
         Message::PeersUp { up, total } => format!("{up} of {total} are up"),

@@ -12,6 +12,19 @@ pub(super) fn text(message: &Message) -> String {
         Message::RoleLacking { need } => format!("이 토큰으로는 할 수 없습니다: {need} 역할이 필요합니다"),
         Message::HintToken => "데몬의 데이터 폴더에 있는 api.json에서 url과 token을 읽으세요".into(),
         Message::HintLoopback => "api.json에 적힌 url을 쓰세요".into(),
+        Message::SomebodysJob { job } => {
+            format!("작업 {job}은(는) 다른 사람의 것입니다: submit 역할로는 자신의 작업만 볼 수 있습니다")
+        }
+        Message::HintOperate => "데몬을 운영하는 사람에게 operate 역할을 받으세요".into(),
+        Message::NoSuchUser { name } => format!("{name}에게는 여기 토큰이 없습니다"),
+        Message::BadUserName { given } => format!("{given:?}은(는) 사용자 이름이 아닙니다"),
+        Message::UserHasToken { name } => format!("{name}에게는 이미 토큰이 있습니다"),
+        Message::TooManyUsers => "토큰 수가 한도에 이르렀습니다".into(),
+        Message::HintUsers => "토큰을 가진 사용자 보기: scenemesh user ls".into(),
+        Message::HintUserName => "운영체제가 아는 이름을 쓰세요".into(),
+        Message::HintUserAgain => {
+            "역할은 scenemesh user set으로 바꾸고, 새 토큰이 필요하면 먼저 사용자를 지우세요".into()
+        }
         Message::HintRole => "데몬을 운영하는 사람에게 그 역할의 토큰을 받으세요".into(),
 
         Message::NoSuchPath { path } => format!("API에 {path} 경로가 없습니다"),
@@ -69,6 +82,14 @@ pub(super) fn text(message: &Message) -> String {
         Message::UnknownStudio { given, known } => {
             format!("풀에 {given:?} 스튜디오가 없습니다. 있는 스튜디오: {known}")
         }
+        Message::BeyondProject { reach, project, limit } => {
+            format!("범위 {reach}은(는) 프로젝트 {project:?}의 허용 범위 {limit}을(를) 넘습니다")
+        }
+        Message::HintBeyondProject => {
+            "--reach를 더 좁게 주거나 빼세요. 관리자는 scenemesh project set으로 넓힐 수 있습니다".into()
+        }
+        Message::ProjectClosed { name } => format!("프로젝트 {name:?}은(는) 닫혀 새 작업을 받지 않습니다"),
+        Message::HintProjectOpen => "관리자가 다시 열 수 있습니다: scenemesh project set NAME --open".into(),
         Message::HintReach => "--reach에는 machine, studio, pool 또는 쉼표로 나눈 스튜디오 이름을 씁니다".into(),
         Message::NotInPool { reach } => format!("이 노드는 풀에 없어서 범위 {reach} 작업을 받을 수 없습니다"),
         Message::HintJoinFirst => "먼저 풀에 들어가거나 --reach machine을 쓰세요".into(),
@@ -117,8 +138,12 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintInitOrJoin => "먼저 scenemesh init 또는 scenemesh join CODE를 실행하세요".into(),
         Message::NoSuchPeer { given } => format!("풀에 {given:?} 노드가 없습니다"),
         Message::HintPeers => "scenemesh peers로 목록을 보세요".into(),
-        Message::SoloNotBuilt => "이 버전에는 아직 1인용(solo) 풀이 없습니다".into(),
-        Message::HintWithoutSolo => "--solo를 빼세요: 노드가 하나뿐인 풀도 똑같이 동작하며 포트만 열립니다".into(),
+        Message::SoloComfyuiElsewhere { url } => {
+            format!("{url} ComfyUI는 이 컴퓨터의 루프백에 없으며, 1인용(solo) 노드는 다른 소켓을 열지 않습니다")
+        }
+        Message::HintSoloComfyui => {
+            "scenemesh.toml에 127.0.0.1의 ComfyUI를 적고 데몬을 다시 시작하거나, --solo 없이 풀을 만드세요".into()
+        }
 
         Message::DataDirFine { path } => format!("{path}에 쓸 수 있습니다"),
         Message::DataDirNotWritable { path, why } => {
@@ -172,6 +197,17 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintWait => "저절로 이어집니다. 그만두려면 scenemesh leave".into(),
         Message::Listening { addresses } => format!("피어가 접속할 수 있는 주소: {addresses}"),
         Message::NotListening => "피어를 위해 열린 포트가 없습니다".into(),
+        Message::SoloPorts => "1인용: 루프백 말고는 소켓을 열지 않습니다".into(),
+        Message::OneAdmin { studio, paper: true } => {
+            format!("{studio} 스튜디오의 관리자 키는 복구 코드 말고 하나뿐입니다: 그 컴퓨터를 잃으면 종이만 남습니다")
+        }
+        Message::OneAdmin { studio, paper: false } => {
+            format!("{studio} 스튜디오의 관리자 키는 하나뿐입니다: 잃으면 아무도 스튜디오를 대신해 서명할 수 없습니다")
+        }
+        Message::HintSecondAdmin => {
+            "둘째 키를 만드세요: 다른 컴퓨터에서 scenemesh admin new(또는 --paper), 첫 키가 있는 곳에서 scenemesh admin add KEY"
+                .into()
+        }
         Message::HintPorts => "이미 쓰이는 포트가 있는지 로그를 보세요. --listen과 --porch로 바꿀 수 있습니다".into(),
         Message::PeersNone => "풀에 다른 노드가 없습니다".into(),
         Message::PeersUp { up, total } => format!("{total}개 중 {up}개 연결됨"),

@@ -13,7 +13,8 @@ use scenemesh_protocol::messages::Response;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::conversation::{AttemptKey, IdSource, Now, Ticket};
+use super::conversation::{AttemptKey, Barred, IdSource, Now, Ticket};
+use super::discretion;
 use super::link::{self, About, Inbound};
 use super::record::{RendererRecord, RequesterRecord};
 use super::renderer::{self, Renderer};
@@ -25,6 +26,7 @@ use crate::network::{Publication, Reply, TaskEvent};
 use crate::store::{Entry, JournalError, Replay};
 use crate::supervisor::Tasks;
 
+mod bench;
 mod board;
 mod broom;
 mod commands;
@@ -62,7 +64,7 @@ const POSTPONED: usize = 64;
 
 /// Who waits for a reply.
 enum ReplyTo {
-    Peer(Reply),
+    Peer(NodeId, Reply),
     /// The other machine of this node asked.
     Here(About),
 }
@@ -81,6 +83,7 @@ pub(super) struct Actor {
     requester: Requester,
     renderer: Renderer,
     picture: Picture,
+    barred: Arc<Barred>,
     board: Board,
     shelf: Shelf,
     broom: Broom,
@@ -129,6 +132,7 @@ impl Actor {
             requester: Requester::new(id, IdSource::new(random_bytes())),
             renderer: Renderer::new(id, IdSource::new(random_bytes())).with_limits(limits),
             picture,
+            barred: Arc::default(),
             board: Board::new(news),
             shelf,
             broom: Broom::default(),
@@ -178,6 +182,8 @@ impl Actor {
         let mut peers = self.ports.network.peers();
         let mut slots = self.ports.executor.slots();
         let mut gpus = self.ports.gpus.clone();
+        let mut studio = self.ports.studio.clone();
+        let mut barred = self.ports.barred.clone();
         let mut policy = self.ports.policy.clone();
         self.look();
         self.feed(Inbound::Requester(requester::Input::Started));
@@ -200,6 +206,8 @@ impl Actor {
                 Ok(()) = peers.changed() => self.look(),
                 Ok(()) = slots.changed() => self.look(),
                 Ok(()) = gpus.changed() => self.look(),
+                Ok(()) = studio.changed() => self.look(),
+                Ok(()) = barred.changed() => self.look(),
                 Ok(()) = policy.changed() => self.look(),
                 () = tokio::time::sleep_until(wake) => self.tick(),
             }
@@ -360,7 +368,7 @@ impl Actor {
                 let requester = &self.requester;
                 match link::route(from, request, ticket, |probe| requester.granted_to(from, probe)) {
                     Ok(inbound) => {
-                        self.tickets.insert(ticket, ReplyTo::Peer(reply));
+                        self.tickets.insert(ticket, ReplyTo::Peer(from, reply));
                         self.feed(inbound);
                     }
                     Err(declined) => reply.send(declined),
@@ -376,7 +384,10 @@ impl Actor {
 
     fn reply(&mut self, ticket: Ticket, response: Response) {
         match self.tickets.remove(&ticket) {
-            Some(ReplyTo::Peer(reply)) => reply.send(response),
+            Some(ReplyTo::Peer(from, reply)) => {
+                let foreign = self.picture.is_foreign(&from, clock::wall_ms());
+                reply.send(if foreign { discretion::response(response) } else { response });
+            }
             Some(ReplyTo::Here(about)) => self.inside.extend(link::understand(about, Ok(response))),
             None => {}
         }
@@ -389,13 +400,21 @@ impl Actor {
         let peers = self.ports.network.peers().borrow().clone();
         let slots = self.ports.executor.slots().borrow().clone();
         let gpus = self.ports.gpus.borrow().clone();
+        let barred = self.ports.barred.borrow().clone();
         let policy = self.ports.policy.borrow().clone();
-        self.picture.update(roster, peers, slots, gpus, policy);
+        self.picture.update(roster, peers, slots, gpus, barred.clone(), policy);
         let now_ms = clock::wall_ms();
         let facts = Arc::new(self.picture.renderer(now_ms));
         self.feed(Inbound::Renderer(renderer::Input::Facts(facts)));
         let nodes = Arc::new(self.picture.nodes(now_ms, self.renderer.load().0));
         self.feed(Inbound::Requester(requester::Input::Nodes(nodes)));
+        let rules = self.ports.studio.borrow().clone();
+        self.feed(Inbound::Requester(requester::Input::Rules(rules)));
+        if self.barred != barred {
+            self.barred = barred.clone();
+            self.feed(Inbound::Renderer(renderer::Input::Barred(barred.clone())));
+            self.feed(Inbound::Requester(requester::Input::Barred(barred)));
+        }
         self.publish_at.get_or_insert_with(Instant::now);
     }
 

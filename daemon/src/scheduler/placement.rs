@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use scenemesh_protocol::advert::{Availability, Hygiene, Inventory};
 use scenemesh_protocol::ids::{ContentHash, JobId, NodeId, StudioId};
+use scenemesh_protocol::studio::Project;
 use scenemesh_protocol::task::{Failure, ModelName, Reach, Shape};
 
 use super::story::No;
@@ -75,6 +76,12 @@ impl Card {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WhyNot {
     OutOfReach(&'static str),
+    /// Within the job's reach, and outside its project's.
+    OutOfProject(&'static str),
+    /// The project is bound to other nodes.
+    NotOfProject,
+    /// The studio has no record of the job's project that holds: nobody may say where it goes.
+    NoProject,
     NotConnected,
     LinkRefused(String),
     DoesNotRender,
@@ -121,6 +128,11 @@ impl fmt::Display for WhyNot {
         let more = |more: &usize| if *more == 0 { String::new() } else { format!(" and {more} more") };
         match self {
             Self::OutOfReach(reach) => write!(f, "is outside the job's reach ({reach})"),
+            Self::OutOfProject(reach) => write!(f, "is outside the project's reach ({reach})"),
+            Self::NotOfProject => f.write_str("is not among the nodes that the project is bound to"),
+            Self::NoProject => {
+                f.write_str("gets nothing: the job's project has no record that holds in this studio")
+            }
             Self::NotConnected => f.write_str("is not connected"),
             Self::LinkRefused(why) => write!(f, "cannot be used: {why}"),
             Self::DoesNotRender => f.write_str("has no role `render`"),
@@ -188,13 +200,37 @@ impl Nodes {
     }
 }
 
-/// Whether a node may take a task of this shape and reach.
+/// How far a job may travel: as its submitter said, and as its project says now.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds<'a> {
+    pub reach: &'a Reach,
+    pub project: Rules<'a>,
+}
+
+/// What a job's project says.
+#[derive(Clone, Copy, Debug)]
+pub enum Rules<'a> {
+    /// The job is of none.
+    None,
+    Hold(&'a Project),
+    /// It is of one that this studio has no record of.
+    Gone,
+}
+
+impl<'a> Bounds<'a> {
+    /// Of a job without a project.
+    pub fn of(reach: &'a Reach) -> Self {
+        Self { reach, project: Rules::None }
+    }
+}
+
+/// Whether a node may take a task of this shape within these bounds.
 ///
 /// # Errors
 /// The first reason why not.
-pub fn check(nodes: &Nodes, id: NodeId, shape: &Shape, reach: &Reach) -> Result<(), WhyNot> {
+pub fn check(nodes: &Nodes, id: NodeId, shape: &Shape, bounds: Bounds<'_>) -> Result<(), WhyNot> {
     let node = nodes.nodes.get(&id).ok_or(WhyNot::NotConnected)?;
-    within_reach(nodes, id, node, reach)?;
+    within_bounds(nodes, id, node, bounds)?;
     if !node.renders {
         return Err(WhyNot::DoesNotRender);
     }
@@ -215,13 +251,26 @@ pub fn check(nodes: &Nodes, id: NodeId, shape: &Shape, reach: &Reach) -> Result<
     fits(card.inventory.as_deref(), card.vram_mib, card.cc, card.hygiene, shape)
 }
 
-/// Whether a task of this reach may travel to a node that renders.
-pub fn reaches(nodes: &Nodes, id: NodeId, reach: &Reach) -> bool {
+/// Whether a task may travel to a node that renders.
+pub fn reaches(nodes: &Nodes, id: NodeId, bounds: Bounds<'_>) -> bool {
     let node = nodes.nodes.get(&id).filter(|node| node.renders);
-    node.is_some_and(|node| within_reach(nodes, id, node, reach).is_ok())
+    node.is_some_and(|node| within_bounds(nodes, id, node, bounds).is_ok())
 }
 
-fn within_reach(nodes: &Nodes, id: NodeId, node: &Node, reach: &Reach) -> Result<(), WhyNot> {
+fn within_bounds(nodes: &Nodes, id: NodeId, node: &Node, bounds: Bounds<'_>) -> Result<(), WhyNot> {
+    within_reach(nodes, id, node, bounds.reach).map_err(WhyNot::OutOfReach)?;
+    let project = match bounds.project {
+        Rules::None => return Ok(()),
+        Rules::Gone => return Err(WhyNot::NoProject),
+        Rules::Hold(project) => project,
+    };
+    within_reach(nodes, id, node, &project.max_reach).map_err(WhyNot::OutOfProject)?;
+    let bound = project.nodes.as_ref().is_some_and(|bound| !bound.contains(&id));
+    if bound { Err(WhyNot::NotOfProject) } else { Ok(()) }
+}
+
+/// The word for the reach when the node lies outside of it.
+fn within_reach(nodes: &Nodes, id: NodeId, node: &Node, reach: &Reach) -> Result<(), &'static str> {
     let is_me = id == nodes.me;
     let of_my_studio = is_me || (node.studio.is_some() && node.studio == nodes.my_studio);
     let (within, words) = match reach {
@@ -230,7 +279,7 @@ fn within_reach(nodes: &Nodes, id: NodeId, node: &Node, reach: &Reach) -> Result
         Reach::Studios(list) => (node.studio.is_some_and(|studio| list.contains(&studio)), "studios"),
         Reach::Pool => (is_me || node.studio.is_some(), "pool"),
     };
-    if within { Ok(()) } else { Err(WhyNot::OutOfReach(words)) }
+    if within { Ok(()) } else { Err(words) }
 }
 
 /// Whether something with these models, classes, memory and folders can run a shape. Both ends judge with it: the
@@ -355,7 +404,8 @@ mod tests {
     }
 
     fn why(nodes: &Nodes, n: u8, shape: &Shape, reach: &Reach) -> String {
-        check(nodes, id(n), shape, reach).map_or_else(|why| why.to_string(), |()| "may".to_owned())
+        check(nodes, id(n), shape, Bounds::of(reach))
+            .map_or_else(|why| why.to_string(), |()| "may".to_owned())
     }
 
     #[test]
@@ -378,6 +428,37 @@ mod tests {
                 assert_eq!(why(&nodes, n, &shape, &reach), words, "{reach:?} {n}");
             }
         }
+    }
+
+    #[test]
+    fn a_project_is_a_second_wall() {
+        let nodes = pool();
+        let rules = |max_reach, nodes| Project {
+            pool: scenemesh_protocol::ids::PoolId::from_bytes([0; 16]),
+            studio: studio(1),
+            project: scenemesh_protocol::ids::ProjectId::from_bytes([0; 16]),
+            name: scenemesh_protocol::ids::ContentHash::from_bytes([0; 32]),
+            version: 1,
+            issued_ms: 0,
+            max_reach,
+            nodes,
+            hygiene: Hygiene::Partial,
+            retention_s: None,
+            closed: false,
+        };
+        let says = |project: Rules<'_>| {
+            [1, 2, 3].map(|n| {
+                let bounds = Bounds { reach: &Reach::Pool, project };
+                check(&nodes, id(n), &shape(&[]), bounds)
+                    .map_or_else(|why| why.to_string(), |()| "may".into())
+            })
+        };
+        let outside = "is outside the project's reach (studio)";
+        assert_eq!(says(Rules::Hold(&rules(Reach::Studio, None))), ["may", "may", outside]);
+        let other = "is not among the nodes that the project is bound to";
+        assert_eq!(says(Rules::Hold(&rules(Reach::Pool, Some(vec![id(3)])))), [other, other, "may"]);
+        let gone = "gets nothing: the job's project has no record that holds in this studio";
+        assert_eq!(says(Rules::Gone), [gone; 3]);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use scenemesh_protocol::codec::{Decode, Encode};
-use scenemesh_protocol::ids::{ClaimId, ContentHash, JobId, MsgId, NodeId, TaskId};
+use scenemesh_protocol::ids::{ClaimId, ContentHash, JobId, MsgId, NodeId, ProjectId, TaskId};
 use scenemesh_protocol::lease::{AcceptedTerms, BlobRef, Finished, Grant, RefusalReason};
 use scenemesh_protocol::receipt::WipeRecord;
 use scenemesh_protocol::signed::Signed;
@@ -24,6 +24,8 @@ pub struct Submission {
     pub person: String,
     pub class: Class,
     pub reach: Reach,
+    /// Whose rules hold for it besides its own.
+    pub project: Option<ProjectId>,
     /// Milliseconds since the Unix epoch.
     pub created_ms: u64,
     pub recipes: Vec<Recipe>,
@@ -131,6 +133,10 @@ pub enum RequesterRecord {
         attempt: u32,
         wipe: Box<Signed<WipeRecord>>,
     },
+    /// Their project's retention is over: the whole jobs of these tasks are forgotten, with inputs and results.
+    Expired {
+        tasks: Vec<TaskId>,
+    },
 }
 
 impl RequesterRecord {
@@ -138,7 +144,9 @@ impl RequesterRecord {
     pub fn tasks(&self) -> Vec<TaskId> {
         match self {
             Self::Submitted(submission) => submission.tasks.iter().map(|plan| plan.task).collect(),
-            Self::Cancelled { tasks, .. } | Self::Retried { tasks, .. } => tasks.clone(),
+            Self::Cancelled { tasks, .. } | Self::Retried { tasks, .. } | Self::Expired { tasks } => {
+                tasks.clone()
+            }
             Self::Granted { task, .. }
             | Self::Accepted { task, .. }
             | Self::Refused { task, .. }
@@ -184,6 +192,29 @@ pub enum RendererRecord {
     /// Replay ids of envelopes that expired up to here are forgotten; such envelopes are refused whatever the
     /// clock says.
     Purged { expires_ms: u64 },
+    /// A sealed result is kept no longer than this after it was sealed, in milliseconds: its project says so.
+    Keeping { from: NodeId, task: TaskId, attempt: u32, keep_ms: u64 },
+    /// Its requester was shut out while we held it: stopped and wiped. What was done for it stays on record.
+    Withdrawn(Withdrawn),
+}
+
+/// Work for a requester that was shut out before it could take the result: nobody will confirm it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Withdrawn {
+    pub from: NodeId,
+    pub task: TaskId,
+    pub attempt: u32,
+    /// Hash of the signed grant, which proves that it was asked for.
+    pub grant: ContentHash,
+    /// Since it was given to ComfyUI in this run of the daemon, in milliseconds.
+    pub ran_ms: u64,
+    pub at_ms: u64,
+}
+
+impl Withdrawn {
+    pub fn key(&self) -> AttemptKey {
+        AttemptKey { from: self.from, task: self.task, attempt: self.attempt }
+    }
 }
 
 /// A grant that was accepted.

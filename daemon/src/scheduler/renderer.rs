@@ -20,7 +20,7 @@ use scenemesh_protocol::messages::Response;
 use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::{Failure, ModelName, OutputFile};
 
-use super::conversation::{Answer, AttemptKey, IdSource, Now, Ticket};
+use super::conversation::{Answer, AttemptKey, Barred, IdSource, Now, Ticket};
 use super::lend::LendFacts;
 use super::record::RendererRecord;
 use crate::executor::Wipe;
@@ -69,6 +69,8 @@ pub struct Slot {
     pub name: String,
     pub state: SlotState,
     pub inventory: Arc<Inventory>,
+    /// What other studios may use of it.
+    pub shared: Arc<Inventory>,
     pub warm: Vec<ModelName>,
     pub vram_mib: Option<u32>,
     pub cc: Option<u16>,
@@ -96,6 +98,8 @@ pub enum Input {
     /// The journal is read: what is held goes on.
     Started,
     Facts(Arc<Facts>),
+    /// Nodes that are shut out from now on, and only these.
+    Barred(Arc<Barred>),
     PeerUp {
         node: NodeId,
         boot: BootId,
@@ -165,6 +169,8 @@ pub enum Input {
         key: AttemptKey,
         finished: Box<Finished>,
         roots: Vec<ContentHash>,
+        /// Where its project says so: kept no longer than this, in milliseconds.
+        keep_ms: Option<u64>,
     },
     /// Take nothing new, or take work again.
     Drain(bool),
@@ -299,6 +305,7 @@ pub struct Renderer {
     ids: IdSource,
     holdings: Holdings,
     facts: Arc<Facts>,
+    barred: Arc<Barred>,
     up: BTreeMap<NodeId, BootId>,
     queue: Vec<Queued>,
     /// The round of turns being served.
@@ -343,6 +350,7 @@ impl Renderer {
             ids,
             holdings: Holdings::default(),
             facts: Arc::new(facts),
+            barred: Arc::default(),
             up: BTreeMap::new(),
             queue: Vec::new(),
             round: 0,
@@ -379,8 +387,12 @@ impl Renderer {
     pub fn on_input(&mut self, now: Now, input: Input) -> Vec<Action> {
         match input {
             Input::Restored(record) => self.holdings.apply(&record),
-            Input::Started => self.start(now),
+            Input::Started => {
+                self.start(now);
+                self.shut_out(now, self.barred.clone());
+            }
             Input::Facts(facts) => self.see_facts(now, facts),
+            Input::Barred(barred) => self.shut_out(now, barred),
             Input::PeerUp { node, boot } => self.greet(now, node, boot),
             Input::PeerDown { node } => {
                 self.up.remove(&node);
@@ -397,7 +409,9 @@ impl Renderer {
             Input::InputsFetched { key, result } => self.inputs_fetched(now, key, result),
             Input::RunAnswered { key, result } => self.run_answered(now, key, result),
             Input::Ran { task, attempt, event } => self.ran(task, attempt, event),
-            Input::Sealed { key, finished, roots } => self.sealed(now, key, finished, roots),
+            Input::Sealed { key, finished, roots, keep_ms } => {
+                self.sealed(now, key, finished, roots, keep_ms);
+            }
             Input::Drain(draining) => self.drain(draining),
             Input::Tick => self.tick(now),
         }

@@ -14,9 +14,10 @@ use scenemesh_protocol::lease::{
     Probe, Progress,
 };
 use scenemesh_protocol::messages::Response;
+use scenemesh_protocol::studio::StudioRules;
 use scenemesh_protocol::task::{Class, OutputFile};
 
-use super::conversation::{Answer, IdSource, Now, Ticket};
+use super::conversation::{Answer, Barred, IdSource, Now, Ticket};
 use super::placement::Nodes;
 use super::record::{RequesterRecord, Submission};
 use super::story::{Line, No};
@@ -26,6 +27,7 @@ mod attempts;
 pub mod jobs;
 mod lines;
 mod offers;
+mod project;
 mod results;
 mod why;
 
@@ -43,6 +45,10 @@ pub enum Input {
     Started,
     /// What is known of the pool's machines changed.
     Nodes(Arc<Nodes>),
+    /// What the studio's projects say now; told again every half minute at least, so that what ends by the clock ends.
+    Rules(Arc<StudioRules>),
+    /// Nodes that are shut out from now on, and only these.
+    Barred(Arc<Barred>),
     PeerUp {
         node: NodeId,
         boot: BootId,
@@ -194,6 +200,11 @@ pub enum Action {
         ticket: Ticket,
         response: Response,
     },
+    /// A job was forgotten: nothing of it is shown any more.
+    Forgotten {
+        job: JobId,
+        tasks: Vec<TaskId>,
+    },
     /// A task's state is another: tell whoever watches.
     Changed(TaskId),
     /// A task moved on within its state.
@@ -215,6 +226,8 @@ pub struct Requester {
     ids: IdSource,
     jobs: Jobs,
     nodes: Arc<Nodes>,
+    rules: Arc<StudioRules>,
+    barred: Arc<Barred>,
     up: BTreeMap<NodeId, BootId>,
     reservations: BTreeMap<JobId, BTreeMap<NodeId, Reservation>>,
     /// Who asked not to be asked, for a while.
@@ -249,6 +262,8 @@ impl Requester {
             ids,
             jobs: Jobs::default(),
             nodes: Arc::new(Nodes::alone(me)),
+            rules: Arc::default(),
+            barred: Arc::default(),
             up: BTreeMap::new(),
             reservations: BTreeMap::new(),
             refusals: BTreeMap::new(),
@@ -294,6 +309,8 @@ impl Requester {
             Input::Restored(record) => self.jobs.apply(&record),
             Input::Started => self.start(now),
             Input::Nodes(nodes) => self.see_nodes(nodes),
+            Input::Rules(rules) => self.see_rules(now, rules),
+            Input::Barred(barred) => self.shut_out(now, barred),
             Input::PeerUp { node, boot } => self.greet(node, boot),
             Input::PeerDown { node } => self.miss(node),
             Input::Submitted(submission) => self.submit(now, submission),
@@ -344,6 +361,14 @@ impl Requester {
             self.settle(now, task);
         }
         self.dirty.extend(self.jobs.open_jobs());
+        self.shut_out(now, self.barred.clone());
+    }
+
+    /// How many attempts of ours a node has, or is about to get; all of them without a node.
+    pub fn attempts_at(&self, node: Option<&NodeId>) -> usize {
+        let is = |at: &NodeId| node.is_none_or(|node| node == at);
+        let promised = self.promised.values().filter(|promise| is(&promise.node)).count();
+        self.contacts.values().filter(|contact| is(&contact.node)).count() + promised
     }
 
     fn tick(&mut self, now: Now) {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use scenemesh_protocol::ids::{JobId, NodeId, TaskId};
+use scenemesh_protocol::ids::{JobId, NodeId, ProjectId, TaskId};
 use scenemesh_protocol::lease::Progress;
 use scenemesh_protocol::receipt::WipeRecord;
 use scenemesh_protocol::task::{Class, Failure, OutputFile, Reach};
@@ -19,6 +19,7 @@ pub struct JobView {
     pub state: JobState,
     pub class: Class,
     pub reach: Reach,
+    pub project: Option<ProjectId>,
     /// Milliseconds since the Unix epoch.
     pub created_ms: u64,
     pub tasks: Vec<TaskView>,

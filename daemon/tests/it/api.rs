@@ -22,7 +22,7 @@ const WORKFLOW: &str = r#"{
 }"#;
 
 /// A running node.
-struct Running {
+pub(crate) struct Running {
     dir: TempDir,
     api: ApiFile,
     stop: oneshot::Sender<()>,
@@ -30,7 +30,7 @@ struct Running {
 }
 
 impl Running {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let quiet = "[network]\nmdns = false\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\nporch = [\"/ip4/127.0.0.1/tcp/0\"]\n";
         std::fs::write(dir.path().join(CONFIG_FILE), quiet).unwrap();
@@ -47,20 +47,33 @@ impl Running {
         Self { dir, api, stop, node: running }
     }
 
+    pub(crate) fn url(&self) -> &str {
+        &self.api.url
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         client.request(method, format!("{}{path}", self.api.url)).bearer_auth(&self.api.token)
     }
 
-    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
+    pub(crate) async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
         answer(self.request(Method::GET, path)).await
     }
 
-    async fn post<T: serde::de::DeserializeOwned>(&self, path: &str, body: Value) -> T {
+    pub(crate) async fn post<T: serde::de::DeserializeOwned>(&self, path: &str, body: Value) -> T {
         answer(self.request(Method::POST, path).json(&body)).await
     }
 
-    async fn refused(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, ErrorBody) {
+    pub(crate) async fn refused(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> (StatusCode, ErrorBody) {
         let request = self.request(method, path);
         let request = match body {
             Some(body) => request.json(&body),
@@ -70,18 +83,18 @@ impl Running {
         (response.status(), response.json().await.unwrap())
     }
 
-    async fn submit_refused(&self, more: Value) -> ErrorBody {
+    pub(crate) async fn submit_refused(&self, more: Value) -> ErrorBody {
         let mut body = json!({ "label": "test", "workflow": WORKFLOW, "count": 1 });
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         self.refused(Method::POST, "/v1/jobs", Some(body)).await.1
     }
 
-    async fn init(&self) -> InitReply {
+    pub(crate) async fn init(&self) -> InitReply {
         let founding = json!({ "pool": "aurora", "studio": "amber", "name": "ws-01", "passphrase": null });
         self.post("/v1/init", founding).await
     }
 
-    async fn stop(mut self) -> TempDir {
+    pub(crate) async fn stop(mut self) -> TempDir {
         self.stop.send(()).unwrap();
         self.node.join_next().await.unwrap().unwrap().unwrap();
         self.dir

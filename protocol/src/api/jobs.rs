@@ -72,8 +72,12 @@ pub struct SubmitRequest {
     pub count: u32,
     #[serde(default)]
     pub class: Class,
+    /// `None`: the studio, or less where the project allows less.
     #[serde(default)]
-    pub reach: ReachWords,
+    pub reach: Option<ReachWords>,
+    /// Name or id of a project of the studio.
+    #[serde(default)]
+    pub project: Option<String>,
     #[serde(default)]
     pub needs: NeedsRequest,
     /// Whether preview pictures are wanted.
@@ -177,7 +181,16 @@ pub struct JobView {
     pub job: JobId,
     /// The shortest prefix, of eight characters at least, that no other job of this node shares.
     pub short: String,
+    /// Empty for somebody else's job.
     pub label: String,
+    /// Who submitted it, and for which project; for those who may see it.
+    #[serde(default)]
+    pub person: Option<String>,
+    #[serde(default)]
+    pub project: Option<String>,
+    /// Somebody else's job: its state is shown, and nothing of what it is about.
+    #[serde(default)]
+    pub hidden: bool,
     pub state: JobState,
     pub class: Class,
     pub reach: ReachWords,

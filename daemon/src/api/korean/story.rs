@@ -24,6 +24,7 @@ pub(in crate::api) fn why(told: &Why) -> String {
         Why::NoNodes => {
             "아는 노드가 없습니다: 이 컴퓨터에 ComfyUI가 없고 아직 풀에도 들어 있지 않습니다".into()
         }
+        Why::Outside { words } => said(words),
         Why::BehindOthers => "이 컴퓨터의 다른 작업들 뒤에서 차례를 기다립니다".into(),
         Why::InLine { places } => {
             let places: Vec<String> =
@@ -101,6 +102,9 @@ fn why_not(why: &WhyNot) -> String {
     let more = |more: usize| if more == 0 { String::new() } else { format!(" 외 {more}개") };
     match why {
         WhyNot::OutOfReach(reach) => format!("작업 범위({reach}) 밖"),
+        WhyNot::OutOfProject(reach) => format!("프로젝트 범위({reach}) 밖"),
+        WhyNot::NotOfProject => "프로젝트에 지정된 노드가 아님".into(),
+        WhyNot::NoProject => "작업의 프로젝트에 이 스튜디오에서 유효한 기록이 없음".into(),
         WhyNot::NotConnected => "연결되지 않음".into(),
         WhyNot::LinkRefused(why) => format!("쓸 수 없음: {}", said(why)),
         WhyNot::DoesNotRender => "render 역할 없음".into(),

@@ -63,6 +63,20 @@ impl Board {
         self.tell(JobEvent::Log { job, line });
     }
 
+    /// Nothing of a job is remembered any more.
+    pub(super) fn forget(&mut self, job: JobId, tasks: &[TaskId]) {
+        for task in tasks {
+            self.logs.remove(task);
+            self.previews.remove(task);
+            self.changed.remove(task);
+            self.moved.remove(task);
+        }
+        let gone: BTreeSet<&TaskId> = tasks.iter().collect();
+        self.order.retain(|task| !gone.contains(task));
+        self.preview_order.retain(|task| !gone.contains(task));
+        self.tell(JobEvent::Job { job });
+    }
+
     pub(super) fn lines(&self, task: TaskId) -> impl Iterator<Item = &LogLine> {
         self.logs.get(&task).into_iter().flatten()
     }

@@ -5,6 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use scenemesh_protocol::ids::ContentHash;
 
+use super::Actor;
+use super::fetching::Fetching;
+
 /// Shared by the errands that remove blobs and those that are about to ask whether they are here.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Broom {
@@ -48,6 +51,64 @@ impl Sweeping {
     /// Whether a blob is still to be removed; whoever asks removes it now.
     pub(super) fn is_doomed(&self, root: ContentHash) -> bool {
         self.broom.doomed().remove(&root)
+    }
+}
+
+impl Actor {
+    /// Removes blobs, except those that a job or an attempt names: some of these roots were chosen by peers.
+    pub(super) fn drop_blobs(&self, roots: Vec<ContentHash>) {
+        self.drop_blobs_after(roots, None);
+    }
+
+    /// As [`Self::drop_blobs`], once a transfer of them has ended, which is stopped.
+    pub(super) fn drop_blobs_after(&self, roots: Vec<ContentHash>, fetching: Option<Fetching>) {
+        let wanted = self.renderer.holdings().roots();
+        let named = |root: &ContentHash| self.requester.jobs().names(root) || wanted.contains(root);
+        let roots: Vec<_> = roots.into_iter().filter(|root| !named(root)).collect();
+        if roots.is_empty() {
+            return;
+        }
+        let (blobs, broom) = (self.ports.store.blobs.clone(), self.broom.clone());
+        broom.doom(&roots);
+        self.errand("drop blobs", async move {
+            if let Some(fetching) = fetching {
+                fetching.end().await;
+            }
+            let sweeping = broom.sweeping().await;
+            for root in roots {
+                if !sweeping.is_doomed(root) {
+                    continue;
+                }
+                if let Err(error) = blobs.remove(root).await {
+                    tracing::warn!(root = %root.short(), %error, "a blob that nobody wants stays for now");
+                }
+            }
+            None
+        });
+    }
+
+    /// What no job and no attempt names is of an earlier run that died, or came when nobody wanted it any more.
+    pub(super) fn sweep_blobs(&self) {
+        let mut keep: std::collections::HashSet<ContentHash> =
+            self.requester.jobs().roots().into_iter().collect();
+        keep.extend(self.renderer.holdings().roots());
+        keep.extend(self.requester.fetching());
+        let (blobs, broom) = (self.ports.store.blobs.clone(), self.broom.clone());
+        self.errand("sweep blobs", async move {
+            let _sweeping = broom.sweeping().await;
+            match blobs.sweep(keep).await {
+                Ok(swept) if swept.blobs > 0 => {
+                    tracing::info!(
+                        blobs = swept.blobs,
+                        bytes = swept.bytes,
+                        "removed blobs that nobody names"
+                    );
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "sweeping the blobs"),
+            }
+            None
+        });
     }
 }
 

@@ -1,41 +1,40 @@
 //! Performing: what the machines want done, once their records are on disk.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use scenemesh_protocol::envelope::{
     Desk, GrantPayload, Recipient, Refused, Standing, judge_header, open_header,
 };
 use scenemesh_protocol::ids::{ClaimId, ContentHash, NodeId, TaskId};
 use scenemesh_protocol::lease::{BlobRef, Finished, Grant, PREVIEW_LIMIT, Preview, RefusalReason};
-use scenemesh_protocol::roster::{Member, Roster};
-use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, TaskSpec};
+use scenemesh_protocol::roster::Member;
+use scenemesh_protocol::studio::Memo;
+use scenemesh_protocol::task::{Class, Failure, FailureClass, TaskSpec};
 use zeroize::Zeroizing;
 
-use super::fetching::Fetching;
-use super::seal::{self, BadResult, GrantParts, NO_POOL, PoolFacts, ResultParts};
+use super::fetching::{Fetching, fetch_all, input_trouble, prove, result_trouble, too_late};
+use super::seal::{self, GrantParts, NO_POOL, PoolFacts, ResultParts};
 use super::shelf::For;
 use super::{Actor, Inbound, ReplyTo};
 use crate::clock;
 use crate::executor::policy::Whose;
 use crate::executor::{self, Executor, Rules, Run, RunError, SlotId, Wipe};
-use crate::network::{FetchError, Network};
 use crate::scheduler::conversation::{AttemptKey, NoAnswer};
+use crate::scheduler::discretion;
 use crate::scheduler::link::{self, Question, Sorted};
 use crate::scheduler::renderer::{
     self, Examination, InputTrouble, Rejection, RunEvent, RunOutcome, RunTrouble,
 };
 use crate::scheduler::requester::{self, FetchTrouble};
 use crate::scheduler::{story::Line, view::LogLine};
-use crate::store::{BlobError, Blobs};
-
-/// Blobs of one attempt that are fetched at the same time.
-const FETCHED_AT_ONCE: usize = 4;
 
 impl Actor {
     /// Starts work that ends with an input for one of the machines, unless the node stops first.
-    fn errand(&self, name: &'static str, work: impl Future<Output = Option<Inbound>> + Send + 'static) {
+    pub(super) fn errand(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = Option<Inbound>> + Send + 'static,
+    ) {
         let (reports, stopping) = (self.reports.clone(), self.tasks.stopping());
         self.tasks.spawn(name, async move {
             let report = async {
@@ -93,6 +92,7 @@ impl Actor {
                 self.drop_blobs(served);
             }
             A::DropBlobs(roots) => self.drop_blobs(roots),
+            A::Forgotten { job, tasks } => self.board.forget(job, &tasks),
             A::Reply { ticket, response } => self.reply(ticket, response),
             A::Changed(task) => {
                 self.board.changed.insert(task);
@@ -117,69 +117,13 @@ impl Actor {
         self.board.log(job, LogLine { at_ms: clock::wall_ms(), task, index, line });
     }
 
-    /// Removes blobs, except those that a job or an attempt names: some of these roots were chosen by peers.
-    fn drop_blobs(&self, roots: Vec<ContentHash>) {
-        self.drop_blobs_after(roots, None);
-    }
-
-    /// As [`Self::drop_blobs`], once a transfer of them has ended, which is stopped.
-    fn drop_blobs_after(&self, roots: Vec<ContentHash>, fetching: Option<Fetching>) {
-        let wanted = self.renderer.holdings().roots();
-        let named = |root: &ContentHash| self.requester.jobs().names(root) || wanted.contains(root);
-        let roots: Vec<_> = roots.into_iter().filter(|root| !named(root)).collect();
-        if roots.is_empty() {
-            return;
-        }
-        let (blobs, broom) = (self.ports.store.blobs.clone(), self.broom.clone());
-        broom.doom(&roots);
-        self.errand("drop blobs", async move {
-            if let Some(fetching) = fetching {
-                fetching.end().await;
-            }
-            let sweeping = broom.sweeping().await;
-            for root in roots {
-                if !sweeping.is_doomed(root) {
-                    continue;
-                }
-                if let Err(error) = blobs.remove(root).await {
-                    tracing::warn!(root = %root.short(), %error, "a blob that nobody wants stays for now");
-                }
-            }
-            None
-        });
-    }
-
-    /// What no job and no attempt names is of an earlier run that died, or came when nobody wanted it any more.
-    pub(super) fn sweep_blobs(&self) {
-        let mut keep: std::collections::HashSet<ContentHash> =
-            self.requester.jobs().roots().into_iter().collect();
-        keep.extend(self.renderer.holdings().roots());
-        keep.extend(self.requester.fetching());
-        let (blobs, broom) = (self.ports.store.blobs.clone(), self.broom.clone());
-        self.errand("sweep blobs", async move {
-            let _sweeping = broom.sweeping().await;
-            match blobs.sweep(keep).await {
-                Ok(swept) if swept.blobs > 0 => {
-                    tracing::info!(
-                        blobs = swept.blobs,
-                        bytes = swept.bytes,
-                        "removed blobs that nobody names"
-                    );
-                }
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "sweeping the blobs"),
-            }
-            None
-        });
-    }
-
     fn pool(&self) -> PoolFacts {
         let roster = self.picture.roster.as_ref();
         roster.map_or(NO_POOL, |roster| PoolFacts { pool: roster.pool(), epoch: roster.settings().epoch })
     }
 
     fn member(&self, node: &NodeId) -> Option<&Member> {
-        self.picture.roster.as_ref()?.member(node, clock::wall_ms())
+        self.picture.member(node, clock::wall_ms())
     }
 
     /// To whom something is sealed: `None` is this machine itself.
@@ -195,11 +139,14 @@ impl Actor {
         let answer =
             move |sealed| Inbound::Requester(requester::Input::GrantSealed { task, node, claim, sealed });
         let plan = self.requester.jobs().plan(&task);
-        let plan = plan.map(|(job, plan, recipe)| (job.reach.clone(), plan, recipe.clone()));
         let parts = self.recipient(node).and_then(|to| {
-            let (reach, plan, recipe) = plan.ok_or("its job is not known any more")?;
+            let (job, plan, recipe) = plan.ok_or("its job is not known any more")?;
+            let memo = Memo { person: job.person.clone(), project: job.project, label: job.label.clone() };
+            let memo = self.ports.studio.borrow().key.map(|key| (memo, key));
+            let project = self.requester.project_of(&job.job).map(|rules| rules.signed().clone());
+            let (recipe, reach) = (recipe.clone(), job.reach.clone());
             let (pool, now_ms) = (self.pool(), clock::wall_ms());
-            Ok(GrantParts { pool, claim, class, recipe, reach, plan, attempt, to, now_ms })
+            Ok(GrantParts { pool, claim, class, recipe, reach, project, memo, plan, attempt, to, now_ms })
         });
         let parts = match parts {
             Ok(parts) => parts,
@@ -287,6 +234,7 @@ impl Actor {
         let (me, keys, executor) = (self.id, self.me.clone(), self.ports.executor.clone());
         let rules = self.rules(from);
         let own = (from == me).then(|| self.own_spec(judged.task, judged.attempt));
+        let bench = self.bench(slot);
         self.errand("examine a grant", async move {
             let bad = |why: String| seal::not_taken(RefusalReason::BadGrant, why);
             let examine = || {
@@ -299,13 +247,11 @@ impl Actor {
                     },
                 };
                 if let Some(spec) = spec {
-                    vet(&rules, &spec).and_then(|()| preflight(&executor, slot, &spec)).map_err(
-                        |failure| Rejection {
-                            refusal: seal::not_taken(reason_of(failure.class), failure.detail.clone())
-                                .refusal,
-                            failure: Some(failure),
-                        },
-                    )?;
+                    let judged = bench.judge(from, &spec).and_then(|()| vet(&rules, &spec));
+                    judged.and_then(|()| preflight(&executor, slot, &spec)).map_err(|failure| Rejection {
+                        refusal: seal::not_taken(reason_of(failure.class), failure.detail.clone()).refusal,
+                        failure: Some(failure),
+                    })?;
                 }
                 let hash = grant.terms.hash();
                 let accepted = seal::accept(hash, judged.task, judged.attempt, &keys.node);
@@ -331,7 +277,13 @@ impl Actor {
                 pool: roster.pool(),
                 me: self.id,
                 epoch: roster.settings().epoch,
-                standing: &|node| standing(&roster, node, now_ms),
+                standing: &|node| match self.picture.member(node, now_ms) {
+                    Some(member) if member.roles.submit => Standing::Admitted,
+                    Some(_) => Standing::LacksRole,
+                    None if roster.member(node, now_ms).is_some() => Standing::Revoked,
+                    None if roster.revocation(&(*node).into()).is_some() => Standing::Revoked,
+                    None => Standing::Unknown,
+                },
                 seen: &|node, msg_id| holdings.has_seen(node, msg_id),
                 purged_ms: holdings.purged_ms(),
             };
@@ -353,7 +305,7 @@ impl Actor {
     /// A task of our own, for our own ComfyUI: nothing was sealed.
     fn own_spec(&self, task: TaskId, attempt: u32) -> Result<TaskSpec, String> {
         let (job, plan, recipe) = self.requester.jobs().plan(&task).ok_or("its job is not known any more")?;
-        seal::spec(recipe, &job.reach, plan, attempt)
+        seal::spec(recipe, &job.reach, None, plan, attempt)
     }
 
     /// What a task of this node must keep to.
@@ -367,14 +319,16 @@ impl Actor {
         if key.from == self.id {
             return self.inside.push_back(answer(Ok(())));
         }
-        let (network, broom) = (self.ports.network.clone(), self.broom.clone());
-        broom.pardon(blobs.iter().map(|blob| blob.root));
         let grant = self.renderer.holdings().held(&key).map(|held| held.acceptance.clone());
+        let slot = grant.as_ref().and_then(|held| self.slot_id(&held.slot));
+        let bench = slot.map(|slot| self.bench(slot));
         let (me, kem, rules) = (self.id, self.me.kem.clone(), self.rules(key.from));
         let store = self.ports.store.blobs.clone();
         self.fetching.retain(|_, fetching| !fetching.is_over());
         let (fetching, stopped, over) = Fetching::begin();
         self.fetching.insert(key, fetching);
+        let (network, broom) = (self.ports.network.clone(), self.broom.clone());
+        broom.pardon(blobs.iter().map(|blob| blob.root));
         self.errand("fetch inputs", async move {
             // What is here and being removed must be gone before it is asked for.
             drop(broom.sweeping().await);
@@ -392,24 +346,20 @@ impl Actor {
                     fetch(vec![blobs.swap_remove(at)]).await?;
                     let spec = seal::payload_spec(payload, key.task, key.attempt, &store).await;
                     let bad = |why| InputTrouble::Failed(Failure::new(FailureClass::Transfer, why));
-                    vet(&rules, &spec.map_err(bad)?).map_err(InputTrouble::Failed)?;
+                    let spec = spec.map_err(bad)?;
+                    if let Some(bench) = &bench {
+                        bench.judge(key.from, &spec).map_err(InputTrouble::Failed)?;
+                    }
+                    vet(&rules, &spec).map_err(InputTrouble::Failed)?;
                 }
                 fetch(blobs).await
             };
             let fetched = tokio::select! {
                 () = stopped.cancelled() => return None,
-                fetched = tokio::time::timeout(within, fetched) => fetched,
+                fetched = tokio::time::timeout(within, fetched) => fetched.unwrap_or_else(|_| Err(too_late(within))),
             };
             drop(over);
-            let late = || {
-                let minutes = within.as_secs().div_ceil(60);
-                let words = format!(
-                    "its inputs did not arrive within {minutes} min, the longest that a slot there waits for so many \
-                     (limits.fetch_time there)"
-                );
-                InputTrouble::Failed(Failure::new(FailureClass::Transfer, words))
-            };
-            Some(answer(fetched.unwrap_or_else(|_| Err(late()))))
+            Some(answer(fetched))
         });
     }
 
@@ -428,6 +378,7 @@ impl Actor {
         let (executor, blobs) = (self.ports.executor.clone(), self.ports.store.blobs.clone());
         let (most, most_output_bytes) = (self.config.time_limit, self.config.output_bytes);
         let rules = self.rules(key.from);
+        let bench = self.bench(slot);
         self.errand("start a run", async move {
             let start = async {
                 let bad = |why: String| RunTrouble::Failed(Failure::new(FailureClass::Transfer, why));
@@ -439,9 +390,8 @@ impl Actor {
                         spec.map_err(bad)?
                     }
                 };
-                vet(&rules, &spec)
-                    .and_then(|()| preflight(&executor, slot, &spec))
-                    .map_err(RunTrouble::Failed)?;
+                let judged = bench.judge(key.from, &spec).and_then(|()| vet(&rules, &spec));
+                judged.and_then(|()| preflight(&executor, slot, &spec)).map_err(RunTrouble::Failed)?;
                 let asked = Duration::from_millis(spec.time_limit_ms);
                 let run = Run {
                     slot,
@@ -469,7 +419,7 @@ impl Actor {
 
     fn seal_result(&mut self, key: AttemptKey, grant: ContentHash, outcome: RunOutcome, wipe: Option<Wipe>) {
         let (to, outcome) = match self.recipient(key.from) {
-            Ok(to) => (to, outcome),
+            Ok(to) => (to, self.told(key.from, outcome)),
             Err(why) => {
                 if let RunOutcome::Done { outputs, .. } = outcome {
                     self.drop_blobs(outputs.iter().map(|output| output.root).collect());
@@ -481,11 +431,28 @@ impl Actor {
         let AttemptKey { task, attempt, .. } = key;
         let parts = ResultParts { pool, task, attempt, grant, to, outcome, wipe, now_ms };
         let (node, blobs) = (self.me.node.clone(), self.ports.store.blobs.clone());
+        let held = self.renderer.holdings().held(&key).filter(|_| key.from != self.id);
+        let granted = held.map(|held| held.acceptance.clone());
+        let (me, kem) = (self.id, self.me.kem.clone());
         self.errand("seal a result", async move {
+            let keep_ms = match granted {
+                Some(acceptance) => seal::keep_ms(&acceptance.grant, me, &kem, &blobs).await,
+                None => None,
+            };
             let (finished, roots) = seal::finished(parts, &node, &blobs).await;
             let finished = Box::new(finished);
-            Some(Inbound::Renderer(renderer::Input::Sealed { key, finished, roots }))
+            Some(Inbound::Renderer(renderer::Input::Sealed { key, finished, roots, keep_ms }))
         });
+    }
+
+    /// An outcome as its requester is told it.
+    fn told(&self, from: NodeId, outcome: RunOutcome) -> RunOutcome {
+        match outcome {
+            RunOutcome::Failed(failure) if self.picture.is_foreign(&from, clock::wall_ms()) => {
+                RunOutcome::Failed(discretion::failure(failure))
+            }
+            outcome => outcome,
+        }
     }
 
     pub(super) fn ran(&mut self, event: executor::Event) {
@@ -522,16 +489,6 @@ struct JudgedGrant {
     examination: Examination,
 }
 
-/// Whether this node may send grants.
-fn standing(roster: &Arc<Roster>, node: &NodeId, now_ms: u64) -> Standing {
-    match roster.member(node, now_ms) {
-        Some(member) if member.roles.submit => Standing::Admitted,
-        Some(_) => Standing::LacksRole,
-        None if roster.revocation(&(*node).into()).is_some() => Standing::Revoked,
-        None => Standing::Unknown,
-    }
-}
-
 /// Whether policy lets this task run here.
 fn vet(rules: &Rules, spec: &TaskSpec) -> Result<(), Failure> {
     let names: Vec<String> = spec.inputs.iter().map(|input| input.name.clone()).collect();
@@ -550,51 +507,5 @@ fn reason_of(class: FailureClass) -> RefusalReason {
         FailureClass::Policy => RefusalReason::NotAllowed,
         FailureClass::ComfyuiDied => RefusalReason::NotReady,
         _ => RefusalReason::BadGrant,
-    }
-}
-
-async fn fetch_all(
-    network: &Network,
-    from: NodeId,
-    task: TaskId,
-    attempt: u32,
-    blobs: Vec<BlobRef>,
-) -> Result<(), FetchError> {
-    let fetch = |blob| {
-        let network = network.clone();
-        async move { network.fetch(from, task, attempt, blob).await }
-    };
-    let fetches: Vec<_> = blobs.into_iter().map(fetch).collect();
-    let mut fetches = futures::stream::iter(fetches).buffer_unordered(FETCHED_AT_ONCE);
-    while let Some(fetched) = fetches.next().await {
-        fetched?;
-    }
-    Ok(())
-}
-
-async fn prove(outputs: &[OutputFile], blobs: &Blobs) -> Result<(), FetchTrouble> {
-    seal::prove(outputs, blobs).await.map_err(|bad| match bad {
-        BadResult::DoesNotVerify(why) => FetchTrouble::DoesNotVerify(why),
-        BadResult::Here(why) => FetchTrouble::Here(why),
-    })
-}
-
-fn result_trouble(error: FetchError) -> FetchTrouble {
-    match error {
-        FetchError::Corrupt { .. } => FetchTrouble::DoesNotVerify(error.to_string()),
-        FetchError::Store(_) => FetchTrouble::Here(error.to_string()),
-        _ => FetchTrouble::Unreachable(error.to_string()),
-    }
-}
-
-fn input_trouble(error: FetchError) -> InputTrouble {
-    let failed = |class| InputTrouble::Failed(Failure::new(class, error.to_string()));
-    match &error {
-        FetchError::Corrupt { .. } => failed(FailureClass::Transfer),
-        FetchError::Store(BlobError::NoSpace { .. } | BlobError::Quota { .. }) => {
-            failed(FailureClass::DiskFull)
-        }
-        FetchError::Store(_) => failed(FailureClass::Transfer),
-        _ => InputTrouble::Unreachable(error.to_string()),
     }
 }

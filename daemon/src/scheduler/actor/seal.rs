@@ -12,6 +12,7 @@ use scenemesh_protocol::lease::{
 };
 use scenemesh_protocol::receipt::WipeRecord;
 use scenemesh_protocol::signed::Signed;
+use scenemesh_protocol::studio::{Memo, MemoPlace, Project, StudioKey};
 use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, Reach, TaskSpec};
 use zeroize::Zeroizing;
 
@@ -37,7 +38,13 @@ pub(super) const NO_POOL: PoolFacts = PoolFacts { pool: PoolId::from_bytes([0; 1
 ///
 /// # Errors
 /// Never for a graph that was accepted at submission; a sentence otherwise.
-pub(super) fn spec(recipe: &Recipe, reach: &Reach, plan: TaskPlan, attempt: u32) -> Result<TaskSpec, String> {
+pub(super) fn spec(
+    recipe: &Recipe,
+    reach: &Reach,
+    project: Option<Signed<Project>>,
+    plan: TaskPlan,
+    attempt: u32,
+) -> Result<TaskSpec, String> {
     let graph = if plan.add_to_seeds == 0 {
         recipe.graph.clone()
     } else {
@@ -55,7 +62,7 @@ pub(super) fn spec(recipe: &Recipe, reach: &Reach, plan: TaskPlan, attempt: u32)
         full_hygiene: recipe.shape.full_hygiene,
         time_limit_ms: recipe.time_limit_ms,
         reach: reach.clone(),
-        project: None,
+        project,
     })
 }
 
@@ -67,6 +74,9 @@ pub(super) struct GrantParts {
     pub(super) class: Class,
     pub(super) recipe: Recipe,
     pub(super) reach: Reach,
+    pub(super) project: Option<Signed<Project>>,
+    /// For the own studio's books; with the key of that studio.
+    pub(super) memo: Option<(Memo, StudioKey)>,
     pub(super) plan: TaskPlan,
     pub(super) attempt: u32,
     /// None: for this machine itself; nothing is sealed, and its renderer reads the task where it lies.
@@ -83,7 +93,8 @@ pub(super) async fn grant(parts: GrantParts, key: SecretKey, blobs: Blobs) -> Re
     let (envelope, roots, to) = match parts.to {
         None => (Vec::new(), Vec::new(), me),
         Some(to) => {
-            let spec = spec(&parts.recipe, &parts.reach, parts.plan, parts.attempt)?;
+            let project = parts.project.clone();
+            let spec = spec(&parts.recipe, &parts.reach, project, parts.plan, parts.attempt)?;
             let mut roots = inputs;
             let payload = if GrantPayload::fits_inline(&spec) {
                 GrantPayload::Inline(spec)
@@ -105,6 +116,13 @@ pub(super) async fn grant(parts: GrantParts, key: SecretKey, blobs: Blobs) -> Re
             (envelope.as_bytes().to_vec(), roots, to.node)
         }
     };
+    let memo = match &parts.memo {
+        Some((memo, key)) if to != me => {
+            let place = MemoPlace { pool: key.pool, studio: key.studio, task, attempt: parts.attempt };
+            Some(memo.seal(key, &place).map_err(|error| error.to_string())?)
+        }
+        _ => None,
+    };
     let terms = GrantTerms {
         pool: parts.pool.pool,
         claim: parts.claim,
@@ -118,7 +136,7 @@ pub(super) async fn grant(parts: GrantParts, key: SecretKey, blobs: Blobs) -> Re
         lease_ms: u32::try_from(LEASE.as_millis()).unwrap_or(u32::MAX),
         class: parts.class,
         quote: None,
-        memo: None,
+        memo,
     };
     Ok(SealedGrant { grant: Grant { terms: Signed::new(&terms, &key), envelope }, roots })
 }
@@ -193,6 +211,15 @@ pub(super) async fn payload_spec(
             GrantPayload::spec_from_blob(&plain, task, attempt).map_err(|error| error.to_string())
         }
     }
+}
+
+/// How long the task's project lets anybody keep its results, in milliseconds; `None`: it does not say.
+pub(super) async fn keep_ms(grant: &Grant, me: NodeId, kem: &KemSecret, blobs: &Blobs) -> Option<u64> {
+    let terms = grant.terms.verify().ok()?;
+    let payload = open_grant(grant, me, kem).ok()?;
+    let spec = payload_spec(payload, terms.task, terms.attempt, blobs).await.ok()?;
+    let project = spec.project.as_ref()?.verify().ok()?;
+    Some(u64::from(project.retention_s?).saturating_mul(1000))
 }
 
 /// Signs that this node runs what the terms say.

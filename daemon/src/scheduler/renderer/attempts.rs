@@ -9,12 +9,13 @@ use scenemesh_protocol::lease::{
 use scenemesh_protocol::messages::{Decline, Declined, Done};
 use scenemesh_protocol::task::{Failure, FailureClass};
 
+use super::holdings::Sealed;
 use super::{Action, InputTrouble, Occupant, Renderer, RunEvent, RunOutcome, RunTrouble, SlotState};
 use crate::executor::Wipe;
 use crate::scheduler::conversation::{
     Answer, AttemptKey, HEARTBEAT, NoAnswer, Now, RESULT_KEPT_MS, TOMBSTONE_KEPT_MS, Ticket,
 };
-use crate::scheduler::record::RendererRecord;
+use crate::scheduler::record::{RendererRecord, Withdrawn};
 
 /// Between two reports of news.
 const REPORT_GAP: Duration = Duration::from_millis(300);
@@ -49,6 +50,8 @@ pub(super) struct Work {
     reported: Option<Instant>,
     /// A report is under way.
     reporting: bool,
+    /// When it was last given to the executor.
+    began: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -92,6 +95,7 @@ impl Work {
             news: false,
             reported: Some(now),
             reporting: false,
+            began: None,
         }
     }
 
@@ -209,7 +213,9 @@ impl Renderer {
                 work.stage = Stage::Fetching { again: Some(now.at + AGAIN), give_up, until };
             }
             Err(InputTrouble::Failed(failure)) => {
-                self.held_in_vain(now, key.from);
+                if failure.class == FailureClass::Transfer {
+                    self.held_in_vain(now, key.from);
+                }
                 self.seal(key, RunOutcome::Failed(failure), None);
             }
         }
@@ -235,6 +241,7 @@ impl Renderer {
         });
         if ready {
             work.stage = Stage::Running;
+            work.began = Some(now.at);
             self.out.push(Action::Run { key, slot });
         } else {
             work.stage = Stage::Waiting { again: Some(now.at + AGAIN), give_up };
@@ -354,6 +361,7 @@ impl Renderer {
         key: AttemptKey,
         finished: Box<Finished>,
         roots: Vec<ContentHash>,
+        keep_ms: Option<u64>,
     ) {
         let Some(work) = self.work.get_mut(&key) else {
             self.out.push(Action::DropResults { key, roots });
@@ -379,6 +387,9 @@ impl Renderer {
             self.charge_result(now, from, finished, roots.len());
         }
         self.commit(record);
+        if let Some(keep_ms) = keep_ms.filter(|keep_ms| *keep_ms < RESULT_KEPT_MS) {
+            self.commit(RendererRecord::Keeping { from, task, attempt, keep_ms });
+        }
         self.let_go(key);
         self.drop_inputs(key);
         self.out.push(Action::Serve { key, roots });
@@ -479,11 +490,32 @@ impl Renderer {
         Ok(())
     }
 
+    /// Its requester is shut out: stop it and keep nothing of it but the record that it was asked for.
+    pub(super) fn withdraw(&mut self, now: Now, key: AttemptKey) {
+        let Some(held) = self.holdings.held(&key) else { return };
+        let began = self.work.get(&key).and_then(|work| work.began);
+        let ran = began.map_or(Duration::ZERO, |began| now.at.saturating_duration_since(began));
+        let withdrawn = Withdrawn {
+            from: key.from,
+            task: key.task,
+            attempt: key.attempt,
+            grant: held.acceptance.grant.terms.hash(),
+            ran_ms: u64::try_from(ran.as_millis()).unwrap_or(u64::MAX),
+            at_ms: now.wall_ms,
+        };
+        self.end(key, RendererRecord::Withdrawn(withdrawn));
+    }
+
     /// The attempt is over for us: stop it if it runs, keep nothing of it.
     fn give_up(&mut self, now: Now, key: AttemptKey) {
-        let Some(held) = self.holdings.held(&key).cloned() else { return };
         let AttemptKey { from, task, attempt } = key;
-        self.commit(RendererRecord::Dropped { from, task, attempt, at_ms: now.wall_ms });
+        self.end(key, RendererRecord::Dropped { from, task, attempt, at_ms: now.wall_ms });
+    }
+
+    fn end(&mut self, key: AttemptKey, record: RendererRecord) {
+        let Some(held) = self.holdings.held(&key).cloned() else { return };
+        let AttemptKey { task, attempt, .. } = key;
+        self.commit(record);
         match self.work.remove(&key).map(|work| work.stage) {
             Some(Stage::Running) => {
                 self.taken.insert(held.acceptance.slot.clone(), Occupant::Leaving(key));
@@ -549,13 +581,13 @@ impl Renderer {
         }
     }
 
-    /// Results that nobody took for a week go; tombstones that have done their duty too.
+    /// Results that nobody took for a week, or for as long as their project keeps anything, go; tombstones that have done their duty too.
     pub(super) fn sweep(&mut self, now: Now) {
         self.sweep_at = Some(now.at + SWEEP_EVERY);
         self.holdings.forget_tombstones(now.wall_ms.saturating_sub(TOMBSTONE_KEPT_MS));
         let old = self.holdings.all().filter(|(_, held)| {
-            let sealed = held.sealed.as_ref().map(|sealed| sealed.at_ms);
-            sealed.is_some_and(|at_ms| now.wall_ms.saturating_sub(at_ms) > RESULT_KEPT_MS)
+            let over = |sealed: &Sealed| now.wall_ms.saturating_sub(sealed.at_ms) > sealed.keep_ms;
+            held.sealed.as_ref().is_some_and(over)
         });
         for key in old.map(|(key, _)| *key).collect::<Vec<_>>() {
             self.give_up(now, key);

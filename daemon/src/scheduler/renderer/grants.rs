@@ -85,6 +85,9 @@ impl Renderer {
             exam.tickets.push(ticket);
             return Ok(None);
         }
+        if terms.memo.as_ref().is_some_and(|memo| !memo.is_well_formed()) {
+            return Err(bad("its memo has not the size of one"));
+        }
         if terms.envelope != ContentHash::of(&grant.envelope) {
             return Err(bad("the envelope is not the one that was signed"));
         }
@@ -114,6 +117,11 @@ impl Renderer {
         let result = result.and_then(|examination| {
             if self.holdings.is_given_up(&key) {
                 return Err(refused(RefusalReason::Tombstone, "this attempt was given up here"));
+            }
+            // Shut out, or without its role, since the grant came.
+            may_submit(&self.facts, from).map_err(|refusal| Rejection { refusal, failure: None })?;
+            if from != self.facts.me && self.barred.contains_key(&from) {
+                return Err(refused(RefusalReason::NotAllowed, "you are shut out here"));
             }
             // Two that were looked at side by side.
             if self.is_foreign(&key) {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use scenemesh_protocol::ids::{ContentHash, MsgId, NodeId, TaskId};
 use scenemesh_protocol::lease::Finished;
 
-use crate::scheduler::conversation::AttemptKey;
-use crate::scheduler::record::{Acceptance, RendererRecord};
+use crate::scheduler::conversation::{AttemptKey, RESULT_KEPT_MS};
+use crate::scheduler::record::{Acceptance, RendererRecord, Withdrawn};
 
 /// Changed by [`Holdings::apply`] only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +18,12 @@ pub struct Holdings {
     /// Envelopes that were accepted, with their expiry.
     seen: BTreeMap<(NodeId, MsgId), u64>,
     purged_ms: u64,
+    /// Work that nobody will confirm, the newest of it.
+    withdrawn: BTreeMap<AttemptKey, Withdrawn>,
 }
+
+/// Attempts remembered as withdrawn; the lowest keys make room.
+const WITHDRAWN_KEPT: usize = 4096;
 
 /// An attempt that is ours to bring to an end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +38,8 @@ pub struct Sealed {
     pub finished: Box<Finished>,
     pub roots: Vec<ContentHash>,
     pub at_ms: u64,
+    /// Kept so long at most, in milliseconds.
+    pub keep_ms: u64,
 }
 
 impl Holdings {
@@ -82,6 +89,11 @@ impl Holdings {
         inputs.chain(results.flat_map(|sealed| sealed.roots.iter().copied())).collect()
     }
 
+    /// Work for requesters that were shut out before they took the result.
+    pub fn withdrawn(&self) -> impl Iterator<Item = &Withdrawn> {
+        self.withdrawn.values()
+    }
+
     /// Changes the state as a record says. Total, like the requester's.
     pub fn apply(&mut self, record: &RendererRecord) {
         match record {
@@ -93,14 +105,29 @@ impl Holdings {
             RendererRecord::Sealed { from, task, attempt, finished, roots, at_ms } => {
                 let key = AttemptKey { from: *from, task: *task, attempt: *attempt };
                 if let Some(held) = self.held.get_mut(&key) {
-                    let sealed = Sealed { finished: finished.clone(), roots: roots.clone(), at_ms: *at_ms };
-                    held.sealed = Some(sealed);
+                    let (finished, roots, at_ms) = (finished.clone(), roots.clone(), *at_ms);
+                    held.sealed = Some(Sealed { finished, roots, at_ms, keep_ms: RESULT_KEPT_MS });
                 }
             }
             RendererRecord::Dropped { from, task, attempt, at_ms } => {
                 let key = AttemptKey { from: *from, task: *task, attempt: *attempt };
                 self.held.remove(&key);
                 self.tombstones.insert(key, *at_ms);
+            }
+            RendererRecord::Keeping { from, task, attempt, keep_ms } => {
+                let key = AttemptKey { from: *from, task: *task, attempt: *attempt };
+                if let Some(sealed) = self.held.get_mut(&key).and_then(|held| held.sealed.as_mut()) {
+                    sealed.keep_ms = *keep_ms;
+                }
+            }
+            RendererRecord::Withdrawn(withdrawn) => {
+                let key = withdrawn.key();
+                self.held.remove(&key);
+                self.tombstones.insert(key, withdrawn.at_ms);
+                self.withdrawn.insert(key, *withdrawn);
+                if self.withdrawn.len() > WITHDRAWN_KEPT {
+                    self.withdrawn.pop_first();
+                }
             }
             RendererRecord::Purged { expires_ms } => {
                 self.purged_ms = self.purged_ms.max(*expires_ms);

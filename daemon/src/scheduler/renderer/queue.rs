@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use scenemesh_protocol::ids::{ClaimId, JobId, NodeId, ReservationId};
 use scenemesh_protocol::lease::{Claim, ClaimReply, Offer, OfferReply, Refusal, RefusalReason};
-use scenemesh_protocol::task::{Class, Shape};
+use scenemesh_protocol::task::{Class, ModelName, Shape};
 
 use super::grants::Exam;
 use super::{Action, Facts, Occupant, Renderer, Slot, SlotState};
 use crate::executor::policy::Whose;
 use crate::scheduler::SHAPE_LIMIT;
-use crate::scheduler::conversation::{Answer, CLAIM_HOLD, NoAnswer, Now, Ticket};
+use crate::scheduler::conversation::{Answer, AttemptKey, Barred, CLAIM_HOLD, NoAnswer, Now, Ticket};
 use crate::scheduler::placement::{self, WhyNot};
 
 /// Most offers that wait here, and most of them from one node; never more than there is room left for others.
@@ -64,6 +64,19 @@ impl Renderer {
         });
         self.tallies.retain(|node| facts.members.contains_key(node));
         self.run_what_waits(now);
+    }
+
+    /// These nodes are shut out: nothing of theirs waits, is promised a slot, or runs here any more.
+    pub(super) fn shut_out(&mut self, now: Now, barred: Arc<Barred>) {
+        self.barred = barred;
+        let is_out = |node: &NodeId| *node != self.facts.me && self.barred.contains_key(node);
+        self.queue.retain(|queued| !is_out(&queued.from));
+        let claims = self.claims.iter().filter(|(_, claim)| is_out(&claim.from) && claim.exam.is_none());
+        let claims: Vec<ClaimId> = claims.map(|(id, _)| *id).collect();
+        let held = self.holdings.all().map(|(key, _)| *key).filter(|key| is_out(&key.from));
+        let held: Vec<AttemptKey> = held.collect();
+        claims.into_iter().for_each(|claim| self.release_claim(claim));
+        held.into_iter().for_each(|key| self.withdraw(now, key));
     }
 
     pub(super) fn forget_reservations_of(&mut self, node: NodeId) {
@@ -140,7 +153,7 @@ impl Renderer {
         }
         let mut why = None;
         for slot in slots {
-            match fits(slot, &offer.shape) {
+            match self.fits(from, slot, &offer.shape) {
                 Ok(()) => {
                     why = None;
                     break;
@@ -159,6 +172,18 @@ impl Renderer {
             return Err(Refusal { reason: RefusalReason::Busy, detail: words });
         }
         Ok(())
+    }
+
+    /// Another studio uses the models that are shared with it, and learns of no others by asking.
+    fn fits(&self, from: NodeId, slot: &Slot, shape: &Shape) -> Result<(), WhyNot> {
+        let studio = self.facts.members.get(&from).map(|member| member.studio);
+        let mine = from == self.facts.me || (studio.is_some() && studio == self.facts.my_studio);
+        let shared = |model: &ModelName| slot.shared.models.binary_search(model).is_ok();
+        let mut hidden = shape.models.iter().filter(|model| !mine && !shared(model));
+        if let Some(first) = hidden.next() {
+            return Err(WhyNot::LacksModels { first: first.clone(), more: hidden.count() });
+        }
+        placement::fits(Some(&slot.inventory), slot.vram_mib, slot.cc, slot.hygiene, shape)
     }
 
     /// Who is served before whom: own machine, own studio, others; then class; then requesters by turns.
@@ -197,7 +222,7 @@ impl Renderer {
                 .filter(|queued| queued.left > 0 && queued.not_before.is_none())
                 .filter(|queued| self.up.contains_key(&queued.from))
                 .filter(|queued| !self.is_passed_over(now, &queued.from))
-                .filter(|queued| fits(slot, &queued.shape).is_ok())
+                .filter(|queued| self.fits(queued.from, slot, &queued.shape).is_ok())
                 .min_by_key(|queued| self.order(queued))
                 .map(|queued| (queued.from, queued.id));
             if let Some((from, reservation)) = next {
@@ -318,10 +343,6 @@ fn may_run(facts: &Facts, from: NodeId, classes: &[String]) -> Result<(), Refusa
     let whose = if from == facts.me { Whose::OwnMachine } else { Whose::Others };
     let judged = facts.policy.classes(classes, whose);
     judged.map_err(|denied| Refusal { reason: RefusalReason::NotAllowed, detail: denied.to_string() })
-}
-
-fn fits(slot: &Slot, shape: &Shape) -> Result<(), WhyNot> {
-    placement::fits(Some(&slot.inventory), slot.vram_mib, slot.cc, slot.hygiene, shape)
 }
 
 fn reason_of(why: &WhyNot) -> RefusalReason {

@@ -233,6 +233,7 @@ impl Jobs {
                     known.wipe = Some(Arc::new((*wipe).clone()));
                 }
             }
+            RequesterRecord::Expired { tasks } => self.forget(tasks),
         }
     }
 
@@ -261,6 +262,28 @@ impl Jobs {
         let submission = Arc::new(submission.clone());
         self.open.insert(Self::place(&submission));
         self.jobs.insert(job, Job { submission, ready: (0..count).collect(), open: count });
+    }
+
+    /// Inputs and results of one job.
+    pub fn roots_of(&self, job: &JobId) -> BTreeSet<ContentHash> {
+        let Some(known) = self.jobs.get(job) else { return BTreeSet::new() };
+        let inputs =
+            known.submission.recipes.iter().flat_map(|recipe| &recipe.inputs).map(|input| input.root);
+        let tasks = known.submission.tasks.iter().filter_map(|plan| self.tasks.get(&plan.task));
+        let results = tasks.filter_map(|task| task.result.as_ref()).flat_map(|result| &result.outputs);
+        inputs.chain(results.map(|output| output.root)).collect()
+    }
+
+    /// Jobs that are over go whole; an input that another job has too stays named.
+    fn forget(&mut self, tasks: &[TaskId]) {
+        let jobs: BTreeSet<JobId> = tasks.iter().filter_map(|task| Some(self.tasks.get(task)?.job)).collect();
+        for job in jobs {
+            if let Some(known) = self.jobs.remove(&job) {
+                self.open.remove(&Self::place(&known.submission));
+                known.submission.tasks.iter().for_each(|plan| drop(self.tasks.remove(&plan.task)));
+            }
+        }
+        self.named = self.jobs.keys().flat_map(|job| self.roots_of(job)).collect();
     }
 
     fn place(submission: &Submission) -> (Reverse<Class>, u64, JobId) {

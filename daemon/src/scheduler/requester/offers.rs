@@ -182,13 +182,15 @@ impl Requester {
         let known = self.jobs.job(&job)?;
         let mut waiting = known.ready.iter().filter_map(|index| known.submission.tasks.get(*index as usize));
         let plan = waiting.find(|plan| !self.promised.contains_key(&plan.task))?;
-        Some(known.submission.recipes.get(usize::from(plan.recipe))?.shape.clone())
+        let mut shape = known.submission.recipes.get(usize::from(plan.recipe))?.shape.clone();
+        shape.full_hygiene |= self.wants_full_hygiene(&job);
+        Some(shape)
     }
 
     /// Whether this node is asked for tasks of this job now.
     pub(super) fn may_take(&self, job: JobId, shape: &Shape, node: NodeId) -> Result<(), WhyNot> {
         let known = self.jobs.job(&job).ok_or(WhyNot::NotConnected)?;
-        placement::check(&self.nodes, node, shape, &known.submission.reach)?;
+        placement::check(&self.nodes, node, shape, self.bounds(known))?;
         if !self.up.contains_key(&node) {
             return Err(WhyNot::NotConnected);
         }
@@ -443,13 +445,6 @@ impl Requester {
         if let Ok(sealed) = sealed {
             self.out.push(Action::DropBlobs(sealed.roots.iter().map(|blob| blob.root).collect()));
         }
-    }
-
-    /// Whether a job's tasks may travel to this node, as the roster is now.
-    fn within_reach(&self, job: JobId, node: NodeId) -> bool {
-        self.jobs
-            .job(&job)
-            .is_some_and(|known| placement::reaches(&self.nodes, node, &known.submission.reach))
     }
 
     /// A line in the log of every task of a job that waits; bounded, because a job can have thousands.

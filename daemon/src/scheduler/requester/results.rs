@@ -142,6 +142,10 @@ impl Requester {
                 FinishedReply::Discard
             }
             Outcome::Done { .. } => {
+                if let Some(outside) = self.is_out_of_reach(&task, node) {
+                    self.fail(now, task, attempt, outside);
+                    return FinishedReply::Discard;
+                }
                 self.take_up_again(now, task, attempt);
                 let Some(contact) = self.contacts.get_mut(&(task, attempt)) else {
                     return FinishedReply::Noted;

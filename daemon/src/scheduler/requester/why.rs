@@ -42,6 +42,7 @@ impl Requester {
             state: JobState::of(tasks.iter().map(|task| task.state)),
             class: submission.class,
             reach: submission.reach.clone(),
+            project: submission.project,
             created_ms: submission.created_ms,
             tasks,
         })
@@ -180,6 +181,7 @@ impl Requester {
         if self.nodes.nodes.is_empty() {
             return Why::NoNodes;
         }
+        let outside = self.barred.get(&self.nodes.me);
         let mut reasons = Vec::new();
         for node in self.nodes.nodes.keys() {
             match self.may_take(task.job, &shape, *node) {
@@ -187,10 +189,13 @@ impl Requester {
                 Ok(()) => return Why::BehindOthers,
             }
         }
+        if let Some(words) = outside {
+            return Why::Outside { words: words.clone() };
+        }
         // What is closest to working comes first: reach is a wall, a refusal passes.
         reasons.sort_by_key(|(_, why)| match why {
             WhyNot::SaidNo(_) => 0,
-            WhyNot::OutOfReach(_) => 2,
+            WhyNot::OutOfReach(_) | WhyNot::OutOfProject(_) | WhyNot::NotOfProject => 2,
             _ => 1,
         });
         let missing = reasons.iter().find_map(|(_, why)| match why {

@@ -15,6 +15,7 @@ use scenemesh_protocol::roster::{
     Consent, Member, Roles, Roster, Settings, SettingsChain, SignedRecord, Studio,
 };
 use scenemesh_protocol::signed::Signed;
+use scenemesh_protocol::studio::StudioRules;
 use scenemesh_protocol::task::{Class, InputFile, OutputFile, OutputKind, Reach};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, broadcast, watch};
@@ -27,6 +28,8 @@ use crate::scheduler::{
 };
 use crate::store::{self, Blobs, Store};
 use crate::supervisor::Supervisor;
+
+mod reach;
 
 /// Nothing here takes this long; a test that does has failed.
 const SOON: Duration = Duration::from_secs(60);
@@ -118,6 +121,7 @@ struct Daemon {
     network: Network,
     store: Store,
     supervisor: Supervisor,
+    studio: watch::Sender<Arc<StudioRules>>,
     _roster: watch::Sender<Option<Arc<Roster>>>,
     _gpus: watch::Sender<Arc<Vec<crate::gpu::GpuReading>>>,
 }
@@ -138,6 +142,10 @@ impl House {
     }
 
     async fn start(&self, roster: Option<&Arc<Roster>>) -> Daemon {
+        self.start_with(roster, &StudioRules::default()).await
+    }
+
+    async fn start_with(&self, roster: Option<&Arc<Roster>>, rules: &StudioRules) -> Daemon {
         let supervisor = Supervisor::new(Duration::from_secs(5));
         let tasks = supervisor.tasks();
         let config = store::Config { reserve: 0, ..store::Config::at(self.dir.path()) };
@@ -154,13 +162,18 @@ impl House {
         let backends = (0..self.brushes).map(|_| brush()).collect();
         let (executor, runs) = executor::spawn_with(backends, &tasks);
         let (roster_sender, roster_seen) = watch::channel(roster.cloned());
+        // Nobody is ever shut out; a closed channel keeps its last value.
+        let (_, barred) = watch::channel(Arc::default());
         let (gpus_sender, gpus) = watch::channel(Arc::default());
+        let (studio_sender, studio) = watch::channel(Arc::new(rules.clone()));
         let policy = executor::policy::spawn(self.dir.path(), &tasks).unwrap().policy();
         let ports = Ports {
             network: network.clone(),
             executor,
             store: store.clone(),
             roster: roster_seen,
+            studio,
+            barred,
             gpus,
             policy,
         };
@@ -169,10 +182,18 @@ impl House {
         let scheduler = scheduler::spawn(Config::default(), me, ports, inputs, &replay, &tasks).unwrap();
         if let Some(roster) = roster {
             let members = roster.members(0).map(|member| (member.node.node(), member.studio)).collect();
-            network.set_roster(RosterView { digest: roster.digest(), members });
+            network.set_roster(RosterView { digest: roster.digest(), members, parting: Arc::default() });
             network.start(roster.pool()).await.unwrap();
         }
-        Daemon { scheduler, network, store, supervisor, _roster: roster_sender, _gpus: gpus_sender }
+        Daemon {
+            scheduler,
+            network,
+            store,
+            supervisor,
+            studio: studio_sender,
+            _roster: roster_sender,
+            _gpus: gpus_sender,
+        }
     }
 }
 
@@ -233,6 +254,10 @@ impl Daemon {
 
 /// A pool in which every house is a studio of its own.
 fn pool(houses: &[&House]) -> Arc<Roster> {
+    pool_with_admins(houses).0
+}
+
+fn pool_with_admins(houses: &[&House]) -> (Arc<Roster>, Vec<SecretKey>) {
     let admins: Vec<SecretKey> = houses.iter().map(|_| SecretKey::generate()).collect();
     let studios: Vec<Studio> =
         (0..).zip(&admins).map(|(n, admin)| Studio::found(&format!("studio {n}"), admin.public())).collect();
@@ -266,7 +291,7 @@ fn pool(houses: &[&House]) -> Arc<Roster> {
         };
         roster.add(&SignedRecord::Member(Signed::new(&member, admin))).unwrap();
     }
-    Arc::new(roster)
+    (Arc::new(roster), admins)
 }
 
 fn spec(graph: &str, count: u32, reach: Reach) -> JobSpec {
@@ -279,6 +304,7 @@ fn spec(graph: &str, count: u32, reach: Reach) -> JobSpec {
         count,
         class: Class::Normal,
         reach,
+        project: None,
         needs: Needs::default(),
         previews: false,
         full_hygiene: false,

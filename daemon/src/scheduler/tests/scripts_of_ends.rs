@@ -21,7 +21,7 @@ fn answers(packet: &Packet, name: &str) -> bool {
 }
 
 impl World {
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         self.until("everything settles", Self::is_settled);
         self.assert_ended_exactly_once();
         self.assert_replay_gives_the_state();

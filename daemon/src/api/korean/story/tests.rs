@@ -118,6 +118,9 @@ fn why_nots() -> Vec<WhyNot> {
     let failure = Failure::new(FailureClass::Execution, "");
     let mut all = vec![
         WhyNot::OutOfReach("pool"),
+        WhyNot::OutOfProject("pool"),
+        WhyNot::NotOfProject,
+        WhyNot::NoProject,
         WhyNot::NotConnected,
         WhyNot::LinkRefused("it is not a member".into()),
         WhyNot::DoesNotRender,
@@ -140,6 +143,9 @@ fn why_nots() -> Vec<WhyNot> {
     for why in &all {
         match why {
             WhyNot::OutOfReach(_)
+            | WhyNot::OutOfProject(_)
+            | WhyNot::NotOfProject
+            | WhyNot::NoProject
             | WhyNot::NotConnected
             | WhyNot::LinkRefused(_)
             | WhyNot::DoesNotRender
@@ -194,6 +200,7 @@ fn whys() -> Vec<Why> {
     let mut all = vec![
         Why::Waits,
         Why::NoNodes,
+        Why::Outside { words: "this node was revoked by AMBER".into() },
         Why::BehindOthers,
         Why::InLine { places: places.map(|place| ("this machine".into(), place)).to_vec() },
         Why::Claimed { node: node() },

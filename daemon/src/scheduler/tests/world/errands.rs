@@ -49,7 +49,9 @@ impl World {
             }
             Errand::SealResult { key, grant, outcome, wipe } => {
                 let (finished, roots) = machine.seal_result(key, grant, outcome, wipe);
-                self.tell_renderer(n, renderer::Input::Sealed { key, finished: Box::new(finished), roots });
+                let finished = Box::new(finished);
+                let keep_ms = self.keep_ms;
+                self.tell_renderer(n, renderer::Input::Sealed { key, finished, roots, keep_ms });
             }
             Errand::Fetch { node, task, attempt, finished } => {
                 let result = self.fetch(n, node, task, attempt, &finished);

@@ -110,6 +110,11 @@ impl Machine {
         self.inventory = Arc::new(Inventory { classes: vec!["SaveImage".into()], models });
     }
 
+    /// Nothing of anybody's task is left here.
+    pub(in crate::scheduler::tests) fn is_wiped(&self) -> bool {
+        self.prompts.is_empty() && self.blobs.is_empty()
+    }
+
     pub(in crate::scheduler::tests) fn is_about_to_run(&self) -> bool {
         self.errands.iter().any(|errand| matches!(errand, Errand::Run { .. }))
     }
@@ -119,6 +124,7 @@ impl Machine {
             name: name.clone(),
             state: SlotState::Ready,
             inventory: self.inventory.clone(),
+            shared: self.inventory.clone(),
             warm: Vec::new(),
             vram_mib: Some(u32::try_from(8192 * (n + 1)).unwrap()),
             cc: Some(86),

@@ -1,0 +1,89 @@
+//! What the studio's projects say about our jobs: where they may go, and how long anything of them is kept.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use scenemesh_protocol::advert::Hygiene;
+use scenemesh_protocol::ids::{ContentHash, JobId, NodeId, TaskId};
+use scenemesh_protocol::signed::Verified;
+use scenemesh_protocol::studio::{Project, StudioRules};
+use scenemesh_protocol::task::{Failure, FailureClass};
+
+use super::jobs::Job;
+use super::{Action, Requester};
+use crate::scheduler::conversation::Now;
+use crate::scheduler::placement::{self, Bounds, Rules};
+use crate::scheduler::record::RequesterRecord;
+
+impl Requester {
+    /// The projects changed, or time has passed. Waiting tasks follow the record that holds now.
+    pub(super) fn see_rules(&mut self, now: Now, rules: Arc<StudioRules>) {
+        if self.rules.projects != rules.projects {
+            self.dirty.extend(self.jobs.open_jobs());
+        }
+        self.rules = rules;
+        self.expire(now);
+    }
+
+    /// The record of a job's project, as it holds now.
+    pub fn project_of(&self, job: &JobId) -> Option<&Verified<Project>> {
+        self.rules.projects.get(&self.jobs.job(job)?.submission.project?)
+    }
+
+    pub(super) fn bounds<'a>(&'a self, job: &'a Job) -> Bounds<'a> {
+        let project = match job.submission.project {
+            None => Rules::None,
+            Some(id) => self.rules.projects.get(&id).map_or(Rules::Gone, |rules| Rules::Hold(rules)),
+        };
+        Bounds { reach: &job.submission.reach, project }
+    }
+
+    /// Whether a job's tasks may travel to this node, and its results come from there, as roster and project are now.
+    pub(super) fn within_reach(&self, job: JobId, node: NodeId) -> bool {
+        self.jobs.job(&job).is_some_and(|known| placement::reaches(&self.nodes, node, self.bounds(known)))
+    }
+
+    pub(super) fn wants_full_hygiene(&self, job: &JobId) -> bool {
+        self.project_of(job).is_some_and(|rules| rules.hygiene == Hygiene::Full)
+    }
+
+    /// A result of a node outside the job's reach is not taken, whoever gave it the task.
+    pub(super) fn is_out_of_reach(&self, task: &TaskId, node: NodeId) -> Option<Failure> {
+        let job = self.jobs.task(task)?.job;
+        let words = "the node is outside the reach of the job or of its project";
+        (!self.within_reach(job, node)).then(|| Failure::new(FailureClass::Policy, words))
+    }
+
+    /// Forgets jobs whose project keeps nothing so long after their end.
+    fn expire(&mut self, now: Now) {
+        let over: Vec<JobId> = self
+            .jobs
+            .jobs()
+            .filter(|job| job.open == 0)
+            .filter_map(|job| {
+                let keep_s = self.rules.projects.get(&job.submission.project?)?.retention_s?;
+                let ended =
+                    job.submission.tasks.iter().filter_map(|plan| self.jobs.task(&plan.task)?.ended_ms);
+                let until = ended.max()?.saturating_add(u64::from(keep_s) * 1000);
+                (until <= now.wall_ms).then_some(job.submission.job)
+            })
+            .collect();
+        for job in over {
+            let Some(known) = self.jobs.job(&job) else { continue };
+            let tasks: Vec<TaskId> = known.submission.tasks.iter().map(|plan| plan.task).collect();
+            let named = self.jobs.roots_of(&job);
+            let record = RequesterRecord::Expired { tasks: tasks.clone() };
+            self.jobs.apply(&record);
+            self.out.push(Action::Record(record));
+            let gone: Vec<ContentHash> = named.into_iter().filter(|root| !self.jobs.names(root)).collect();
+            self.out.push(Action::DropBlobs(gone));
+            self.out.push(Action::Forgotten { job, tasks });
+            self.reservations.remove(&job);
+            self.refusals.retain(|(of, _), _| *of != job);
+        }
+        let known: BTreeSet<TaskId> = self.returns.keys().map(|(task, _)| *task).collect();
+        let lost: BTreeSet<TaskId> =
+            known.into_iter().filter(|task| self.jobs.task(task).is_none()).collect();
+        self.returns.retain(|(task, _), _| !lost.contains(task));
+    }
+}
