@@ -20,29 +20,45 @@ pub(super) const PHRASES: &[(&str, &str)] = &[
     ("its ComfyUI is not ready", "ComfyUI가 준비되지 않음"),
     (
         "{} of your offers wait there, which is your part of its queue: ask again later",
-        "이 노드의 제안 {0}개가 거기서 기다려 대기열의 몫을 다 채움: 나중에 다시 물어보세요",
-    ),
-    (
-        "its owner lets one node have {} of grants and results written down in an hour (limits.journal_per_hour there), and that is used up: ask again later",
-        "그쪽 소유자가 한 노드에 한 시간 동안 기록해 주는 {0}(limits.journal_per_hour)를 다 씀: 나중에 다시 물어보세요",
-    ),
-    ("a task may name {} inputs at most, this one names {}", "태스크의 입력은 {0}개까지인데 {1}개임"),
-    (
-        "{} of your attempts are held there, which is the most for one node: take their results",
-        "거기서 맡은 이 노드의 시도가 {0}개로 한도에 이름: 결과를 받아 오세요",
-    ),
-    (
-        "inputs of {} beside the {} it keeps for you already are over the {} that its owner allows one node (limits.disk_per_node there): take your results, or send less",
-        "입력 {0}와 이미 맡은 {1}를 더하면 그쪽 소유자가 한 노드에 허락한 {2}(limits.disk_per_node)를 넘음: 결과를 받아 오거나 덜 보내세요",
-    ),
-    (
-        "its inputs did not arrive within {} min, the longest that a slot there waits for so many (limits.fetch_time there)",
-        "입력이 {0}분 안에 도착하지 않음. 자리 하나가 그만큼 기다리는 한도임(limits.fetch_time)",
+        "제안 {0}개가 이미 기다림, 그 대기열에서 이 노드의 몫을 다 씀: 나중에 다시 요청하세요",
     ),
     (
         "a task may need {} node classes and as many models at most",
-        "태스크에 필요한 노드 클래스와 모델은 각각 {0}가지까지임",
+        "태스크 하나에 노드 클래스와 모델은 각각 {0}가지까지 됨",
     ),
+    (
+        "its owner lets one node have {} of grants and results written down in an hour (limits.journal_per_hour there), and that is used up: ask again later",
+        "그 소유자는 노드 하나에 시간당 {0}까지 기록을 허락함 (그쪽의 limits.journal_per_hour), 다 씀: 나중에 다시 요청하세요",
+    ),
+    ("a task may name {} inputs at most, this one names {}", "태스크 하나에 입력은 {0}개까지 되는데 {1}개임"),
+    (
+        "{} of your attempts are held there, which is the most for one node: take their results",
+        "이 노드의 시도 {0}개가 거기 남아 있음, 노드 하나의 한도임: 결과를 가져가세요",
+    ),
+    (
+        "inputs of {} beside the {} it keeps for you already are over the {} that its owner allows one node (limits.disk_per_node there): take your results, or send less",
+        "입력 {0}, 이미 맡아 둔 것 {1}: 그 소유자가 노드 하나에 허락한 {2} 한도를 넘음 (그쪽의 limits.disk_per_node): 결과를 가져가거나 더 적게 보내세요",
+    ),
+    (
+        "its inputs did not arrive within {} min, the longest that a slot there waits for so many (limits.fetch_time there)",
+        "입력이 {0}분 안에 오지 않음, 그쪽 자리가 그만한 입력을 기다리는 한도 (그쪽의 limits.fetch_time)",
+    ),
+    (
+        "its results are more than {} files or {} GiB, the most that one task may make here (limits.output_bytes there)",
+        "결과가 파일 {0}개나 {1} GiB 한도를 넘음, 태스크 하나가 거기서 만들 수 있는 한도 (그쪽의 limits.output_bytes)",
+    ),
+    (
+        "ComfyUI did not begin it within {} min: other prompts hold it",
+        "ComfyUI가 {0}분 안에 시작하지 않음: 다른 프롬프트가 차지하고 있음",
+    ),
+    ("{}: this is a limit of this node for each other node", "{0}: 그 노드가 다른 노드 하나에 두는 한도"),
+    ("slow down", "천천히 하세요"),
+    (
+        "this node has as many of your requests open as it takes from one node",
+        "노드 하나에서 받는 만큼의 요청이 이미 열려 있음",
+    ),
+    ("await their answers", "답을 기다리세요"),
+    ("too slow: not done in {} s", "너무 느림: {0}초 안에 끝나지 않음"),
     ("it has no role `render`", "render 역할 없음"),
     ("it does not know you as a member of the pool", "이 노드를 풀의 구성원으로 알지 못함"),
     ("you have no role `submit`", "이 노드에 submit 역할이 없음"),
@@ -382,9 +398,7 @@ pub(super) const PHRASES: &[(&str, &str)] = &[
     ),
     ("the announced length is not that of the segments", "알린 길이가 조각들의 길이와 다름"),
     ("the right to this blob has ended", "이 블롭을 받을 권리가 끝남"),
-    ("nothing moved for {} s", "{0}초 동안 아무것도 오가지 않음"),
     ("not a member of this pool, as far as this node knows", "그 노드가 아는 한 이 풀의 구성원이 아님"),
-    ("too many requests, slow down", "요청이 너무 많음, 천천히 하세요"),
     ("say hello first", "먼저 Hello를 보내야 함"),
     ("the link is not ready yet, try again", "연결이 아직 준비되지 않음, 다시 시도하세요"),
     ("too many requests to this peer are open", "이 노드에 보낸 요청이 너무 많이 열려 있음"),
