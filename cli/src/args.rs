@@ -9,8 +9,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use scenemesh_protocol::api::{DATA_DIR_VARIABLE, TOKEN_FILE_VARIABLE};
 
 use crate::commands::{
-    cancel, completions, doctor, fetch, init, invite, jobs, join, leave, logs, peers, policy, pool, project,
-    retry, show, status, submit, top, user, why,
+    admin, block, cancel, completions, doctor, fetch, init, invite, jobs, join, leave, logs, peers, policy,
+    pool, project, retry, revoke, rotate, show, status, submit, top, user, why,
 };
 use crate::environment::Environment;
 use crate::messages::{Lang, help};
@@ -59,6 +59,14 @@ pub(crate) enum Command {
     Status(status::StatusArgs),
     /// Leave the pool
     Leave(leave::LeaveArgs),
+    /// Take a node or an admin key out of your studio for ever
+    Revoke(revoke::RevokeArgs),
+    /// Keep a node away from your studio's machines for 72 hours
+    Block(block::BlockArgs),
+    /// Exchange this node's keys for new ones
+    Rotate(rotate::RotateArgs),
+    /// Show, add, recover or remove your studio's admin keys
+    Admin(admin::AdminArgs),
     /// Submit a workflow and wait for its results
     Submit(submit::SubmitArgs),
     /// List jobs, newest first
@@ -97,6 +105,10 @@ impl Command {
             Self::Policy(_) => "policy/1",
             Self::Status(_) => "status/1",
             Self::Leave(_) => "leave/1",
+            Self::Revoke(_) => "revoke/1",
+            Self::Block(_) => "block/1",
+            Self::Rotate(_) => "rotate/1",
+            Self::Admin(_) => "admin/1",
             Self::Submit(_) => "submit/1",
             Self::Jobs(_) => "jobs/1",
             Self::Show(_) => "show/1",
@@ -148,6 +160,10 @@ const SCHEMAS: &[(&str, &str)] = &[
     ("policy", "policy/1"),
     ("status", "status/1"),
     ("leave", "leave/1"),
+    ("revoke", "revoke/1"),
+    ("block", "block/1"),
+    ("rotate", "rotate/1"),
+    ("admin", "admin/1"),
     ("submit", "submit/1"),
     ("jobs", "jobs/1"),
     ("show", "show/1"),

@@ -9,12 +9,14 @@ use futures::StreamExt;
 use reqwest::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_LENGTH};
 use reqwest::{Body, Method, RequestBuilder, Response};
 use scenemesh_protocol::api::{
-    API_FILE, ApiFile, ApproveReply, ApproveRequest, DoctorReply, ErrorBody, ErrorCode, Event, InitReply,
-    InitRequest, InputReply, InviteReply, InviteRequest, JobView, JobsReply, JoinPreview, JoinPreviewRequest,
-    JoinReply, JoinRequest, LeaveReply, LogReply, PeersReply, PolicyChangeRequest, PolicyCheckReply,
-    PolicyCheckRequest, PolicyClassReply, PolicyClassRequest, PolicyReply, PoolReply, ProjectRequest,
-    ProjectSetRequest, ProjectView, ProjectsReply, StatusReply, SubmitRequest, UserRemoveRequest, UserReply,
-    UserRequest, UserView, UsersReply, WhyReply,
+    API_FILE, AdminsReply, ApiFile, ApproveReply, ApproveRequest, BlockReply, BlockRequest,
+    ChangeAdminsReply, ChangeAdminsRequest, DoctorReply, ErrorBody, ErrorCode, Event, InitReply, InitRequest,
+    InputReply, InstalledReply, InviteReply, InviteRequest, JobView, JobsReply, JoinPreview,
+    JoinPreviewRequest, JoinReply, JoinRequest, LeaveReply, LogReply, NewAdminRequest, PeersReply,
+    PolicyChangeRequest, PolicyCheckReply, PolicyCheckRequest, PolicyClassReply, PolicyClassRequest,
+    PolicyReply, PoolReply, ProjectRequest, ProjectSetRequest, ProjectView, ProjectsReply, RecoverRequest,
+    RevokeReply, RevokeRequest, RotateReply, RotateRequest, StatusReply, SubmitRequest, UserRemoveRequest,
+    UserReply, UserRequest, UserView, UsersReply, WhyReply,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -190,6 +192,34 @@ impl ApiClient {
 
     pub async fn leave(&self) -> Answer<LeaveReply> {
         self.post("/v1/leave", &(), PATIENCE).await
+    }
+
+    pub async fn revoke(&self, request: &RevokeRequest) -> Answer<RevokeReply> {
+        self.post("/v1/revoke", request, PATIENCE).await
+    }
+
+    pub async fn block(&self, request: &BlockRequest) -> Answer<BlockReply> {
+        self.post("/v1/block", request, PATIENCE).await
+    }
+
+    pub async fn rotate(&self, request: &RotateRequest) -> Answer<RotateReply> {
+        self.post("/v1/rotate", request, PATIENCE).await
+    }
+
+    pub async fn admins(&self) -> Answer<AdminsReply> {
+        self.get("/v1/admin").await
+    }
+
+    pub async fn new_admin(&self, request: &NewAdminRequest) -> Answer<InstalledReply> {
+        self.post("/v1/admin/new", request, PATIENCE).await
+    }
+
+    pub async fn recover_admin(&self, request: &RecoverRequest) -> Answer<InstalledReply> {
+        self.post("/v1/admin/recover", request, PATIENCE).await
+    }
+
+    pub async fn change_admins(&self, request: &ChangeAdminsRequest) -> Answer<ChangeAdminsReply> {
+        self.post("/v1/admin/change", request, PATIENCE).await
     }
 
     pub async fn submit(&self, request: &SubmitRequest) -> Answer<JobView> {

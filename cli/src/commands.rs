@@ -1,5 +1,7 @@
 //! The commands: one file each, with its arguments; one line each here.
 
+pub(crate) mod admin;
+pub(crate) mod block;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod doctor;
@@ -15,6 +17,8 @@ pub(crate) mod policy;
 pub(crate) mod pool;
 pub(crate) mod project;
 pub(crate) mod retry;
+pub(crate) mod revoke;
+pub(crate) mod rotate;
 pub(crate) mod show;
 pub(crate) mod status;
 pub(crate) mod submit;
@@ -61,6 +65,10 @@ pub(crate) async fn dispatch(args: Args, environment: &Environment, ui: &Ui) -> 
         Command::Peers(args) => peers::run(args, context).await,
         Command::Status(args) => status::run(args, context).await,
         Command::Leave(args) => leave::run(args, context).await,
+        Command::Revoke(args) => revoke::run(args, context).await,
+        Command::Block(args) => block::run(args, context).await,
+        Command::Rotate(args) => rotate::run(args, context).await,
+        Command::Admin(args) => admin::run(args, context).await,
         Command::Submit(args) => submit::run(args, context).await,
         Command::Jobs(args) => jobs::run(args, context).await,
         Command::Show(args) => show::run(args, context).await,

@@ -61,10 +61,12 @@ pub enum Word {
     Cancelled,
     Change,
     CheckWords,
+    Blocked,
     Class,
     Closed,
     Classes,
     Code,
+    Confirmed,
     Daemon,
     DataDir,
     DeniedByHand,
@@ -84,6 +86,7 @@ pub enum Word {
     Good,
     Gpu,
     Granted,
+    Here,
     Hint,
     Hygiene,
     Hours,
@@ -92,6 +95,7 @@ pub enum Word {
     Input,
     Job,
     Label,
+    LearnLater,
     Lent,
     LentTo,
     List,
@@ -114,6 +118,7 @@ pub enum Word {
     NotSealed,
     Now,
     Open,
+    OtherMachine,
     Output,
     Path,
     Peers,
@@ -127,17 +132,23 @@ pub enum Word {
     RefusedState,
     Retention,
     Role,
+    Revoked,
     Roles,
+    Rotated,
     Rtt,
     Running,
     Sealed,
     Seen,
+    SignedAgain,
     SignedBy,
     SomebodysJob,
+    Solo,
     Starting,
     State,
+    StoppedHere,
     Studio,
     Submitted,
+    TakenBack,
     Task,
     Tasks,
     Time,
@@ -349,6 +360,51 @@ pub enum Message {
     NotLeft,
     JoinGivenUp,
     NoPeers,
+    LeftRecordStays {
+        pool: String,
+    },
+
+    // keys
+    CannotRecall {
+        name: String,
+    },
+    Fallen {
+        names: String,
+    },
+    Blocked {
+        name: String,
+        until: String,
+    },
+    BlockLifted {
+        name: String,
+    },
+    BlockedFor {
+        left: String,
+        reason: String,
+    },
+    NextCountersign {
+        code: String,
+    },
+    Rotating,
+    RotatedHere {
+        node: String,
+    },
+    RotatedOther {
+        name: String,
+        node: String,
+    },
+    AskRecoveryCode,
+    NobodyToAskCode,
+    HintCodeFile,
+    NextAdminAdd {
+        key: String,
+    },
+    NextAfterRecovery,
+    AdminMovedAside {
+        path: String,
+    },
+    NextSecondAdmin,
+    SoloSockets,
 
     // projects and users
     NextProject {

@@ -22,7 +22,7 @@ impl PassphraseArgs {
     }
 }
 
-fn read_file(path: &Path) -> Result<Passphrase, CliError> {
+pub(crate) fn read_file(path: &Path) -> Result<Passphrase, CliError> {
     let text = std::fs::read_to_string(path).map(Passphrase::new).map_err(|error| {
         let message = Message::CannotRead { path: path.display().to_string(), why: os_words(&error) };
         CliError::file(message, Message::HintCheckPath)
@@ -54,6 +54,14 @@ pub(crate) fn ask_new(ui: &Ui) -> Result<Passphrase, CliError> {
 pub(crate) fn ask_existing(ui: &Ui) -> Result<Passphrase, CliError> {
     must_be_asked(ui)?;
     ask(&ui.text(&Message::AskPassphrase))
+}
+
+/// A recovery code, typed without an echo.
+pub(crate) fn ask_code(ui: &Ui) -> Result<Passphrase, CliError> {
+    if !ui.stdin_is_terminal {
+        return Err(CliError::usage(Message::NobodyToAskCode, Message::HintCodeFile));
+    }
+    ask(&ui.text(&Message::AskRecoveryCode))
 }
 
 fn must_be_asked(ui: &Ui) -> Result<(), CliError> {

@@ -51,6 +51,7 @@ mod serving;
 mod status;
 mod submit;
 mod trouble;
+mod trust;
 mod users;
 mod views;
 mod workflow;
@@ -277,6 +278,13 @@ fn routes() -> Routes {
         .post(Admin, "/v1/users", users::add)
         .post(Admin, "/v1/users/set", users::set)
         .post(Admin, "/v1/users/rm", users::remove)
+        .post(Admin, "/v1/revoke", trust::revoke)
+        .post(Admin, "/v1/block", trust::block)
+        .post(Admin, "/v1/rotate", trust::rotate)
+        .get(Admin, "/v1/admin", trust::admins)
+        .post(Admin, "/v1/admin/new", trust::new_admin)
+        .post(Admin, "/v1/admin/recover", trust::recover)
+        .post(Admin, "/v1/admin/change", trust::change_admins)
 }
 
 fn guarded(router: Router, guard: guard::Guard) -> Router {

@@ -4,6 +4,7 @@
 //! then tells anybody. What others have to say arrives as [`RosterEvent`]s; whoever misses a push is told at the next
 //! Hello, or by the periodic question. Nobody but a studio's own admins can put a machine into it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use scenemesh_protocol::invite::{BadInvite, CheckWords};
 use scenemesh_protocol::roster::{BadSettings, Roster};
 use scenemesh_protocol::studio::StudioRules;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::network::{Network, PorchError, RosterEvent, StartError};
@@ -21,16 +23,21 @@ use crate::supervisor::Tasks;
 
 mod actor;
 mod addresses;
+mod admins;
 mod admission;
+mod blocks;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod invites;
 mod joining;
 pub mod keys;
+mod revoking;
 mod rights;
 mod roster;
+mod rotating;
 mod state;
 mod studio;
+mod trust;
 mod view;
 
 #[cfg(test)]
@@ -38,16 +45,21 @@ mod live_tests;
 #[cfg(test)]
 mod tests;
 
+pub use admins::{AdminChange, AdminView, AdminsChanged, CannotChangeAdmins};
 pub use admission::{Approved, CannotApprove, CannotInvite, InviteTerms};
+pub use blocks::{Barrier, BlockTerms, Blocked, CannotBlock, Shut};
 pub use invites::{DEFAULT_EXPIRY, LONGEST_EXPIRY, NoInvite};
 pub use joining::{CannotFound, CannotJoin, JoinOutcome, JoinRefused, Joined};
 pub use keys::{KeysError, NodeKeys, Protection};
+pub use revoking::{CannotRevoke, NoSuchMember, RevokeTerms, RevokedHere, Target};
 pub use rights::{NotAllowed, Role, may, may_render, studio_name};
+pub use rotating::{CannotRotate, Countersigned};
 pub use state::Standing;
 pub use studio::{
     CannotProject, NoSuchProject, OwnProject, OwnStudio, ProjectChange, ProjectRules, ProjectWish,
     RefusedStudioRecord,
 };
+pub use trust::{AdminKeys, CannotInstall, Installed, Revocation, RotateOutcome, TrustError};
 pub use view::{InviteState, InviteView, MemberView, PoolView, ProposalView, StudioView};
 
 /// Callers that wait at once; they are local, so the next one waits for a place.
@@ -60,13 +72,20 @@ pub struct Config {
     pub dir: PathBuf,
     /// How often a pending join asks again.
     pub ask_every: Duration,
+    /// Cancelled when the node has to be started again, in place: its keys are others.
+    pub restart: CancellationToken,
     /// How often one connected member is asked for what is missing here, in case a push was lost.
     pub sync_every: Duration,
 }
 
 impl Config {
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), ask_every: Duration::from_secs(3), sync_every: Duration::from_secs(30) }
+        Self {
+            dir: dir.into(),
+            restart: CancellationToken::new(),
+            ask_every: Duration::from_secs(3),
+            sync_every: Duration::from_secs(30),
+        }
     }
 }
 
@@ -78,6 +97,8 @@ pub struct Founding {
     /// This node's name in the roster.
     pub name: String,
     pub protection: Protection,
+    /// The pool opens no socket.
+    pub solo: bool,
 }
 
 /// A pool that was founded here.
@@ -127,6 +148,7 @@ pub struct LeftPool {
     pub pool_name: Option<String>,
     /// Members that were connected and heard it.
     pub told: usize,
+    pub solo: bool,
 }
 
 /// Why what was decided was not made durable; then it did not happen.
@@ -255,6 +277,7 @@ enum Command {
     Project(ProjectWish, Option<Zeroizing<String>>, Answer<ProjectId, ProjectError>),
     Leave(Answer<LeftPool, LeaveError>),
     Pool(oneshot::Sender<Option<PoolView>>),
+    Trust(trust::Command),
 }
 
 /// Handle to the membership; cheap to clone.
@@ -265,6 +288,7 @@ pub struct Membership {
     roster: watch::Receiver<Option<Arc<Roster>>>,
     studio: watch::Receiver<Arc<OwnStudio>>,
     rules: watch::Receiver<Arc<StudioRules>>,
+    barred: watch::Receiver<Arc<BTreeMap<NodeId, String>>>,
 }
 
 /// Restores what the journal knows, opens the network when this node is in a pool, and starts the actor.
@@ -285,16 +309,18 @@ pub async fn spawn(
     let (roster_sender, roster) = watch::channel(None);
     let (studio_sender, studio) = watch::channel(Arc::default());
     let (rules_sender, rules) = watch::channel(Arc::default());
+    let (barred_sender, barred) = watch::channel(Arc::default());
     let outlets = actor::Outlets {
         standing: standing_sender,
         roster: roster_sender,
         studio: studio_sender,
         rules: rules_sender,
+        barred: barred_sender,
     };
     let actor =
         actor::Actor::restore(config, &keys, store.journal, network, outlets, replay, tasks.clone()).await?;
     tasks.spawn("membership", actor.run(inbox, events));
-    Ok(Membership { commands, standing, roster, studio, rules })
+    Ok(Membership { commands, standing, roster, studio, rules, barred })
 }
 
 impl Membership {
@@ -316,6 +342,11 @@ impl Membership {
     /// The part of it that tasks are held to.
     pub fn rules(&self) -> watch::Receiver<Arc<StudioRules>> {
         self.rules.clone()
+    }
+
+    /// Who is shut out, by revocation or block, and why in words; with this node itself when it is the one outside.
+    pub fn barred(&self) -> watch::Receiver<Arc<BTreeMap<NodeId, String>>> {
+        self.barred.clone()
     }
 
     /// Founds a pool with one studio, whose first machine and admin this node is, and opens the network.

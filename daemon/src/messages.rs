@@ -112,8 +112,8 @@ pub enum Message {
     HintInitOrJoin,
     NoSuchPeer { given: String },
     HintPeers,
-    SoloNotBuilt,
-    HintWithoutSolo,
+    SoloComfyuiElsewhere { url: String },
+    HintSoloComfyui,
 
     // doctor
     DataDirFine { path: String },
@@ -146,6 +146,9 @@ pub enum Message {
     HintWait,
     Listening { addresses: String },
     NotListening,
+    SoloPorts,
+    OneAdmin { studio: String, paper: bool },
+    HintSecondAdmin,
     HintPorts,
     PeersNone,
     PeersUp { up: usize, total: usize },

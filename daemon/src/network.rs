@@ -16,7 +16,9 @@ use scenemesh_protocol::advert::{Advert, Availability, GpuAdvert, Hygiene, Inven
 use scenemesh_protocol::ids::{BootId, ContentHash, NodeId, PoolId, StudioId};
 use scenemesh_protocol::keys::SecretKey;
 use scenemesh_protocol::lease::BlobRef;
-use scenemesh_protocol::messages::{Decline, Declined, PorchRequest, PorchResponse, Request, Response};
+use scenemesh_protocol::messages::{
+    Decline, Declined, PorchRequest, PorchResponse, Request, Response, RosterDiff,
+};
 use scenemesh_protocol::roster::RosterDigest;
 use scenemesh_protocol::task::ModelName;
 use serde::Deserialize;
@@ -90,6 +92,18 @@ impl Default for Config {
             porch_burst: 20,
             porch_per_minute: 60,
             dir: None,
+        }
+    }
+}
+
+impl Config {
+    /// Free ports that were taken once are asked for again: a node that starts again in place stays where it was.
+    pub fn stay(&mut self, listened: Listening) {
+        let any = |addresses: &[String]| addresses.iter().all(|address| address.ends_with("/tcp/0"));
+        for (wanted, had) in [(&mut self.listen, listened.main), (&mut self.porch, listened.porch)] {
+            if any(wanted) && !had.is_empty() {
+                *wanted = had;
+            }
         }
     }
 }
@@ -181,6 +195,17 @@ pub struct RosterView {
     pub digest: RosterDigest,
     /// Every member that may connect, this node included, with its studio.
     pub members: BTreeMap<NodeId, StudioId>,
+    /// Nodes that are shut out, and what they are told.
+    pub parting: Arc<BTreeMap<NodeId, Parting>>,
+}
+
+/// What a node that is shut out is told before its links are closed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parting {
+    /// The answer to everything it asks.
+    pub words: String,
+    /// Signed records that prove it, when there are any.
+    pub proof: RosterDiff,
 }
 
 /// What this node offers now; the network numbers, signs and spreads it.
@@ -411,7 +436,8 @@ impl Network {
         }
     }
 
-    /// Who may connect from now on. Members that are gone lose their links at once.
+    /// Who may connect from now on. Nodes that are gone are heard no more from this moment; their links close when they
+    /// have taken their parting words, half a second later at most.
     pub fn set_roster(&self, roster: RosterView) {
         self.roster.send_replace(Some(Arc::new(roster)));
     }

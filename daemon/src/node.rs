@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use scenemesh_protocol::ids::BootId;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::supervisor::Supervisor;
@@ -21,7 +22,32 @@ const EXIT_CONFIG: u8 = 64;
 ///
 /// # Errors
 /// What stopped it, or why it did not start.
-pub async fn run(config: Config, signal: impl Future<Output = ()>) -> Result<()> {
+pub async fn run(mut config: Config, signal: impl Future<Output = ()>) -> Result<()> {
+    let mut signal = std::pin::pin!(signal);
+    loop {
+        let restart = CancellationToken::new();
+        let mut stopped = false;
+        let until = async {
+            tokio::select! {
+                () = &mut signal => stopped = true,
+                () = restart.cancelled() => {}
+            }
+        };
+        let listened = run_once(config.clone(), &restart, until).await?;
+        if stopped || !restart.is_cancelled() {
+            return Ok(());
+        }
+        tracing::info!("scenemeshd starts again, in place");
+        config.network.stay(listened);
+    }
+}
+
+/// One run, from the data directory to its end; gives where it listened.
+async fn run_once(
+    config: Config,
+    restart: &CancellationToken,
+    signal: impl Future<Output = ()>,
+) -> Result<network::Listening> {
     let supervisor = Supervisor::new(GRACE);
     let tasks = supervisor.tasks();
     let boot = BootId::random();
@@ -44,7 +70,7 @@ pub async fn run(config: Config, signal: impl Future<Output = ()>) -> Result<()>
 
     let lend = config.scheduler.lend.clone();
     let membership = membership::spawn(
-        membership::Config::at(&config.dir),
+        membership::Config { restart: restart.clone(), ..membership::Config::at(&config.dir) },
         keys.clone(),
         store.clone(),
         network.clone(),
@@ -62,6 +88,7 @@ pub async fn run(config: Config, signal: impl Future<Output = ()>) -> Result<()>
             store: store.clone(),
             roster: membership.roster(),
             studio: membership.rules(),
+            barred: membership.barred(),
             gpus: gpus.clone(),
             policy: policy.policy(),
         },
@@ -73,13 +100,19 @@ pub async fn run(config: Config, signal: impl Future<Output = ()>) -> Result<()>
     drop(replay);
 
     let address = api.address();
+    let listening = network.listening();
+    let mut listened = network::Listening::default();
     let ports = api::Ports { me, scheduler, membership, network, executor, policy, lend, gpus, store };
     api.serve(ports, &tasks)?;
     tracing::info!(node = %me, api = %address, "scenemeshd {} is up", env!("CARGO_PKG_VERSION"));
 
-    supervisor.run_until(signal).await?;
+    let noted = async {
+        signal.await;
+        listened = listening.borrow().clone();
+    };
+    supervisor.run_until(noted).await?;
     tracing::info!("scenemeshd stopped");
-    Ok(())
+    Ok(listened)
 }
 
 /// Lets every kind of record that is indexed into the index, as far as it lags behind the journal.

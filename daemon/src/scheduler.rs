@@ -44,6 +44,7 @@ pub mod view;
 #[cfg(test)]
 mod tests;
 
+pub use conversation::Barred;
 use lend::Lend;
 use record::{Recipe, Submission, TaskPlan};
 use story::Why;
@@ -121,6 +122,8 @@ pub struct Ports {
     pub roster: watch::Receiver<Option<Arc<Roster>>>,
     /// Projects of this node's studio, and the key for its memos.
     pub studio: watch::Receiver<Arc<StudioRules>>,
+    /// Who is shut out, by revocation or block.
+    pub barred: watch::Receiver<Arc<Barred>>,
     pub gpus: watch::Receiver<Arc<Vec<GpuReading>>>,
     /// Which node classes run here.
     pub policy: watch::Receiver<Arc<Policy>>,
@@ -276,6 +279,7 @@ enum Command {
     Log { id: Id, reply: oneshot::Sender<Vec<LogLine>> },
     RefusedClasses { reply: oneshot::Sender<RefusedClasses> },
     Drain { draining: bool, reply: oneshot::Sender<()> },
+    Held { node: Option<NodeId>, reply: oneshot::Sender<(usize, usize)> },
 }
 
 /// Node classes that other nodes said they do not run.
@@ -466,6 +470,11 @@ impl Scheduler {
     /// Takes nothing new from anybody, or takes work again. What runs is finished.
     pub async fn drain(&self, draining: bool) {
         self.ask(|reply| Command::Drain { draining, reply }).await;
+    }
+
+    /// Attempts of ours that a node has, and attempts of its that are held here; all of both without a node.
+    pub async fn held_with(&self, node: Option<NodeId>) -> (usize, usize) {
+        self.ask(|reply| Command::Held { node, reply }).await.unwrap_or_default()
     }
 
     /// Node classes that other nodes lately said they do not run.

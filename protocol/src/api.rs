@@ -14,6 +14,10 @@
 //! POST /v1/projects/set  ProjectSetRequest ProjectView
 //! GET  /v1/users                        UsersReply        POST /v1/users     UserRequest   UserReply
 //! POST /v1/users/set     UserRequest    UserView          POST /v1/users/rm  UserRemoveRequest UserView
+//! POST /v1/revoke        RevokeRequest  RevokeReply       POST /v1/block     BlockRequest  BlockReply
+//! POST /v1/rotate        RotateRequest  RotateReply       GET  /v1/admin                   AdminsReply
+//! POST /v1/admin/new     NewAdminRequest InstalledReply   POST /v1/admin/recover RecoverRequest InstalledReply
+//! POST /v1/admin/change  ChangeAdminsRequest ChangeAdminsReply
 //! POST /v1/inputs        raw bytes      InputReply        POST /v1/jobs      SubmitRequest JobView
 //! GET  /v1/jobs                         JobsReply         GET  /v1/jobs/ID                 JobView
 //! GET  /v1/jobs/ID/why                  WhyReply          GET  /v1/jobs/ID/log             LogReply
@@ -39,6 +43,7 @@ mod policy;
 mod pool;
 mod projects;
 mod status;
+mod trust;
 mod users;
 
 pub use error::{ErrorBody, ErrorCode};
@@ -58,8 +63,13 @@ pub use pool::{
 };
 pub use projects::{ProjectRequest, ProjectSetRequest, ProjectView, ProjectsReply};
 pub use status::{
-    CheckState, CheckView, ComfyuiView, DoctorReply, GpuView, LinkState, PeerView, PeersReply, SlotState,
-    SlotView, Standing, StatusReply,
+    CheckState, CheckView, ComfyuiView, DoctorReply, GpuView, LinkState, PeerView, PeersReply, ShutState,
+    ShutView, SlotState, SlotView, Standing, StatusReply,
+};
+pub use trust::{
+    AdminKeyView, AdminsReply, BlockReply, BlockRequest, ChangeAdminsReply, ChangeAdminsRequest,
+    InstalledReply, NewAdminRequest, RecoverRequest, RevokeReply, RevokeRequest, RotateReply, RotateRequest,
+    RotateState,
 };
 pub use users::{UserRemoveRequest, UserReply, UserRequest, UserView, UsersReply};
 

@@ -12,9 +12,11 @@ use crate::keys::{ForgedSignature, PublicKey};
 use crate::signed::{Unverified, Verified};
 
 mod records;
+mod rotation;
 mod settings;
 
 pub use records::{Consent, Member, Revoked, Roles, Rotated, Rotation, SignedRecord};
+pub use rotation::{BadRotationCode, RotationRequest};
 pub use settings::{
     ADMIN_LIMIT, AdminSignature, BadSettings, ChainMerge, NAME_LIMIT, PoolParams, STUDIO_LIMIT, Settings,
     SettingsChain, SignedSettings, Studio, is_name,
@@ -54,9 +56,9 @@ pub enum Added {
 pub struct Roster {
     chain: SettingsChain,
     members: BTreeMap<NodeId, Verified<Member>>,
-    /// By the studio that speaks and the key it speaks of: it counts only for a key of that studio, which may be
-    /// learnt later.
-    revoked: BTreeMap<(StudioId, PublicKey), Verified<Revoked>>,
+    /// By the studio that speaks, the key it speaks of and the admin that signed: it counts only for a key of that studio,
+    /// which may be learnt later.
+    revoked: BTreeMap<(StudioId, PublicKey, PublicKey), Verified<Revoked>>,
     /// By studio and old key; the old key is refused as if it were revoked.
     rotated: BTreeMap<(StudioId, PublicKey), Verified<Rotated>>,
 }
@@ -101,36 +103,104 @@ impl Roster {
 
     /// Hashes of the records that hold, sorted.
     pub fn record_hashes(&self) -> BTreeSet<ContentHash> {
-        let members = self.members.values().map(Verified::hash);
-        let gone = self.revoked.values().map(Verified::hash).chain(self.rotated.values().map(Verified::hash));
+        let members = self.members.values().filter(|record| self.admits(record)).map(Verified::hash);
+        let gone = self.revocations().map(Verified::hash).chain(self.rotations().map(Verified::hash));
         members.chain(gone).collect()
     }
 
+    /// Every record that holds.
     pub fn records(&self) -> impl Iterator<Item = SignedRecord> {
-        let members = self.members.values().map(|record| SignedRecord::Member(record.signed().clone()));
-        let revoked = self.revoked.values().map(|record| SignedRecord::Revoked(record.signed().clone()));
-        let rotated = self.rotated.values().map(|record| SignedRecord::Rotated(record.signed().clone()));
+        let members = self.members.values().filter(|record| self.admits(record));
+        let members = members.map(|record| SignedRecord::Member(record.signed().clone()));
+        let revoked = self.revocations().map(|record| SignedRecord::Revoked(record.signed().clone()));
+        let rotated = self.rotations().map(|record| SignedRecord::Rotated(record.signed().clone()));
         members.chain(revoked).chain(rotated)
+    }
+
+    /// The last member record of a node, whether it may act or not.
+    pub fn record_of(&self, node: &NodeId) -> Option<&Verified<Member>> {
+        self.members.get(node)
+    }
+
+    /// Member records that hold, whether the node was revoked since or not.
+    pub fn member_records(&self) -> impl Iterator<Item = &Verified<Member>> {
+        self.members.values().filter(|record| self.admits(record))
+    }
+
+    /// Revocations that hold: those of admin keys, whoever of the studio's admins signed, and those of other keys by an
+    /// admin that is not revoked.
+    pub fn revocations(&self) -> impl Iterator<Item = &Verified<Revoked>> {
+        self.revoked.values().filter(|record| self.speaks(record))
+    }
+
+    /// Rotations that hold.
+    pub fn rotations(&self) -> impl Iterator<Item = &Verified<Rotated>> {
+        let holds = |record: &&Verified<Rotated>| {
+            self.may_speak_for(&record.signer(), &record.rotation.studio).is_ok()
+        };
+        self.rotated.values().filter(holds)
     }
 
     /// Keys refused for ever: of nodes and of admins, each revoked or rotated away by its own studio.
     pub fn revoked_keys(&self) -> BTreeSet<PublicKey> {
-        let gone = self.revoked.keys().chain(self.rotated.keys());
-        gone.filter(|(studio, key)| self.is_of(key, studio)).map(|(_, key)| *key).collect()
+        let revoked = self.revocations().map(|record| (record.studio, record.key));
+        let rotated = self.rotations().map(|record| (record.rotation.studio, record.rotation.old));
+        let gone = revoked.chain(rotated).filter(|(studio, key)| self.is_of(key, studio));
+        gone.map(|(_, key)| key).filter(|key| !self.outranks_its_revokers(key)).collect()
     }
 
     /// The key under which a node goes on that was known by `old`, if its own studio countersigned that.
     pub fn successor(&self, old: &PublicKey) -> Option<PublicKey> {
+        Some(self.rotation_of(old)?.rotation.new)
+    }
+
+    /// The countersigned rotation away from `old`, by its own studio.
+    pub fn rotation_of(&self, old: &PublicKey) -> Option<&Verified<Rotated>> {
         let studio = self.members.get(&old.node())?.studio;
-        Some(self.rotated.get(&(studio, *old))?.rotation.new)
+        let record = self.rotated.get(&(studio, *old))?;
+        self.may_speak_for(&record.signer(), &studio).is_ok().then_some(record)
     }
 
     /// Why a key was revoked, if its own studio revoked it.
-    pub fn revocation(&self, key: &PublicKey) -> Option<&Revoked> {
-        let of_key = |studio: &StudioId| self.revoked.get(&(*studio, *key)).map(|record| &**record);
+    pub fn revocation(&self, key: &PublicKey) -> Option<&Verified<Revoked>> {
         let node_studio = self.members.get(&key.node()).map(|member| member.studio);
         let admin_studio = self.settings().studio_of_admin(key).map(|studio| studio.id);
-        node_studio.iter().chain(&admin_studio).find_map(of_key)
+        let of = |studio: &StudioId| self.revocations_of(studio, key).find(|record| self.speaks(record));
+        let found = node_studio.iter().chain(&admin_studio).find_map(of)?;
+        (!self.outranks_its_revokers(key)).then_some(found)
+    }
+
+    fn revocations_of(&self, studio: &StudioId, key: &PublicKey) -> impl Iterator<Item = &Verified<Revoked>> {
+        let (studio, key) = (*studio, *key);
+        let first = PublicKey::from_bytes([0; 32]);
+        let all = self.revoked.range((studio, key, first)..);
+        all.take_while(move |((of, about, _), _)| (*of, *about) == (studio, key)).map(|(_, record)| record)
+    }
+
+    /// A revocation that counts: of two admins that revoke each other both records hold, so that every node has the same.
+    fn speaks(&self, record: &Verified<Revoked>) -> bool {
+        let Some(studio) = self.settings().studio(&record.studio) else { return false };
+        studio.admins.contains(&record.signer())
+            && (studio.admins.contains(&record.key) || !self.is_revoked_admin(studio, &record.signer()))
+    }
+
+    /// Whether this admin key was revoked by an admin of its studio. Of two that revoke each other the one that stands
+    /// later in the settings stays: at first that is the recovery code, which is on paper.
+    fn is_revoked_admin(&self, studio: &Studio, key: &PublicKey) -> bool {
+        let place = |key: &PublicKey| studio.admins.iter().position(|admin| admin == key);
+        let Some(mine) = place(key) else { return false };
+        self.revocations_of(&studio.id, key).any(|record| {
+            let signer = record.signer();
+            let answered = self.revoked.contains_key(&(studio.id, signer, *key));
+            place(&signer).is_some_and(|theirs| !(answered && mine > theirs))
+        })
+    }
+
+    /// An admin key that was revoked, but only by admins that it outranks.
+    fn outranks_its_revokers(&self, key: &PublicKey) -> bool {
+        let is_node = self.members.contains_key(&key.node());
+        let studio = self.settings().studio_of_admin(key);
+        !is_node && studio.is_some_and(|studio| !self.is_revoked_admin(studio, key))
     }
 
     fn is_of(&self, key: &PublicKey, studio: &StudioId) -> bool {
@@ -138,14 +208,17 @@ impl Roster {
             || self.settings().studio_of_admin(key).is_some_and(|of| of.id == *studio)
     }
 
+    fn admits(&self, record: &Verified<Member>) -> bool {
+        self.may_speak_for(&record.signer(), &record.studio).is_ok()
+    }
+
     /// The member record of a node that may act now: signed by an admin that still is one, not revoked, not expired.
     pub fn member(&self, node: &NodeId, now_ms: u64) -> Option<&Member> {
         let record = self.members.get(node)?;
         let expired = record.not_after_ms.is_some_and(|until| now_ms > until);
-        let admitted = self.may_speak_for(&record.signer(), &record.studio).is_ok();
-        let key = (record.studio, record.node);
-        let gone = self.revoked.contains_key(&key) || self.rotated.contains_key(&key);
-        (admitted && !expired && !gone).then_some(&**record)
+        let revoked = self.revocations_of(&record.studio, &record.node).any(|record| self.speaks(record));
+        let gone = revoked || self.rotation_of(&record.node).is_some();
+        (self.admits(record) && !expired && !gone).then_some(&**record)
     }
 
     /// Every node that may act now.
@@ -155,7 +228,7 @@ impl Roster {
 
     fn may_speak_for(&self, signer: &PublicKey, studio: &StudioId) -> Result<(), RefusedRecord> {
         let known = self.settings().studio(studio).ok_or(RefusedRecord::UnknownStudio(*studio))?;
-        if known.admins.contains(signer) && !self.revoked.contains_key(&(*studio, *signer)) {
+        if known.admins.contains(signer) && !self.is_revoked_admin(known, signer) {
             Ok(())
         } else {
             Err(RefusedRecord::NotItsAdmin)
@@ -188,10 +261,9 @@ impl Roster {
         consent.verify(&record.node, &record.consent).map_err(RefusedRecord::NoConsent)?;
         self.may_speak_for(&record.signer(), &record.studio)?;
         let node = record.node.node();
-        let beaten = self
-            .members
-            .get(&node)
-            .is_some_and(|have| (have.version, record.hash()) >= (record.version, have.hash()));
+        let beaten = self.members.get(&node).is_some_and(|have| {
+            self.admits(have) && (have.version, record.hash()) >= (record.version, have.hash())
+        });
         if beaten {
             return Ok(Added::Known);
         }
@@ -203,13 +275,17 @@ impl Roster {
         if record.pool != self.pool() {
             return Err(RefusedRecord::OtherPool);
         }
-        self.may_speak_for(&record.signer(), &record.studio)?;
-        let beaten =
-            self.revoked.get(&(record.studio, record.key)).is_some_and(|have| have.hash() <= record.hash());
-        if beaten {
+        let studio = self.settings().studio(&record.studio);
+        if studio.is_none_or(|studio| !studio.admins.contains(&record.key)) {
+            self.may_speak_for(&record.signer(), &record.studio)?;
+        } else if studio.is_none_or(|studio| !studio.admins.contains(&record.signer())) {
+            return Err(RefusedRecord::NotItsAdmin);
+        }
+        let key = (record.studio, record.key, record.signer());
+        if self.revoked.get(&key).is_some_and(|have| have.hash() <= record.hash()) {
             return Ok(Added::Known);
         }
-        self.revoked.insert((record.studio, record.key), record);
+        self.revoked.insert(key, record);
         Ok(Added::New)
     }
 
@@ -225,7 +301,11 @@ impl Roster {
         rotation.verify(&rotation.old, &record.old_signature).map_err(RefusedRecord::NotItsKeys)?;
         rotation.verify(&rotation.new, &record.new_signature).map_err(RefusedRecord::NotItsKeys)?;
         let key = (rotation.studio, rotation.old);
-        if self.rotated.get(&key).is_some_and(|have| have.hash() <= record.hash()) {
+        let beaten = self.rotated.get(&key).is_some_and(|have| {
+            let holds = self.may_speak_for(&have.signer(), &rotation.studio).is_ok();
+            holds && have.hash() <= record.hash()
+        });
+        if beaten {
             return Ok(Added::Known);
         }
         self.rotated.insert(key, record);

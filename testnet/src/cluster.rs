@@ -151,6 +151,27 @@ impl Cluster {
         self.add_node(name, comfy, false, config).await
     }
 
+    /// Starts a node that is in no pool yet with its porch at the port after its main one, where it is looked for by
+    /// whoever knows no advert of it.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn add_with_porch_beside(&mut self, name: &str, comfy: Comfy) -> Result<()> {
+        self.add(name, comfy).await?;
+        self.kill(name).await?;
+        let free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port));
+        let pair = (0..64).find_map(|_| {
+            let main = free(0).ok()?;
+            let port = main.local_addr().ok()?.port();
+            free(port.checked_add(1)?).ok().map(|_| port)
+        });
+        let port = pair.context("two free ports beside each other")?;
+        let node = self.node_mut(name);
+        node.listen = format!("/ip4/127.0.0.1/tcp/{port}");
+        node.porch = format!("/ip4/127.0.0.1/tcp/{}", port + 1);
+        self.start(name).await
+    }
+
     async fn add_node(&mut self, name: &str, comfy: Comfy, wired: bool, more: &str) -> Result<()> {
         let dir = self.dir.join(name);
         std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;

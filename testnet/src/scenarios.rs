@@ -7,6 +7,8 @@ pub mod membership;
 pub mod refusal;
 pub mod renderer_killed;
 pub mod requester_killed;
+pub mod solo;
+pub mod trust;
 pub mod two_requesters;
 
 use std::collections::BTreeMap;

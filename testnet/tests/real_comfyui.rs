@@ -552,8 +552,10 @@ fn a_killed_daemon_empties_the_cache_at_its_next_start() {
             eventually_within(PATIENCE, "its prompt and its files are gone", || async {
                 let traces = given.beside.traces().await?;
                 let ours = |path: &PathBuf| path.components().any(|part| part.as_os_str() == "scenemesh");
-                let clean =
-                    idle(&traces.queue) && traces.history == json!({}) && !traces.files.iter().any(ours);
+                let history = traces.history.as_object().into_iter().flat_map(|entries| entries.values());
+                let remembered =
+                    history.filter(|entry| entry["prompt"][3].get("scenemesh").is_some()).count();
+                let clean = idle(&traces.queue) && remembered == 0 && !traces.files.iter().any(ours);
                 Ok(if clean { Ok(()) } else { Err(traces) })
             })
             .await?;

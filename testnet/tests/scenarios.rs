@@ -8,8 +8,8 @@ use std::pin::Pin;
 use scenemesh_testnet::cluster::Cluster;
 use scenemesh_testnet::program::Programs;
 use scenemesh_testnet::scenarios::{
-    comfyui_killed, first_render, link_cut, membership, refusal, renderer_killed, requester_killed,
-    two_requesters,
+    comfyui_killed, first_render, link_cut, membership, refusal, renderer_killed, requester_killed, solo,
+    trust, two_requesters,
 };
 
 type Story<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
@@ -69,6 +69,42 @@ fn a_member_admitted_while_another_was_away() {
 #[test]
 fn the_only_eligible_node_refuses() {
     tell(|mesh, dir| Box::pin(refusal::run(mesh, dir)));
+}
+
+#[test]
+fn a_renderer_is_revoked_while_sampling() {
+    tell(|mesh, dir| Box::pin(trust::renderer_revoked(mesh, dir)));
+}
+
+#[test]
+fn a_requester_is_revoked_while_its_task_runs() {
+    tell(|mesh, dir| Box::pin(trust::requester_revoked(mesh, dir)));
+}
+
+#[test]
+fn a_node_is_revoked_while_it_is_away() {
+    tell(|mesh, _| Box::pin(trust::revoked_while_away(mesh)));
+}
+
+#[test]
+fn a_node_is_blocked_by_one_studio() {
+    tell(|mesh, _| Box::pin(trust::blocked(mesh)));
+}
+
+#[test]
+fn keys_are_exchanged() {
+    tell(|mesh, dir| Box::pin(trust::rotated(mesh, dir)));
+}
+
+#[test]
+fn the_admins_laptop_is_off_and_then_lost() {
+    tell(|mesh, dir| Box::pin(trust::admin_laptop(mesh, dir)));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_solo_node_opens_no_socket_but_loopback() {
+    tell(|mesh, dir| Box::pin(solo::run(mesh, dir)));
 }
 
 #[test]

@@ -55,7 +55,13 @@ pub(crate) async fn run(args: InitArgs, context: &Context<'_>) -> Result<Outcome
         ui.talk(&Message::KeepRecoveryCode);
     }
     comfyui_talk(ui, &reply.comfyui);
-    ui.talk(&if args.solo { Message::NextSubmit } else { Message::NextInvite });
+    if args.solo {
+        ui.talk(&Message::SoloSockets);
+        ui.talk(&Message::NextSubmit);
+    } else {
+        ui.talk(&Message::NextSecondAdmin);
+        ui.talk(&Message::NextInvite);
+    }
     Outcome::of_reply(&reply)
 }
 

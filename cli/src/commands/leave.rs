@@ -35,5 +35,8 @@ pub(crate) async fn run(args: LeaveArgs, context: &Context<'_>) -> Result<Outcom
         Some(pool) => Message::Left { pool: pool.clone(), told: reply.told },
         None => Message::JoinGivenUp,
     }));
+    if let Some(pool) = reply.pool_name.clone().filter(|_| !reply.solo) {
+        ui.talk(&Message::LeftRecordStays { pool });
+    }
     Outcome::of_reply(&reply)
 }

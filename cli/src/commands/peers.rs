@@ -1,7 +1,7 @@
 //! `peers`: the other nodes of the pool.
 
 use scenemesh_protocol::advert::Availability;
-use scenemesh_protocol::api::{GpuView, LinkState, PeerView};
+use scenemesh_protocol::api::{GpuView, LinkState, PeerView, ShutState, ShutView};
 
 use super::Context;
 use crate::error::CliError;
@@ -15,12 +15,41 @@ pub(crate) struct PeersArgs {}
 pub(crate) async fn run(_args: PeersArgs, context: &Context<'_>) -> Result<Outcome, CliError> {
     let ui = context.ui;
     let reply = context.connection.open()?.peers().await?;
-    if reply.peers.is_empty() {
-        ui.talk(&Message::NoPeers);
-    } else {
-        ui.table(&table(&reply.peers, human::now_ms(), ui));
+    let now_ms = human::now_ms();
+    match &reply.outside {
+        Some(words) => ui.note(words),
+        None if reply.peers.is_empty() => ui.talk(&Message::NoPeers),
+        None => ui.table(&table(&reply.peers, now_ms, ui)),
+    }
+    if !reply.shut.is_empty() {
+        ui.result("");
+        ui.table(&shut_table(&reply.shut, now_ms, ui));
     }
     Outcome::of_reply(&reply)
+}
+
+/// Nodes that are shut out, and for how long.
+fn shut_table(shut: &[ShutView], now_ms: u64, ui: &Ui) -> Table {
+    let mut table =
+        Table::new(&[Word::Name, Word::Studio, Word::State, Word::What].map(|word| ui.word(word)));
+    for node in shut {
+        let (state, what) = match (node.state, node.until_ms) {
+            (ShutState::Blocked, Some(until_ms)) => {
+                let left = human::span_ms(until_ms.saturating_sub(now_ms));
+                (Word::Blocked, ui.text(&Message::BlockedFor { left, reason: node.reason.clone() }))
+            }
+            (ShutState::Blocked, None) => (Word::Blocked, node.reason.clone()),
+            (ShutState::Revoked, _) => (Word::Revoked, node.reason.clone()),
+            (ShutState::Rotated, _) => (Word::Rotated, node.reason.clone()),
+        };
+        table.row([
+            (node.name.as_str(), None),
+            (node.studio.as_str(), None),
+            (ui.word(state), Some(Tone::Bad)),
+            (what.as_str(), None),
+        ]);
+    }
+    table
 }
 
 pub(super) fn table(peers: &[PeerView], now_ms: u64, ui: &Ui) -> Table {

@@ -45,7 +45,9 @@ fn fields(status: &StatusReply, ui: &Ui) -> Table {
     if let Some(studio) = &status.studio_name {
         table.field(ui.word(Word::Studio), studio);
     }
-    if status.standing == Standing::Member {
+    if status.solo {
+        table.field(ui.word(Word::Solo), ui.text(&Message::SoloSockets));
+    } else if status.standing == Standing::Member {
         table.field(
             ui.word(Word::Peers),
             ui.text(&Message::PeersUp { up: status.peers_up, total: status.peers_total }),

@@ -12,9 +12,11 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::Cancelled => "cancelled",
         Word::Change => "change",
         Word::CheckWords => "check words",
+        Word::Blocked => "blocked",
         Word::Class => "class",
         Word::Closed => "closed",
         Word::Code => "code",
+        Word::Confirmed => "confirmed by",
         Word::Daemon => "daemon",
         Word::DataDir => "data dir",
         Word::Done => "done",
@@ -28,12 +30,14 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::Good => "ok",
         Word::Gpu => "gpu",
         Word::Granted => "preparing",
+        Word::Here => "on this machine",
         Word::Hint => "hint",
         Word::Hygiene => "hygiene",
         Word::Id => "id",
         Word::Idle => "idle",
         Word::Job => "job",
         Word::Label => "label",
+        Word::LearnLater => "learn it later",
         Word::Listening => "listening",
         Word::Look => "look",
         Word::Missing => "missing",
@@ -52,6 +56,7 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::NotSealed => "no passphrase",
         Word::Now => "now",
         Word::Open => "open",
+        Word::OtherMachine => "elsewhere",
         Word::Output => "output",
         Word::Path => "path",
         Word::Peers => "peers",
@@ -65,17 +70,23 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::RefusedState => "refused",
         Word::Retention => "kept for",
         Word::Role => "role",
+        Word::Revoked => "revoked",
         Word::Roles => "roles",
+        Word::Rotated => "has new keys",
         Word::Rtt => "rtt",
         Word::Running => "running",
         Word::Sealed => "sealed with a passphrase",
         Word::Seen => "seen",
+        Word::SignedAgain => "signed again",
         Word::SignedBy => "signed by",
         Word::SomebodysJob => "somebody's job",
+        Word::Solo => "solo",
         Word::Starting => "starting",
         Word::State => "state",
+        Word::StoppedHere => "its tasks stopped here",
         Word::Studio => "studio",
         Word::Submitted => "submitted",
+        Word::TakenBack => "our tasks taken back",
         Word::Task => "task",
         Word::Tasks => "tasks",
         Word::Time => "time",
@@ -231,6 +242,44 @@ pub(super) fn text(message: &Message) -> String {
         Message::NotLeft => "not left, as you wished".into(),
         Message::JoinGivenUp => "no longer asking to join".into(),
         Message::NoPeers => "no other node is in the pool".into(),
+        Message::LeftRecordStays { pool } => format!(
+            "this node's record stays in {pool} until an admin of its studio revokes it (scenemesh revoke NODE); \
+             until then an invite brings it back under the same key"
+        ),
+
+        Message::CannotRecall { name } => format!("files already delivered to {name} cannot be recalled"),
+        Message::Fallen { names } => {
+            format!("admitted by that key alone, and members no more: {names}; invite them again")
+        }
+        Message::Blocked { name, until } => {
+            format!("{name} is blocked by this studio's machines until {until}; scenemesh block {name} --lift ends it")
+        }
+        Message::BlockLifted { name } => format!("{name} is not blocked any more"),
+        Message::BlockedFor { left, reason } if reason.is_empty() => format!("for another {left}"),
+        Message::BlockedFor { left, reason } => format!("for another {left}: {reason}"),
+        Message::NextCountersign { code } => format!(
+            "next, where an admin key of your studio is: scenemesh rotate --countersign {code}\n\
+             this node notices it by itself, and goes on under its new key"
+        ),
+        Message::Rotating => "the daemon restarts in place under its new key".into(),
+        Message::RotatedHere { node } => format!("this node is {node} now; its old key is refused everywhere"),
+        Message::RotatedOther { name, node } => format!("{name} goes on as {node}; its old key is refused everywhere"),
+        Message::AskRecoveryCode => "recovery code: ".into(),
+        Message::NobodyToAskCode => "a recovery code is needed, and there is no terminal to ask for it".into(),
+        Message::HintCodeFile => "write it to a file and pass --code-file FILE".into(),
+        Message::NextAdminAdd { key } => {
+            format!("next, where an admin key of your studio is: scenemesh admin add {key}")
+        }
+        Message::NextAfterRecovery => {
+            "if the old key may be in other hands: scenemesh revoke --admin KEY --reason stolen; then make a new paper \
+             key: scenemesh admin new --paper"
+                .into()
+        }
+        Message::AdminMovedAside { path } => format!("the admin key that was here is now {path}"),
+        Message::NextSecondAdmin => {
+            "for the day this machine is lost: scenemesh admin new on a second one, scenemesh admin add KEY here".into()
+        }
+        Message::SoloSockets => "no socket but loopback is open; nobody can join".into(),
 
         Message::NextProject { name } => format!("next: scenemesh submit WORKFLOW.json --project {name:?}"),
         Message::NoProjects => "your studio has no projects; make one: scenemesh project add NAME".into(),

@@ -12,9 +12,11 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::Cancelled => "취소됨",
         Word::Change => "변경",
         Word::CheckWords => "확인 단어",
+        Word::Blocked => "차단됨",
         Word::Class => "등급",
         Word::Closed => "닫힘",
         Word::Code => "코드",
+        Word::Confirmed => "확인한 노드",
         Word::Daemon => "데몬",
         Word::DataDir => "데이터 폴더",
         Word::Done => "완료",
@@ -28,12 +30,14 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::Good => "정상",
         Word::Gpu => "GPU",
         Word::Granted => "준비 중",
+        Word::Here => "이 컴퓨터",
         Word::Hint => "도움말",
         Word::Hygiene => "정리",
         Word::Id => "ID",
         Word::Idle => "유휴",
         Word::Job => "작업",
         Word::Label => "이름",
+        Word::LearnLater => "나중에 알 노드",
         Word::Listening => "수신 주소",
         Word::Look => "주의",
         Word::Missing => "부족",
@@ -52,6 +56,7 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::NotSealed => "암호 없음",
         Word::Now => "지금",
         Word::Open => "열림",
+        Word::OtherMachine => "다른 곳",
         Word::Output => "결과",
         Word::Path => "경로",
         Word::Peers => "피어",
@@ -65,17 +70,23 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::RefusedState => "거부됨",
         Word::Retention => "보관",
         Word::Role => "역할",
+        Word::Revoked => "폐기됨",
         Word::Roles => "역할",
+        Word::Rotated => "새 키로 교체됨",
         Word::Rtt => "왕복 시간",
         Word::Running => "렌더링 중",
         Word::Sealed => "암호로 잠김",
         Word::Seen => "마지막 연결",
+        Word::SignedAgain => "다시 서명함",
         Word::SignedBy => "서명한 곳",
         Word::SomebodysJob => "다른 사람의 작업",
+        Word::Solo => "1인용",
         Word::Starting => "시작 중",
         Word::State => "상태",
+        Word::StoppedHere => "여기서 중단한 태스크",
         Word::Studio => "스튜디오",
         Word::Submitted => "제출",
+        Word::TakenBack => "되가져온 우리 태스크",
         Word::Task => "태스크",
         Word::Tasks => "태스크",
         Word::Time => "시간",
@@ -263,6 +274,48 @@ pub(super) fn text(message: &Message) -> String {
         Message::NotLeft => "요청하신 대로 나가지 않았습니다".into(),
         Message::JoinGivenUp => "들어가려던 요청을 거두었습니다".into(),
         Message::NoPeers => "풀에 다른 노드가 없습니다".into(),
+        Message::LeftRecordStays { pool } => format!(
+            "이 노드의 기록은 스튜디오 관리자가 폐기할 때까지(scenemesh revoke NODE) {pool} 풀에 남습니다. \
+             그때까지는 초대를 받으면 같은 키로 돌아올 수 있습니다"
+        ),
+
+        Message::CannotRecall { name } => format!("{name} 노드에 이미 전달된 파일은 되돌릴 수 없습니다"),
+        Message::Fallen { names } => {
+            format!("그 키만으로 들어와 이제 구성원이 아닌 노드: {names}. 다시 초대하세요")
+        }
+        Message::Blocked { name, until } => format!(
+            "{until}까지 이 스튜디오의 컴퓨터들이 {name} 노드를 차단합니다. 풀려면 scenemesh block {name} --lift"
+        ),
+        Message::BlockLifted { name } => format!("{name} 노드의 차단을 풀었습니다"),
+        Message::BlockedFor { left, reason } if reason.is_empty() => format!("남은 시간 {left}"),
+        Message::BlockedFor { left, reason } => format!("남은 시간 {left}: {reason}"),
+        Message::NextCountersign { code } => format!(
+            "다음: 스튜디오의 관리자 키가 있는 컴퓨터에서 scenemesh rotate --countersign {code}\n\
+             이 노드는 스스로 알아차리고 새 키로 이어 갑니다"
+        ),
+        Message::Rotating => "데몬이 제자리에서 새 키로 다시 시작합니다".into(),
+        Message::RotatedHere { node } => {
+            format!("이 노드는 이제 {node}입니다. 옛 키는 어디서나 거부됩니다")
+        }
+        Message::RotatedOther { name, node } => {
+            format!("{name} 노드는 {node}(으)로 이어 갑니다. 옛 키는 어디서나 거부됩니다")
+        }
+        Message::AskRecoveryCode => "복구 코드: ".into(),
+        Message::NobodyToAskCode => "복구 코드가 필요하지만 물어볼 터미널이 없습니다".into(),
+        Message::HintCodeFile => "파일에 적어 --code-file FILE로 넘기세요".into(),
+        Message::NextAdminAdd { key } => {
+            format!("다음: 스튜디오의 관리자 키가 있는 컴퓨터에서 scenemesh admin add {key}")
+        }
+        Message::NextAfterRecovery => {
+            "옛 키가 남의 손에 있을 수 있으면 scenemesh revoke --admin KEY --reason stolen, 그런 다음 새 종이 키를 \
+             만드세요: scenemesh admin new --paper"
+                .into()
+        }
+        Message::AdminMovedAside { path } => format!("여기 있던 관리자 키를 {path}(으)로 옮겼습니다"),
+        Message::NextSecondAdmin => {
+            "이 컴퓨터를 잃을 때를 대비해 다른 컴퓨터에서 scenemesh admin new, 여기서 scenemesh admin add KEY".into()
+        }
+        Message::SoloSockets => "루프백 말고는 소켓을 열지 않으며 아무도 들어올 수 없습니다".into(),
 
         Message::NextProject { name } => format!("다음: scenemesh submit WORKFLOW.json --project {name:?}"),
         Message::NoProjects => "스튜디오에 프로젝트가 없습니다. 만들기: scenemesh project add NAME".into(),

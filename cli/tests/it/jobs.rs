@@ -197,6 +197,7 @@ async fn show_says_what_was_wiped_and_warns_of_what_was_not() {
 
     let unclean =
         json!({ "node": node("ws-02"), "full_hygiene": true, "wipes": wipe(json!({ "outputs": 1 })) });
+    let sandbox = Sandbox::new().await;
     sandbox.says("GET /v1/jobs/3fa9", job("done", &[task(0, "done", unclean)]));
     let ran = sandbox.run(&["show", "3fa9"]).await;
     let warning = "warning: task #0 insists on leaving nothing, but this stays on ws-02: outputs 1; \
@@ -207,6 +208,7 @@ async fn show_says_what_was_wiped_and_warns_of_what_was_not() {
     assert_eq!(shown["tasks"][0]["wipes"][0]["left"]["outputs"], 1);
 
     let silent = json!({ "node": node("ws-02"), "full_hygiene": true });
+    let sandbox = Sandbox::new().await;
     sandbox.says("GET /v1/jobs/3fa9", job("done", &[task(0, "done", silent)]));
     let ran = sandbox.run_ko(&["show", "3fa9"]).await;
     assert!(ran.err.contains("ws-02이(가) 무엇을 지웠는지 알리지 않았습니다"), "{ran:?}");

@@ -9,3 +9,4 @@ mod pool;
 mod projects;
 mod sandbox;
 mod submit;
+mod trust;

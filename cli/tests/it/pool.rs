@@ -42,6 +42,7 @@ async fn init_shows_what_was_founded_and_what_comes_next() {
          ComfyUI answers at http://127.0.0.1:8188; to render on it, put this into scenemesh.toml and restart the daemon:\n\
          [[comfyui]]\n\
          url = \"http://127.0.0.1:8188\"\n\
+         for the day this machine is lost: scenemesh admin new on a second one, scenemesh admin add KEY here\n\
          next: scenemesh invite, for another machine\n"
     );
     let heard = sandbox.heard("POST /v1/init");
@@ -77,6 +78,7 @@ async fn init_in_korean() {
          http://127.0.0.1:8188에서 ComfyUI가 응답합니다. 렌더링에 쓰려면 scenemesh.toml에 아래 내용을 넣고 데몬을 다시 시작하세요:\n\
          [[comfyui]]\n\
          url = \"http://127.0.0.1:8188\"\n\
+         이 컴퓨터를 잃을 때를 대비해 다른 컴퓨터에서 scenemesh admin new, 여기서 scenemesh admin add KEY\n\
          다음: 다른 컴퓨터를 부르려면 scenemesh invite\n"
     );
     let heard = sandbox.heard("POST /v1/init");

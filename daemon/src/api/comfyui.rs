@@ -30,6 +30,10 @@ pub(super) async fn around(node: &Node, lang: Lang) -> Vec<ComfyuiView> {
         .collect();
     let mut places = vec![USUAL.to_owned()];
     places.extend(node.comfyui_host.as_deref().map(as_url));
+    if is_solo(node).await {
+        // Nothing but loopback is touched.
+        places.retain(|url| is_here(url));
+    }
     for url in places {
         if found.iter().any(|known| same_place(&known.url, &url)) {
             continue;
@@ -43,6 +47,28 @@ pub(super) async fn around(node: &Node, lang: Lang) -> Vec<ComfyuiView> {
         found.push(ComfyuiView { url, configured: false, version, trouble });
     }
     found
+}
+
+async fn is_solo(node: &Node) -> bool {
+    node.ports.membership.pool().await.is_some_and(|pool| pool.solo)
+}
+
+/// A configured ComfyUI that is not on this machine's loopback, if there is one.
+pub(super) fn elsewhere(node: &Node) -> Option<String> {
+    let slots = node.ports.executor.slots().borrow().clone();
+    slots.iter().map(|slot| slot.url.clone()).find(|url| !is_here(url))
+}
+
+/// Whether a url leads to this machine's loopback.
+fn is_here(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let host = match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// `COMFYUI_HOST` comes as a url, as `HOST:PORT` or as a host alone.
@@ -68,6 +94,16 @@ mod tests {
     fn the_host_variable_comes_in_many_forms() {
         assert_eq!(as_url("gpu-box"), "http://gpu-box:8188");
         assert_eq!(as_url("gpu-box:8200"), "http://gpu-box:8200");
+        for (url, here) in [
+            ("http://127.0.0.1:8188", true),
+            ("http://localhost/comfy", true),
+            ("http://[::1]:8188/", true),
+            ("http://192.168.1.5:8188", false),
+            ("http://127.0.0.1.example:8188", false),
+            ("http://127.0.0.1@gpu-box/", false),
+        ] {
+            assert_eq!(is_here(url), here, "{url}");
+        }
         assert_eq!(as_url("https://gpu-box/comfy/"), "https://gpu-box/comfy");
         assert!(same_place("http://localhost:8188/", USUAL));
         assert!(!same_place("http://127.0.0.1:8189", USUAL));

@@ -10,7 +10,7 @@ use super::trouble::Trouble;
 use super::{Node, comfyui, pool, status, views};
 use crate::clock;
 use crate::executor::SlotState;
-use crate::membership::Standing;
+use crate::membership::{AdminView, Standing};
 use crate::messages::{Lang, Message, phrase};
 use crate::network::{Link, PeerView};
 use crate::platform;
@@ -52,7 +52,15 @@ pub(super) async fn doctor(
     data_dir(&node, &mut findings);
     disk(&node, &mut findings);
     standing(&node, &mut findings);
-    ports(&node, &mut findings);
+    let pool = node.ports.membership.pool().await;
+    if pool.as_ref().is_some_and(|pool| pool.solo) {
+        solo(&node, &mut findings);
+    } else {
+        ports(&node, &mut findings);
+        if let (Some((_, studio)), Some(pool)) = (pool::own_names(&node), &pool) {
+            admins(studio, &pool.admins, &mut findings);
+        }
+    }
     comfyuis(&node, &mut findings).await;
     gpus(&node, &mut findings);
     peers(&node, &mut findings);
@@ -110,6 +118,27 @@ fn standing(node: &Node, findings: &mut Findings) {
             let members = roster.members(clock::wall_ms()).count();
             findings.note("pool", CheckState::Ok, &Message::PoolMember { pool, studio, members }, None);
         }
+    }
+}
+
+/// Whether the studio could go on without the machine that holds its admin key.
+fn admins(studio: String, admins: &[AdminView], findings: &mut Findings) {
+    let held = admins.iter().filter(|admin| admin.revoked.is_none() && !admin.recovery).count();
+    if held < 2 {
+        let paper = admins.iter().any(|admin| admin.revoked.is_none() && admin.recovery);
+        let found = Message::OneAdmin { studio, paper };
+        findings.note("admins", CheckState::Warn, &found, Some(Message::HintSecondAdmin));
+    }
+}
+
+/// Solo: what would open a socket to elsewhere.
+fn solo(node: &Node, findings: &mut Findings) {
+    match comfyui::elsewhere(node) {
+        Some(url) => {
+            let found = Message::SoloComfyuiElsewhere { url };
+            findings.note("ports", CheckState::Fail, &found, Some(Message::HintSoloComfyui));
+        }
+        None => findings.note("ports", CheckState::Ok, &Message::SoloPorts, None),
     }
 }
 

@@ -75,17 +75,9 @@ fn told(node: Node, caller: Caller, lang: Lang, only: Option<JobId>) -> Result<R
     let stop = node.stop.clone();
     let over =
         futures::future::select(Box::pin(stop.cancelled_owned()), Box::pin(caller.clone().dismissed()));
-    let listener = Listener {
-        node,
-        caller,
-        seen: HashMap::new(),
-        lang,
-        only,
-        news,
-        shorts: Shorts::default(),
-        due: Vec::new(),
-        _place: place,
-    };
+    let seen = HashMap::new();
+    let shorts = Shorts::default();
+    let listener = Listener { node, caller, seen, lang, only, news, shorts, due: Vec::new(), _place: place };
     let events = stream::once(async move {
         let mut listener = listener;
         listener.look().await;

@@ -16,6 +16,10 @@ use crate::store::{BlobError, JournalError};
 
 pub(super) use story::{failure, line, name, why};
 
+mod trust;
+
+pub(super) use trust::trust;
+
 pub(super) fn graph(error: &GraphError) -> String {
     match error {
         GraphError::TooLarge { bytes } => {
@@ -99,6 +103,10 @@ pub(super) fn invite(error: &CannotInvite) -> String {
             "이 노드는 풀에 없습니다; 먼저 scenemesh init 또는 scenemesh join을 실행하세요".into()
         }
         CannotInvite::NotMember => "이 노드는 지금 풀의 구성원이 아닙니다; scenemesh pool을 보세요".into(),
+        CannotInvite::Solo => {
+            "1인용(solo) 풀이라 누가 들어올 포트를 열지 않습니다; 남이 들어올 수 있는 풀은 scenemesh leave 다음에 --solo 없이 init으로 만드세요"
+                .into()
+        }
         CannotInvite::Locked => "관리자 키가 잠겨 있습니다; --passphrase-file로 암호를 주세요".into(),
         CannotInvite::NoAdminKey { studio } => {
             format!("이 노드에는 {studio} 스튜디오의 관리자 키가 없습니다; 키가 있는 컴퓨터에서 초대하세요")
@@ -148,6 +156,9 @@ pub(super) fn join(error: &CannotJoin) -> String {
         }
         CannotJoin::OtherPool { invited, mine } => format!(
             "{invited} 풀의 초대인데 이 노드는 {mine} 풀에 있습니다; 먼저 scenemesh leave를 실행하세요"
+        ),
+        CannotJoin::Solo(pool) => format!(
+            "이 노드는 아무도 들어올 수 없는 1인용(solo) 풀 {pool}에 있습니다; scenemesh leave로 끝낸 다음 다시 join하세요"
         ),
         CannotJoin::OwnInvite => "이 노드가 만든 초대입니다; 다른 컴퓨터에서 쓰세요".into(),
         CannotJoin::BadName(name) => {

@@ -33,8 +33,9 @@ pub(super) async fn init(
     Extension(lang): Extension<Lang>,
     Asked(asked): Asked<InitRequest>,
 ) -> Result<Json<InitReply>, Trouble> {
-    if asked.solo {
-        return Err(Trouble::new(ErrorCode::Refused, &Message::SoloNotBuilt).hint(&Message::HintWithoutSolo));
+    if let Some(url) = comfyui::elsewhere(&node).filter(|_| asked.solo) {
+        let message = Message::SoloComfyuiElsewhere { url };
+        return Err(Trouble::new(ErrorCode::Refused, &message).hint(&Message::HintSoloComfyui));
     }
     let sealed = asked.passphrase.is_some();
     let founding = Founding {
@@ -42,6 +43,7 @@ pub(super) async fn init(
         studio: asked.studio.clone(),
         name: asked.name.clone(),
         protection: protection(asked.passphrase.as_ref()),
+        solo: asked.solo,
     };
     let founded = node.ports.membership.init(founding).await.map_err(|error| init_trouble(&error))?;
     Ok(Json(InitReply {
@@ -226,10 +228,10 @@ pub(super) async fn leave(State(node): State<Node>) -> Result<Json<LeaveReply>, 
         LeaveError::Keep(error) => Trouble::broke(&error),
         LeaveError::Stopping => Trouble::stopping(),
     })?;
-    Ok(Json(LeaveReply { pool_name: left.pool_name, told: count(left.told) }))
+    Ok(Json(LeaveReply { pool_name: left.pool_name, told: count(left.told), solo: left.solo }))
 }
 
-fn proposal(proposal: &membership::ProposalView, lang: Lang) -> ProposalView {
+pub(super) fn proposal(proposal: &membership::ProposalView, lang: Lang) -> ProposalView {
     ProposalView {
         id: proposal.id,
         short: proposal.id.short(),
@@ -241,15 +243,15 @@ fn proposal(proposal: &membership::ProposalView, lang: Lang) -> ProposalView {
     }
 }
 
-fn count(count: usize) -> u32 {
+pub(super) fn count(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn secret(passphrase: &Passphrase) -> Zeroizing<String> {
+pub(super) fn secret(passphrase: &Passphrase) -> Zeroizing<String> {
     Zeroizing::new(passphrase.as_str().to_owned())
 }
 
-fn protection(passphrase: Option<&Passphrase>) -> Protection {
+pub(super) fn protection(passphrase: Option<&Passphrase>) -> Protection {
     passphrase.map_or(Protection::None, |passphrase| Protection::Passphrase(secret(passphrase)))
 }
 
@@ -329,7 +331,7 @@ fn invite_trouble(error: &InviteError) -> Trouble {
                 CannotInvite::BadName(_) | CannotInvite::NoRole | CannotInvite::Refused(NoInvite::Expiry) => {
                     ErrorCode::Usage
                 }
-                CannotInvite::NoPorch => ErrorCode::Refused,
+                CannotInvite::NoPorch | CannotInvite::Solo => ErrorCode::Refused,
                 CannotInvite::Refused(NoInvite::TooMany) => ErrorCode::Busy,
             };
             Trouble::of(code, cannot, Some(korean::invite(cannot)))
@@ -355,7 +357,9 @@ fn join_trouble(error: &JoinError) -> Trouble {
             let code = match cannot {
                 CannotJoin::OtherPool { .. } => ErrorCode::InviteForeign,
                 CannotJoin::BadName(_) => ErrorCode::Usage,
-                CannotJoin::AlreadyMember(_) | CannotJoin::OwnInvite => ErrorCode::Conflict,
+                CannotJoin::AlreadyMember(_) | CannotJoin::OwnInvite | CannotJoin::Solo(_) => {
+                    ErrorCode::Conflict
+                }
             };
             Trouble::of(code, cannot, Some(korean::join(cannot)))
         }

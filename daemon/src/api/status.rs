@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use scenemesh_protocol::advert::GpuAdvert;
 use scenemesh_protocol::api::{
-    GpuView, LinkState, PeerView, PeersReply, SlotState, SlotView, Standing, StatusReply,
+    GpuView, LinkState, PeerView, PeersReply, ShutState, ShutView, SlotState, SlotView, Standing, StatusReply,
 };
 use scenemesh_protocol::roster::Roster;
 
@@ -38,6 +38,7 @@ pub(super) async fn status(State(node): State<Node>, Extension(lang): Extension<
         pool_name: None,
         studio_name: None,
         epoch: None,
+        solo: false,
         why: None,
         warnings: Vec::new(),
         peers_up: peers_up(&node),
@@ -69,6 +70,7 @@ pub(super) async fn status(State(node): State<Node>, Extension(lang): Extension<
         }
     }
     if let Some(pool) = node.ports.membership.pool().await {
+        reply.solo = pool.solo;
         reply.warnings = pool.warnings.iter().map(|words| phrase(lang, words)).collect();
     }
     Json(reply)
@@ -86,7 +88,24 @@ pub(super) async fn peers(State(node): State<Node>, Extension(lang): Extension<L
     let mut peers: Vec<PeerView> =
         table.peers.iter().map(|(id, peer)| peer_view(&node, *id, peer, roster.as_deref(), lang)).collect();
     peers.sort_by(|a, b| (&a.studio, &a.name, a.node).cmp(&(&b.studio, &b.name, b.node)));
-    Json(PeersReply { peers })
+    let shut = node.ports.membership.pool().await.map(|pool| pool.shut).unwrap_or_default();
+    let mut shut: Vec<ShutView> = shut.into_iter().map(|(id, shut)| shut_view(id, shut)).collect();
+    shut.retain(|shut| shut.node != node.ports.me);
+    shut.sort_by(|a, b| (&a.studio, &a.name, a.node).cmp(&(&b.studio, &b.name, b.node)));
+    let outside = match &**node.ports.membership.standing().borrow() {
+        membership::Standing::Outside { why, .. } => Some(phrase(lang, why)),
+        _ => None,
+    };
+    Json(PeersReply { peers, shut, outside })
+}
+
+fn shut_view(node: scenemesh_protocol::ids::NodeId, shut: membership::Shut) -> ShutView {
+    let (state, until_ms) = match shut.barrier {
+        membership::Barrier::Revoked => (ShutState::Revoked, None),
+        membership::Barrier::Rotated => (ShutState::Rotated, None),
+        membership::Barrier::Blocked { until_ms } => (ShutState::Blocked, Some(until_ms)),
+    };
+    ShutView { node, name: shut.name, studio: shut.studio, state, reason: shut.reason, until_ms }
 }
 
 fn peer_view(

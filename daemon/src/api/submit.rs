@@ -1,5 +1,6 @@
 //! Accepting a job: everything that can be known to be wrong is said now, before a byte has moved.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -47,6 +48,9 @@ pub(super) async fn submit(
         None => reach(asked.reach.as_ref().unwrap_or(&ReachWords::Studio), roster.as_deref())?,
     };
     let rules: Option<&Project> = project.as_ref().map(|(_, project)| &*project.rules);
+    // A node that was revoked goes on working for itself, as one in no pool does.
+    let inside = |roster: &Arc<Roster>| roster.member(&node.ports.me, clock::wall_ms()).is_some();
+    let roster = roster.filter(|roster| reach != Reach::Machine || inside(roster));
     if let Some(roster) = &roster {
         may_submit(&node, roster)?;
     }

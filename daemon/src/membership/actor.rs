@@ -9,7 +9,7 @@ use scenemesh_protocol::invite::JoinReply;
 use scenemesh_protocol::messages::{
     PorchRequest, PorchResponse, Request, Response, RosterDiff, RosterSync, Standing as Regard, StandingGet,
 };
-use scenemesh_protocol::roster::Roster;
+use scenemesh_protocol::roster::{Roster, SignedRecord};
 use scenemesh_protocol::studio::StudioRules;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -17,6 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::addresses;
 use super::joining::JoinOutcome;
 use super::keys::{AdminFile, NodeKeys, StudioFiles};
+use super::roster::Change;
 use super::state::{Asked, Fact, Me, State, Step};
 use super::studio::OwnStudio;
 use super::{Answer, Command, Config, JoinError, KeepError, SpawnError, Standing};
@@ -28,6 +29,7 @@ use crate::supervisor::Tasks;
 mod commands;
 mod errands;
 mod studio;
+mod trust;
 
 use errands::Returned;
 
@@ -53,6 +55,7 @@ pub(super) struct Outlets {
     pub(super) roster: watch::Sender<Option<Arc<Roster>>>,
     pub(super) studio: watch::Sender<Arc<OwnStudio>>,
     pub(super) rules: watch::Sender<Arc<StudioRules>>,
+    pub(super) barred: watch::Sender<Arc<BTreeMap<NodeId, String>>>,
 }
 
 pub(super) struct Actor {
@@ -87,6 +90,8 @@ pub(super) struct Actor {
     turn: Option<NodeId>,
     /// The same among the machines of the own studio.
     sister_turn: Option<NodeId>,
+    /// Since when this node's new keys are decided on.
+    switching: Option<Instant>,
 }
 
 impl Actor {
@@ -141,9 +146,10 @@ impl Actor {
             synced: Instant::now(),
             turn: None,
             sister_turn: None,
+            switching: None,
         };
         actor.show();
-        if let Some(pool) = actor.state.roster().map(|roster| roster.pool()) {
+        if let Some(pool) = actor.state.roster().filter(|_| !actor.state.solo).map(|roster| roster.pool()) {
             actor.network.start(pool).await?;
             actor.open = Some(pool);
         } else if actor.state.asked.is_some() {
@@ -182,6 +188,14 @@ impl Actor {
             self.journal.commit(step.facts.iter().map(Entry::new).collect()).await?;
         }
         self.state = next;
+        let revokes = |record: &SignedRecord| matches!(record, SignedRecord::Revoked(_));
+        if step
+            .facts
+            .iter()
+            .any(|fact| matches!(fact, Fact::Circle(Change::Record(record)) if revokes(record)))
+        {
+            tracing::info!("a revocation holds");
+        }
         for words in &step.warnings {
             tracing::warn!("{words}");
             self.state.warn(words);
@@ -245,10 +259,16 @@ impl Actor {
             news
         });
         let roster = self.state.roster().cloned();
-        let view = roster.as_ref().map(|roster| RosterView {
-            digest: roster.digest(),
-            members: roster.members(now_ms).map(|member| (member.node.node(), member.studio)).collect(),
+        // Who is out loses its place in the queues before its links.
+        let barred = self.state.barred(now_ms);
+        self.outlets.barred.send_if_modified(|shown| {
+            let news = **shown != barred;
+            if news {
+                *shown = Arc::new(barred);
+            }
+            news
         });
+        let view = self.state.roster_view(now_ms);
         if self.shown == view {
             return;
         }
@@ -261,7 +281,7 @@ impl Actor {
 
     /// Opens the network of the pool that this node is in, if it is not open.
     async fn open_network(&mut self) -> Result<(), crate::network::StartError> {
-        let pool = self.state.roster().map(|roster| roster.pool());
+        let pool = self.state.roster().filter(|_| !self.state.solo).map(|roster| roster.pool());
         if let Some(pool) = pool.filter(|pool| self.open != Some(*pool)) {
             self.opened_at = Some(Instant::now());
             self.network.start(pool).await?;
@@ -339,6 +359,7 @@ impl Actor {
         if self.opened_at.is_none_or(|at| now.duration_since(at) >= START_PAUSE) {
             self.enter_or_log().await;
         }
+        self.follow_rotation().await;
         let due = self.questioned.is_none_or(|at| now.duration_since(at) >= self.config.ask_every);
         if due && !self.questioning {
             self.question();

@@ -34,6 +34,10 @@ pub enum CannotInvite {
     NoPool,
     #[error("this node is no member of its pool now; see scenemesh pool")]
     NotMember,
+    #[error(
+        "this pool is solo and opens no port that anybody could knock at; scenemesh leave, then init without --solo, makes one that others can join"
+    )]
+    Solo,
     #[error("the admin key is locked; give its passphrase with --passphrase-file")]
     Locked,
     #[error("this node does not hold an admin key of {studio}; invite from the machine that does")]
@@ -89,10 +93,11 @@ impl State {
         }
     }
 
-    /// Whether the settings name `key` as an admin of this node's studio.
+    /// Whether the settings name `key` as an admin of this node's studio, and nobody revoked it.
     pub(super) fn is_own_admin(&self, key: &PublicKey) -> bool {
         let own = self.place.as_ref().map(|place| place.studio);
         self.roster()
+            .filter(|roster| roster.revocation(key).is_none())
             .and_then(|roster| roster.settings().studio_of_admin(key))
             .is_some_and(|studio| Some(studio.id) == own)
     }
@@ -106,6 +111,9 @@ impl State {
         now_ms: u64,
     ) -> Result<(Step, Invite, u64), CannotInvite> {
         let roster = self.roster().ok_or(CannotInvite::NoPool)?.clone();
+        if self.solo {
+            return Err(CannotInvite::Solo);
+        }
         if !self.is_member(now_ms) {
             return Err(CannotInvite::NotMember);
         }
@@ -442,8 +450,28 @@ pub(super) fn describe(proposal: &Proposal, before: &scenemesh_protocol::roster:
             let names: Vec<_> = more.iter().map(|studio| studio.name.as_str()).collect();
             format!("adds the studios {}", names.join(", "))
         }
-        None => "changes settings or admins".into(),
+        None => describe_admins(proposal, before).unwrap_or_else(|| "changes settings or admins".into()),
     }
+}
+
+/// A change of one studio's admin keys and of nothing else, for people.
+fn describe_admins(proposal: &Proposal, before: &scenemesh_protocol::roster::Settings) -> Option<String> {
+    let next = &proposal.settings;
+    if next.studios.len() != before.studios.len() {
+        return None;
+    }
+    let mut changed = before.studios.iter().zip(&next.studios).filter(|(old, new)| old != new);
+    let (old, new) = changed.next()?;
+    let alone = changed.next().is_none() && Studio { admins: old.admins.clone(), ..new.clone() } == *old;
+    let rest = scenemesh_protocol::roster::Settings { studios: before.studios.clone(), ..next.clone() };
+    if !alone || rest != before.next(next.created_ms) {
+        return None;
+    }
+    let added = new.admins.iter().filter(|key| !old.admins.contains(key)).map(|key| ("adds", key));
+    let gone = old.admins.iter().filter(|key| !new.admins.contains(key)).map(|key| ("takes off", key));
+    let words = added.chain(gone);
+    let words = words.map(|(does, key)| format!("{does} the admin key {}", super::revoking::short_key(key)));
+    Some(format!("{} of {}", words.collect::<Vec<_>>().join(" and "), new.name))
 }
 
 /// Names of nodes are unique in their studio.

@@ -35,6 +35,10 @@ pub enum CannotJoin {
     #[error("this node made that invite itself; use it on another machine")]
     OwnInvite,
     #[error(
+        "this node is solo, in the pool {0} that nobody else can join; scenemesh leave ends that, then join again"
+    )]
+    Solo(String),
+    #[error(
         "{0:?} cannot be a node's name: it is empty, over 64 bytes or has control characters; choose another"
     )]
     BadName(String),
@@ -151,6 +155,9 @@ impl State {
         }
         let Some(roster) = self.roster() else { return Ok(()) };
         let mine = roster.settings().pool_name.clone();
+        if self.solo {
+            return Err(CannotJoin::Solo(mine));
+        }
         if roster.pool() == invite.pool {
             // Whoever was cut off may come back with a new invite.
             return if self.is_member(now_ms) { Err(CannotJoin::AlreadyMember(mine)) } else { Ok(()) };

@@ -20,8 +20,10 @@ use zeroize::Zeroizing;
 
 use crate::platform;
 
+mod next;
 mod studio;
 
+pub(super) use next::{commit_next, next_keys};
 pub(super) use studio::StudioFiles;
 
 /// Longest key file looked at, in bytes.
@@ -83,6 +85,11 @@ pub enum KeysError {
 /// When a file is damaged, open to others, or cannot be read or written.
 pub fn load_or_create(dir: &Path) -> Result<NodeKeys, KeysError> {
     let dir = keys_dir(dir)?;
+    next::finish(&dir)?;
+    load_or_create_in(&dir)
+}
+
+fn load_or_create_in(dir: &Path) -> Result<NodeKeys, KeysError> {
     let (node_path, kem_path) = (dir.join("node.key"), dir.join("kem.key"));
     let node = read_secret(&node_path, "node")?;
     let kem = read_secret(&kem_path, "kem")?;
@@ -155,6 +162,28 @@ impl AdminFile {
                 .open(passphrase.as_bytes())
                 .map_err(|source| KeysError::DoesNotOpen { path: path(), source }),
         }
+    }
+
+    /// Makes `key` the one that is here. Another one is moved aside; gives where to.
+    pub(super) fn install(
+        &self,
+        key: &SecretKey,
+        protection: &Protection,
+    ) -> Result<Option<PathBuf>, KeysError> {
+        let text = match protection {
+            Protection::Passphrase(text) if text.is_empty() => return Err(KeysError::EmptyPassphrase),
+            Protection::Passphrase(text) => Zeroizing::new(keyfile::seal(key, text.as_bytes())),
+            Protection::None => keyfile::write_plain(key),
+        };
+        let aside = self.public()?.filter(|other| *other != key.public());
+        let aside =
+            aside.map(|other| self.path.with_file_name(format!("admin-{}.key", &other.to_string()[..16])));
+        if let Some(aside) = &aside {
+            let failed = |source| KeysError::Io { path: self.path.clone(), tried: "move it aside", source };
+            std::fs::rename(&self.path, aside).map_err(failed)?;
+        }
+        write(&self.path, &text)?;
+        Ok(aside)
     }
 
     /// The key that is here, or a new one, with this protection: an open key is sealed when a passphrase is given, a

@@ -88,8 +88,13 @@ impl Node {
     }
 
     async fn init(&self, protection: Protection) -> Result<Founded, InitError> {
-        let founding =
-            Founding { pool: "aurora".into(), studio: "amber".into(), name: "ws-00".into(), protection };
+        let founding = Founding {
+            pool: "aurora".into(),
+            studio: "amber".into(),
+            name: "ws-00".into(),
+            protection,
+            solo: false,
+        };
         self.membership.init(founding).await
     }
 
@@ -408,7 +413,7 @@ async fn a_taken_port_founds_nothing_and_leaving_forgets() {
     joined(second.join(&issued.code, "ws-01", None).await);
     second.sees_up(&first).await;
     let left = second.membership.leave().await.unwrap();
-    assert_eq!(left, LeftPool { pool_name: Some("aurora".into()), told: 1 });
+    assert_eq!(left, LeftPool { pool_name: Some("aurora".into()), told: 1, solo: false });
     assert!(second.membership.pool().await.is_none());
     let second = second.restart().await;
     assert!(matches!(*second.membership.standing().borrow().clone(), Standing::Alone));

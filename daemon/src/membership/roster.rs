@@ -395,6 +395,21 @@ impl Circle {
         }
     }
 
+    /// Takes over settings that were signed here as a proposal.
+    pub(super) fn propose(&mut self, signed: SignedSettings) -> Result<(Learnt, Proposal), BadSettings> {
+        let (mut learnt, hash) = (Learnt::default(), signed.hash());
+        self.add_proposal(signed, &mut learnt)?;
+        let proposal = self.proposals.get(&hash).cloned();
+        Ok((learnt, proposal.ok_or(BadSettings::Form("it is not the next epoch"))?))
+    }
+
+    /// Puts into force what has its quorum.
+    pub(super) fn decide(&mut self) -> Learnt {
+        let mut learnt = Learnt::default();
+        self.append_decided(&mut learnt);
+        learnt
+    }
+
     /// Adds records that were signed here.
     pub(super) fn publish(&mut self, record: &SignedRecord) -> Learnt {
         let mut learnt = Learnt::default();

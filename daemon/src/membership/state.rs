@@ -44,6 +44,8 @@ pub(super) enum Fact {
     Left,
     /// A record of the own studio.
     Shelved(StudioRecord),
+    /// The pool that this node is in opens no socket.
+    Solo,
 }
 
 /// Where this node belongs.
@@ -135,6 +137,8 @@ pub(super) struct State {
     pub(super) me: Arc<Me>,
     pub(super) circle: Option<Circle>,
     pub(super) place: Option<Place>,
+    /// The pool opens no socket.
+    pub(super) solo: bool,
     pub(super) invites: Invites,
     pub(super) asked: Option<Asked>,
     pub(super) wait: Option<Wait>,
@@ -175,6 +179,7 @@ impl State {
             me: Arc::new(me),
             circle: None,
             place: None,
+            solo: false,
             invites: Invites::default(),
             asked: None,
             wait: None,
@@ -207,6 +212,7 @@ impl State {
                 self.asked = Some(asked);
                 self.wait = Some(Wait { needs: None, words: "the inviter has not answered yet".into() });
             }
+            Fact::Solo => self.solo = true,
             Fact::AskedInVain => (self.asked, self.wait) = (None, None),
             Fact::Shelved(record) => self.replay_shelved(&record),
             Fact::Left => {
@@ -238,8 +244,11 @@ impl State {
                 studio: member.studio,
             };
         }
-        if let Some(gone) = roster.revocation(&self.me.node.public()) {
-            let why = format!("this node was revoked: {}; join again with a new key", gone.reason);
+        if let Some(words) = self.own_revocation() {
+            return Standing::Outside { roster: roster.clone(), why: words };
+        }
+        if self.own_successor().is_some() {
+            let why = "this node's key was exchanged for a new one".into();
             return Standing::Outside { roster: roster.clone(), why };
         }
         if roster.settings().studio(&place.studio).is_none() {
@@ -279,7 +288,8 @@ impl State {
     /// The studio whose admin key is unlocked here, when it is this node's own.
     pub(super) fn admin_of(&self) -> Option<(&SecretKey, StudioId)> {
         let key = self.admin.as_ref()?;
-        let studio = self.roster()?.settings().studio_of_admin(&key.public())?;
+        let roster = self.roster().filter(|roster| roster.revocation(&key.public()).is_none())?;
+        let studio = roster.settings().studio_of_admin(&key.public())?;
         (Some(studio.id) == self.place.as_ref().map(|place| place.studio)).then_some((key, studio.id))
     }
 
@@ -447,7 +457,10 @@ impl State {
             self.on_news(from, diff, now_ms, &mut step);
         }
         step.ask.retain(|peer| *peer != from || member);
-        (step, RosterDiff::default().into())
+        // Whoever was revoked or exchanged is shown the proof: it may have been away when it was pushed.
+        let view = self.roster_view(now_ms);
+        let proof = view.and_then(|view| Some(view.parting.get(&from)?.proof.clone()));
+        (step, proof.unwrap_or_default().into())
     }
 
     /// What to show at the porch of a member that shuts this node out: the own record first.

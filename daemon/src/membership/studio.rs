@@ -226,9 +226,9 @@ impl Shelf {
     /// Blocks that hold now, by the key that they refuse.
     pub(super) fn blocks(&self, home: Home<'_>) -> BTreeMap<PublicKey, Block> {
         let holds = |block: &&Verified<Block>| {
-            // A clock ahead of ours lifted it all the same.
-            let lifts = block.until_ms <= block.issued_ms;
-            !lifts && home.now_ms < block.until_ms && home.is_machine(&block.signer())
+            // One that ends when it begins lifts what was before, whatever the clock says.
+            let blocks = block.issued_ms < block.until_ms && home.now_ms < block.until_ms;
+            blocks && home.is_machine(&block.signer())
         };
         self.blocks.values().filter(holds).map(|block| (block.key, (**block).clone())).collect()
     }

@@ -21,6 +21,8 @@ use super::state::{Asked, Fact, Me, Standing, State, Step};
 mod hostile;
 mod studio;
 
+mod trust;
+
 const NOW: u64 = 1_800_000_000_000;
 
 /// A node, its journal, and whether the others reach it.

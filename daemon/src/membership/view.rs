@@ -4,7 +4,9 @@ use scenemesh_protocol::ids::{ContentHash, NodeId, PoolId, StudioId};
 use scenemesh_protocol::keys::PublicKey;
 use scenemesh_protocol::roster::Roles;
 
+use super::admins::AdminView;
 use super::admission::describe;
+use super::blocks::Shut;
 use super::rights::studio_name;
 use super::roster::{Circle, Proposal};
 use super::state::State;
@@ -23,6 +25,12 @@ pub struct PoolView {
     pub invites: Vec<InviteView>,
     /// Whether this node can sign as an admin right now.
     pub unlocked: bool,
+    /// The pool opens no socket.
+    pub solo: bool,
+    /// The own studio's admin keys.
+    pub admins: Vec<AdminView>,
+    /// Nodes that are shut out here.
+    pub shut: Vec<(NodeId, Shut)>,
     /// What the operator should know: forks, clocks. Newest last.
     pub warnings: Vec<String>,
 }
@@ -140,6 +148,9 @@ impl State {
             proposals: circle.proposals().map(|p| proposal_view(circle, p, &place.studio)).collect(),
             invites: invites.collect(),
             unlocked,
+            solo: self.solo,
+            admins: self.admin_views(None),
+            shut: self.shut_out(now_ms).into_iter().collect(),
             warnings: self.warnings.iter().cloned().collect(),
         })
     }

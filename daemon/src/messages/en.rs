@@ -127,8 +127,12 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintInitOrJoin => "run scenemesh init or scenemesh join CODE first".into(),
         Message::NoSuchPeer { given } => format!("the pool has no node {given:?}"),
         Message::HintPeers => "scenemesh peers lists them".into(),
-        Message::SoloNotBuilt => "this release has no solo pools yet".into(),
-        Message::HintWithoutSolo => "leave --solo away: a pool of one works alike, with its ports open".into(),
+        Message::SoloComfyuiElsewhere { url } => {
+            format!("the ComfyUI at {url} is not on this machine's loopback, and a solo node opens no other socket")
+        }
+        Message::HintSoloComfyui => {
+            "name one at 127.0.0.1 in scenemesh.toml and restart the daemon, or found the pool without --solo".into()
+        }
 
         Message::DataDirFine { path } => format!("{path} can be written"),
         Message::DataDirNotWritable { path, why } => format!("{path} cannot be written: {why}"),
@@ -176,6 +180,17 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintWait => "it goes on by itself; scenemesh leave gives it up".into(),
         Message::Listening { addresses } => format!("peers can dial {addresses}"),
         Message::NotListening => "no port is open for peers".into(),
+        Message::SoloPorts => "solo: no socket but loopback is open".into(),
+        Message::OneAdmin { studio, paper: true } => {
+            format!("{studio} has one admin key besides its recovery code: if that machine is lost, only the paper is left")
+        }
+        Message::OneAdmin { studio, paper: false } => {
+            format!("{studio} has one admin key: if it is lost, nobody can sign for the studio again")
+        }
+        Message::HintSecondAdmin => {
+            "make a second one: scenemesh admin new on another machine (or --paper), scenemesh admin add KEY where the first is"
+                .into()
+        }
         Message::HintPorts => "look into the log for a port that was taken; --listen and --porch choose others".into(),
         Message::PeersNone => "no other node is in the pool".into(),
         Message::PeersUp { up, total } => format!("{up} of {total} are up"),

@@ -138,8 +138,12 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintInitOrJoin => "먼저 scenemesh init 또는 scenemesh join CODE를 실행하세요".into(),
         Message::NoSuchPeer { given } => format!("풀에 {given:?} 노드가 없습니다"),
         Message::HintPeers => "scenemesh peers로 목록을 보세요".into(),
-        Message::SoloNotBuilt => "이 버전에는 아직 1인용(solo) 풀이 없습니다".into(),
-        Message::HintWithoutSolo => "--solo를 빼세요: 노드가 하나뿐인 풀도 똑같이 동작하며 포트만 열립니다".into(),
+        Message::SoloComfyuiElsewhere { url } => {
+            format!("{url} ComfyUI는 이 컴퓨터의 루프백에 없으며, 1인용(solo) 노드는 다른 소켓을 열지 않습니다")
+        }
+        Message::HintSoloComfyui => {
+            "scenemesh.toml에 127.0.0.1의 ComfyUI를 적고 데몬을 다시 시작하거나, --solo 없이 풀을 만드세요".into()
+        }
 
         Message::DataDirFine { path } => format!("{path}에 쓸 수 있습니다"),
         Message::DataDirNotWritable { path, why } => {
@@ -193,6 +197,17 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintWait => "저절로 이어집니다. 그만두려면 scenemesh leave".into(),
         Message::Listening { addresses } => format!("피어가 접속할 수 있는 주소: {addresses}"),
         Message::NotListening => "피어를 위해 열린 포트가 없습니다".into(),
+        Message::SoloPorts => "1인용: 루프백 말고는 소켓을 열지 않습니다".into(),
+        Message::OneAdmin { studio, paper: true } => {
+            format!("{studio} 스튜디오의 관리자 키는 복구 코드 말고 하나뿐입니다: 그 컴퓨터를 잃으면 종이만 남습니다")
+        }
+        Message::OneAdmin { studio, paper: false } => {
+            format!("{studio} 스튜디오의 관리자 키는 하나뿐입니다: 잃으면 아무도 스튜디오를 대신해 서명할 수 없습니다")
+        }
+        Message::HintSecondAdmin => {
+            "둘째 키를 만드세요: 다른 컴퓨터에서 scenemesh admin new(또는 --paper), 첫 키가 있는 곳에서 scenemesh admin add KEY"
+                .into()
+        }
         Message::HintPorts => "이미 쓰이는 포트가 있는지 로그를 보세요. --listen과 --porch로 바꿀 수 있습니다".into(),
         Message::PeersNone => "풀에 다른 노드가 없습니다".into(),
         Message::PeersUp { up, total } => format!("{total}개 중 {up}개 연결됨"),

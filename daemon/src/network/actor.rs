@@ -45,6 +45,8 @@ const TICK: Duration = Duration::from_millis(200);
 const TABLE_PAUSE: Duration = Duration::from_millis(50);
 /// A stop waits this long for goodbyes to be answered.
 const GOODBYE: Duration = Duration::from_millis(500);
+/// A node that is shut out has this long to hear why.
+const PARTING: Duration = Duration::from_millis(500);
 /// A link of members stays open without any traffic.
 const IDLE: Duration = Duration::from_secs(60 * 60);
 /// Requests of one peer that wait for an answer; it has at most [`IN_FLIGHT`](super::exchange::IN_FLIGHT) under way.
@@ -143,6 +145,8 @@ pub(super) struct Actor {
     stopping: Option<Stopping>,
     roster: Option<Arc<RosterView>>,
     peers: BTreeMap<NodeId, Peer>,
+    /// Shut out, but still to be told why: when their links close at the latest.
+    departing: BTreeMap<NodeId, Instant>,
     redial: Redial,
     adverts: AdvertBook,
     own: OwnAdvert,
@@ -202,6 +206,7 @@ impl Actor {
             stopping: None,
             roster: None,
             peers: BTreeMap::new(),
+            departing: BTreeMap::new(),
             redial,
             adverts: AdvertBook::default(),
             own,
@@ -281,7 +286,8 @@ impl Actor {
         let tick = running.then(|| self.ticked_at + TICK);
         let table = self.table.stale.then(|| self.table.built_at + TABLE_PAUSE);
         let saving = self.addresses_at;
-        [tick, table, saving].into_iter().flatten().min()
+        let parting = self.departing.values().copied().min();
+        [tick, table, saving, parting].into_iter().flatten().min()
     }
 
     fn on_command(&mut self, now: Instant, command: Command) {
@@ -385,6 +391,7 @@ impl Actor {
         self.replies.clear();
         self.open.clear();
         self.porch_replies.clear();
+        self.departing.clear();
         let nodes: Vec<_> = self.peers.keys().copied().collect();
         for node in nodes {
             self.end_session(node);
@@ -410,11 +417,7 @@ impl Actor {
         let members = self.roster.as_ref().map(|roster| roster.members.clone()).unwrap_or_default();
         let gone: Vec<_> = self.peers.keys().filter(|node| !members.contains_key(node)).copied().collect();
         for node in gone {
-            self.end_session(node);
-            self.peers.remove(&node);
-            if let Some(main) = &mut self.main {
-                main.swarm.behaviour_mut().allowed.disallow_peer(swarm::peer_id(node));
-            }
+            self.shut_out(now, node);
         }
         for (node, studio) in &members {
             if *node == self.me {
@@ -426,8 +429,14 @@ impl Actor {
                 peer.inventory = None;
                 peer.studio = *studio;
             }
+            let departing = self.departing.remove(node).is_some();
             if let Some(main) = &mut self.main {
-                main.swarm.behaviour_mut().allowed.allow_peer(swarm::peer_id(*node));
+                let allowed = &mut main.swarm.behaviour_mut().allowed;
+                if departing {
+                    // Its links are of the time before.
+                    allowed.disallow_peer(swarm::peer_id(*node));
+                }
+                allowed.allow_peer(swarm::peer_id(*node));
             }
         }
         self.adverts.retain(|node| members.contains_key(node));
@@ -456,6 +465,10 @@ impl Actor {
         if self.addresses_at.is_some_and(|at| at <= now) {
             self.addresses_at = None;
             self.save_addresses_soon();
+        }
+        let overdue = self.departing.iter().filter(|(_, until)| **until <= now).map(|(node, _)| *node);
+        for node in overdue.collect::<Vec<_>>() {
+            self.depart(node);
         }
         if let Some(stopping) = &self.stopping {
             self.ticked_at = now;

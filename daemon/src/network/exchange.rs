@@ -170,6 +170,8 @@ pub(super) enum Purpose {
     /// The inventory that goes with this root.
     Inventory(ContentHash),
     Goodbye,
+    /// A node that is shut out is told why.
+    Parting,
 }
 
 impl Purpose {

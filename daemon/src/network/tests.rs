@@ -4,4 +4,5 @@ mod flooding;
 pub(super) mod harness;
 mod linking;
 mod porch;
+mod shut_out;
 mod spreading;

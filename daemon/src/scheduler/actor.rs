@@ -13,7 +13,7 @@ use scenemesh_protocol::messages::Response;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::conversation::{AttemptKey, IdSource, Now, Ticket};
+use super::conversation::{AttemptKey, Barred, IdSource, Now, Ticket};
 use super::discretion;
 use super::link::{self, About, Inbound};
 use super::record::{RendererRecord, RequesterRecord};
@@ -83,6 +83,7 @@ pub(super) struct Actor {
     requester: Requester,
     renderer: Renderer,
     picture: Picture,
+    barred: Arc<Barred>,
     board: Board,
     shelf: Shelf,
     broom: Broom,
@@ -131,6 +132,7 @@ impl Actor {
             requester: Requester::new(id, IdSource::new(random_bytes())),
             renderer: Renderer::new(id, IdSource::new(random_bytes())).with_limits(limits),
             picture,
+            barred: Arc::default(),
             board: Board::new(news),
             shelf,
             broom: Broom::default(),
@@ -181,6 +183,7 @@ impl Actor {
         let mut slots = self.ports.executor.slots();
         let mut gpus = self.ports.gpus.clone();
         let mut studio = self.ports.studio.clone();
+        let mut barred = self.ports.barred.clone();
         let mut policy = self.ports.policy.clone();
         self.look();
         self.feed(Inbound::Requester(requester::Input::Started));
@@ -204,6 +207,7 @@ impl Actor {
                 Ok(()) = slots.changed() => self.look(),
                 Ok(()) = gpus.changed() => self.look(),
                 Ok(()) = studio.changed() => self.look(),
+                Ok(()) = barred.changed() => self.look(),
                 Ok(()) = policy.changed() => self.look(),
                 () = tokio::time::sleep_until(wake) => self.tick(),
             }
@@ -396,8 +400,9 @@ impl Actor {
         let peers = self.ports.network.peers().borrow().clone();
         let slots = self.ports.executor.slots().borrow().clone();
         let gpus = self.ports.gpus.borrow().clone();
+        let barred = self.ports.barred.borrow().clone();
         let policy = self.ports.policy.borrow().clone();
-        self.picture.update(roster, peers, slots, gpus, policy);
+        self.picture.update(roster, peers, slots, gpus, barred.clone(), policy);
         let now_ms = clock::wall_ms();
         let facts = Arc::new(self.picture.renderer(now_ms));
         self.feed(Inbound::Renderer(renderer::Input::Facts(facts)));
@@ -405,6 +410,11 @@ impl Actor {
         self.feed(Inbound::Requester(requester::Input::Nodes(nodes)));
         let rules = self.ports.studio.borrow().clone();
         self.feed(Inbound::Requester(requester::Input::Rules(rules)));
+        if self.barred != barred {
+            self.barred = barred.clone();
+            self.feed(Inbound::Renderer(renderer::Input::Barred(barred.clone())));
+            self.feed(Inbound::Requester(requester::Input::Barred(barred)));
+        }
         self.publish_at.get_or_insert_with(Instant::now);
     }
 

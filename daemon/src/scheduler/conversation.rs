@@ -1,6 +1,7 @@
 //! What the requester's and the renderer's machine have in common: time, tickets, answers, and the few numbers
 //! both must agree on.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use scenemesh_protocol::ids::{ClaimId, NodeId, ReservationId, TaskId};
@@ -39,6 +40,9 @@ pub struct NoAnswer(pub String);
 
 /// What came back for a question of ours.
 pub type Answer<T> = Result<T, NoAnswer>;
+
+/// Nodes that are shut out, revoked or blocked, and why in words; with this node itself when it is the one outside.
+pub type Barred = BTreeMap<NodeId, String>;
 
 /// One try of a task, as its renderer names it. The requester is part of the name: task ids are chosen by peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -194,6 +194,27 @@ pub enum RendererRecord {
     Purged { expires_ms: u64 },
     /// A sealed result is kept no longer than this after it was sealed, in milliseconds: its project says so.
     Keeping { from: NodeId, task: TaskId, attempt: u32, keep_ms: u64 },
+    /// Its requester was shut out while we held it: stopped and wiped. What was done for it stays on record.
+    Withdrawn(Withdrawn),
+}
+
+/// Work for a requester that was shut out before it could take the result: nobody will confirm it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Withdrawn {
+    pub from: NodeId,
+    pub task: TaskId,
+    pub attempt: u32,
+    /// Hash of the signed grant, which proves that it was asked for.
+    pub grant: ContentHash,
+    /// Since it was given to ComfyUI in this run of the daemon, in milliseconds.
+    pub ran_ms: u64,
+    pub at_ms: u64,
+}
+
+impl Withdrawn {
+    pub fn key(&self) -> AttemptKey {
+        AttemptKey { from: self.from, task: self.task, attempt: self.attempt }
+    }
 }
 
 /// A grant that was accepted.

@@ -20,7 +20,7 @@ use scenemesh_protocol::messages::Response;
 use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::{Failure, ModelName, OutputFile};
 
-use super::conversation::{Answer, AttemptKey, IdSource, Now, Ticket};
+use super::conversation::{Answer, AttemptKey, Barred, IdSource, Now, Ticket};
 use super::lend::LendFacts;
 use super::record::RendererRecord;
 use crate::executor::Wipe;
@@ -98,6 +98,8 @@ pub enum Input {
     /// The journal is read: what is held goes on.
     Started,
     Facts(Arc<Facts>),
+    /// Nodes that are shut out from now on, and only these.
+    Barred(Arc<Barred>),
     PeerUp {
         node: NodeId,
         boot: BootId,
@@ -303,6 +305,7 @@ pub struct Renderer {
     ids: IdSource,
     holdings: Holdings,
     facts: Arc<Facts>,
+    barred: Arc<Barred>,
     up: BTreeMap<NodeId, BootId>,
     queue: Vec<Queued>,
     /// The round of turns being served.
@@ -347,6 +350,7 @@ impl Renderer {
             ids,
             holdings: Holdings::default(),
             facts: Arc::new(facts),
+            barred: Arc::default(),
             up: BTreeMap::new(),
             queue: Vec::new(),
             round: 0,
@@ -383,8 +387,12 @@ impl Renderer {
     pub fn on_input(&mut self, now: Now, input: Input) -> Vec<Action> {
         match input {
             Input::Restored(record) => self.holdings.apply(&record),
-            Input::Started => self.start(now),
+            Input::Started => {
+                self.start(now);
+                self.shut_out(now, self.barred.clone());
+            }
             Input::Facts(facts) => self.see_facts(now, facts),
+            Input::Barred(barred) => self.shut_out(now, barred),
             Input::PeerUp { node, boot } => self.greet(now, node, boot),
             Input::PeerDown { node } => {
                 self.up.remove(&node);

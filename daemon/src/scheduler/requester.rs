@@ -17,7 +17,7 @@ use scenemesh_protocol::messages::Response;
 use scenemesh_protocol::studio::StudioRules;
 use scenemesh_protocol::task::{Class, OutputFile};
 
-use super::conversation::{Answer, IdSource, Now, Ticket};
+use super::conversation::{Answer, Barred, IdSource, Now, Ticket};
 use super::placement::Nodes;
 use super::record::{RequesterRecord, Submission};
 use super::story::{Line, No};
@@ -47,6 +47,8 @@ pub enum Input {
     Nodes(Arc<Nodes>),
     /// What the studio's projects say now; told again every half minute at least, so that what ends by the clock ends.
     Rules(Arc<StudioRules>),
+    /// Nodes that are shut out from now on, and only these.
+    Barred(Arc<Barred>),
     PeerUp {
         node: NodeId,
         boot: BootId,
@@ -225,6 +227,7 @@ pub struct Requester {
     jobs: Jobs,
     nodes: Arc<Nodes>,
     rules: Arc<StudioRules>,
+    barred: Arc<Barred>,
     up: BTreeMap<NodeId, BootId>,
     reservations: BTreeMap<JobId, BTreeMap<NodeId, Reservation>>,
     /// Who asked not to be asked, for a while.
@@ -260,6 +263,7 @@ impl Requester {
             jobs: Jobs::default(),
             nodes: Arc::new(Nodes::alone(me)),
             rules: Arc::default(),
+            barred: Arc::default(),
             up: BTreeMap::new(),
             reservations: BTreeMap::new(),
             refusals: BTreeMap::new(),
@@ -306,6 +310,7 @@ impl Requester {
             Input::Started => self.start(now),
             Input::Nodes(nodes) => self.see_nodes(nodes),
             Input::Rules(rules) => self.see_rules(now, rules),
+            Input::Barred(barred) => self.shut_out(now, barred),
             Input::PeerUp { node, boot } => self.greet(node, boot),
             Input::PeerDown { node } => self.miss(node),
             Input::Submitted(submission) => self.submit(now, submission),
@@ -356,6 +361,14 @@ impl Requester {
             self.settle(now, task);
         }
         self.dirty.extend(self.jobs.open_jobs());
+        self.shut_out(now, self.barred.clone());
+    }
+
+    /// How many attempts of ours a node has, or is about to get; all of them without a node.
+    pub fn attempts_at(&self, node: Option<&NodeId>) -> usize {
+        let is = |at: &NodeId| node.is_none_or(|node| node == at);
+        let promised = self.promised.values().filter(|promise| is(&promise.node)).count();
+        self.contacts.values().filter(|contact| is(&contact.node)).count() + promised
     }
 
     fn tick(&mut self, now: Now) {

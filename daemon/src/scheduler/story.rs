@@ -18,6 +18,10 @@ pub enum Why {
     Waits,
     /// This machine has no ComfyUI and is in no pool.
     NoNodes,
+    /// This node was shut out of its pool, and its own ComfyUI does not take it.
+    Outside {
+        words: String,
+    },
     /// Some node would take it, but it is another job's turn.
     BehindOthers,
     InLine {
@@ -206,6 +210,7 @@ impl Why {
         match self {
             Self::Waits => "waits",
             Self::NoNodes => "no_nodes",
+            Self::Outside { .. } => "outside",
             Self::BehindOthers => "behind_others",
             Self::InLine { .. } => "in_line",
             Self::Nobody { .. } => "nobody",
@@ -296,6 +301,7 @@ impl fmt::Display for Why {
             Self::NoNodes => {
                 f.write_str("no node is known: this machine has no ComfyUI and is in no pool yet")
             }
+            Self::Outside { words } => write!(f, "{words}"),
             Self::BehindOthers => f.write_str("waits behind other jobs of this machine"),
             Self::InLine { places } => {
                 let places: Vec<String> =

@@ -10,5 +10,6 @@ mod projects;
 mod scripts;
 mod scripts_of_ends;
 mod scripts_of_lines;
+mod shut_out;
 mod wipes;
 mod world;

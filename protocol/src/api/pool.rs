@@ -261,4 +261,7 @@ pub struct LeaveReply {
     pub pool_name: Option<String>,
     /// Members that heard it.
     pub told: u32,
+    /// The pool was solo: there is nobody who could keep a record of this node.
+    #[serde(default)]
+    pub solo: bool,
 }

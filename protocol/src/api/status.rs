@@ -32,6 +32,9 @@ pub struct StatusReply {
     pub pool_name: Option<String>,
     pub studio_name: Option<String>,
     pub epoch: Option<u64>,
+    /// The pool opens no socket but loopback.
+    #[serde(default)]
+    pub solo: bool,
     /// What a join waits for, or why this node is outside.
     pub why: Option<String>,
     /// What the operator should know, newest last.
@@ -97,6 +100,34 @@ pub enum LinkState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeersReply {
     pub peers: Vec<PeerView>,
+    /// Nodes that are shut out here.
+    #[serde(default)]
+    pub shut: Vec<ShutView>,
+    /// Why this node is outside its pool, if it is.
+    #[serde(default)]
+    pub outside: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShutState {
+    Revoked,
+    /// It goes on under a new key.
+    Rotated,
+    Blocked,
+}
+
+/// A node that every verb is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShutView {
+    pub node: NodeId,
+    pub name: String,
+    pub studio: String,
+    pub state: ShutState,
+    /// The reason that was given.
+    pub reason: String,
+    /// When a block ends, in milliseconds since the Unix epoch.
+    pub until_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -261,3 +261,93 @@ fn a_chain_of_another_pool_is_refused_before_its_signatures() {
     let refused = world.chain.merge(links, &BTreeSet::new());
     assert_eq!(refused, Err(BadSettings::Broken("it is of another pool")));
 }
+
+/// A studio with three admin keys, and what they say about each other and about a node.
+struct Admins {
+    keys: [SecretKey; 3],
+    chain: SettingsChain,
+    node: SecretKey,
+}
+
+impl Admins {
+    fn new() -> Self {
+        let keys = [SecretKey::generate(), SecretKey::generate(), SecretKey::generate()];
+        let mut studio = Studio::found("amber", keys[0].public());
+        studio.admins.extend([keys[1].public(), keys[2].public()]);
+        let chain = SettingsChain::found(&Settings::genesis("aurora", studio, 1), &keys[0]).unwrap();
+        Self { keys, chain, node: SecretKey::generate() }
+    }
+
+    fn member(&self, by: usize, version: u32) -> SignedRecord {
+        let (pool, studio) = (self.chain.pool(), self.chain.current().studios[0].id);
+        let kem = KemSecret::from_bytes(&[5; 32]).public();
+        let member = Member {
+            consent: Consent { pool, studio, kem }.sign(&self.node),
+            pool,
+            studio,
+            node: self.node.public(),
+            kem,
+            name: "ws-01".into(),
+            roles: Roles::ALL,
+            version,
+            issued_ms: 3,
+            not_after_ms: None,
+        };
+        signed(&member, &self.keys[by])
+    }
+
+    fn revoked(&self, by: usize, key: PublicKey) -> SignedRecord {
+        let (pool, studio) = (self.chain.pool(), self.chain.current().studios[0].id);
+        let gone = Revoked { pool, studio, key, reason: "stolen".into(), issued_ms: 4 };
+        SignedRecord::Revoked(Signed::new(&gone, &self.keys[by]))
+    }
+
+    /// The roster after these records in every order that matters; what is refused is known to be void.
+    fn told(&self, records: &[SignedRecord]) -> Roster {
+        let tell = |records: Vec<&SignedRecord>| {
+            let mut roster = Roster::new(self.chain.clone());
+            records.iter().for_each(|record| drop(roster.add(record)));
+            roster
+        };
+        let (forward, backward) = (tell(records.iter().collect()), tell(records.iter().rev().collect()));
+        assert_eq!(forward.digest(), backward.digest(), "order does not matter");
+        assert_eq!(forward.revoked_keys(), backward.revoked_keys());
+        forward
+    }
+
+    fn is_member(&self, roster: &Roster) -> bool {
+        roster.member(&self.node.public().node(), 0).is_some()
+    }
+}
+
+#[test]
+fn what_a_revoked_admin_signed_falls_unless_another_signs_it_again() {
+    let admins = Admins::new();
+    let thief = admins.keys[0].public();
+    let (by_thief, gone) = (admins.member(0, 1), admins.revoked(1, thief));
+    let roster = admins.told(&[by_thief.clone(), gone.clone()]);
+    assert!(!admins.is_member(&roster));
+    assert_eq!(roster.revocation(&thief).unwrap().reason, "stolen");
+    assert!(admins.is_member(&admins.told(&[by_thief, admins.member(1, 2), gone.clone()])));
+    // A node that the thief revoked is a member again; one that another admin revoked is not.
+    let node = admins.node.public();
+    let records = [admins.member(1, 1), admins.revoked(0, node), gone];
+    assert!(admins.is_member(&admins.told(&records)));
+    let mut records = records.to_vec();
+    records.push(admins.revoked(2, node));
+    assert!(!admins.is_member(&admins.told(&records)));
+}
+
+#[test]
+fn of_two_admins_that_revoke_each_other_the_later_one_stays() {
+    let admins = Admins::new();
+    let [first, second, paper] = [0, 1, 2].map(|at: usize| admins.keys[at].public());
+    let fight = [admins.revoked(0, paper), admins.revoked(2, first)];
+    let roster = admins.told(&fight);
+    assert_eq!(roster.revoked_keys(), BTreeSet::from([first]));
+    assert_eq!(roster.revocation(&paper), None);
+    // One that does not answer is out, whoever it is, and stays out when its revoker falls.
+    let mut records = fight.to_vec();
+    records.push(admins.revoked(0, second));
+    assert_eq!(admins.told(&records).revoked_keys(), BTreeSet::from([first, second]));
+}

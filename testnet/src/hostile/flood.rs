@@ -242,14 +242,18 @@ impl Flood {
             for _ in 0..SIZES.drips {
                 let counter = counter.clone();
                 streams.spawn(async move {
-                    let Ok(mut stream) = TcpStream::connect(address).await else { return };
                     let mut pause = interval(Duration::from_millis(SIZES.drip_ms));
-                    for byte in text.as_bytes().iter().cycle() {
+                    // Whoever is shown out comes again.
+                    loop {
                         pause.tick().await;
-                        if stream.write_all(&[*byte]).await.is_err() {
-                            return;
+                        let Ok(mut stream) = TcpStream::connect(address).await else { continue };
+                        for byte in text.as_bytes().iter().cycle() {
+                            pause.tick().await;
+                            if stream.write_all(&[*byte]).await.is_err() {
+                                break;
+                            }
+                            counter.fetch_add(1, Ordering::Relaxed);
                         }
-                        counter.fetch_add(1, Ordering::Relaxed);
                     }
                 });
             }

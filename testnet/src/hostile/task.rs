@@ -19,6 +19,7 @@ pub enum Reason {
     BadGrant,
     Tombstone,
     Version,
+    NotNow,
 }
 
 /// A refusal and its sentence.
@@ -43,6 +44,7 @@ impl Refusal {
             BadGrant,
             Tombstone,
             Version,
+            NotNow,
         ];
         let number = reader.u32()? as usize;
         let reason = *reasons.get(number).with_context(|| format!("reason {number}"))?;

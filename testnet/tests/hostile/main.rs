@@ -2,6 +2,7 @@
 //!
 //! Each test is named after its attack. It asserts what is refused, bounded or detected, and that honest work goes on.
 
+#![expect(clippy::print_stdout, reason = "a test says what it measured")]
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps in vain, its helpers too")]
 
 use std::future::Future;
@@ -22,6 +23,7 @@ mod bombs;
 mod claims;
 mod envelopes;
 mod floods;
+mod graphs;
 mod honest;
 mod invites;
 mod membership;

@@ -24,6 +24,7 @@ pub(in crate::api) fn why(told: &Why) -> String {
         Why::NoNodes => {
             "아는 노드가 없습니다: 이 컴퓨터에 ComfyUI가 없고 아직 풀에도 들어 있지 않습니다".into()
         }
+        Why::Outside { words } => said(words),
         Why::BehindOthers => "이 컴퓨터의 다른 작업들 뒤에서 차례를 기다립니다".into(),
         Why::InLine { places } => {
             let places: Vec<String> =

@@ -31,12 +31,13 @@ impl Actor {
                 drop(answer.send(self.project(wish, passphrase).await));
             }
             Command::Leave(answer) => drop(answer.send(self.leave().await)),
+            Command::Trust(command) => self.on_trust(command).await,
             Command::Pool(answer) => drop(answer.send(self.state.view(wall_ms()))),
         }
     }
 
     async fn init(&mut self, founding: Founding) -> Result<Founded, InitError> {
-        let Founding { pool, studio, name, protection } = founding;
+        let Founding { pool, studio, name, protection, solo } = founding;
         self.state.check_found(&pool, &studio, &name)?;
         let file = self.admin_file.clone();
         let admin = self.tasks.blocking(move || file.unlock_or_create(&protection)).await;
@@ -46,16 +47,22 @@ impl Actor {
         let now_ms = wall_ms();
         let settings = State::genesis(&pool, &studio, admin.public(), Some(recovery.public()), now_ms);
         let mut next = self.state.clone();
-        let step = next.found(&settings, &name, &admin, now_ms)?;
+        let mut step = next.found(&settings, &name, &admin, now_ms)?;
+        if solo {
+            next.solo = true;
+            step.facts.push(Fact::Solo);
+        }
         let pool = next.roster().map(|roster| roster.pool()).ok_or(InitError::Stopping)?;
         // Bound before anything is founded: a taken port leaves nothing behind.
-        self.network.start(pool).await?;
+        if !solo {
+            self.network.start(pool).await?;
+        }
         if let Err(error) = self.keep(next, step).await {
             self.network.stop().await;
             return Err(error.into());
         }
-        self.open = Some(pool);
-        tracing::info!(%pool, "founded a pool");
+        self.open = (!solo).then_some(pool);
+        tracing::info!(%pool, solo, "founded a pool");
         Ok(Founded {
             pool,
             studio: settings.studios[0].id,
@@ -74,7 +81,10 @@ impl Actor {
     }
 
     /// Brings this studio's admin key into memory, unless it is there.
-    async fn open_admin(&mut self, passphrase: Option<Zeroizing<String>>) -> Result<Opened, KeysError> {
+    pub(super) async fn open_admin(
+        &mut self,
+        passphrase: Option<Zeroizing<String>>,
+    ) -> Result<Opened, KeysError> {
         if self.state.admin_of().is_some() {
             return Ok(Opened::Ready);
         }
@@ -190,6 +200,7 @@ impl Actor {
         let mut next = self.state.clone();
         let pool_name = self.state.roster().map(|roster| roster.settings().pool_name.clone());
         let step = next.leave().ok_or(LeaveError::NoPool)?;
+        let solo = self.state.solo;
         let peers = self.network.peers().borrow().clone();
         let told = peers.peers.values().filter(|peer| peer.link == Link::Up).count();
         self.keep(next, step).await?;
@@ -198,12 +209,12 @@ impl Actor {
         // The network says goodbye before it closes.
         self.network.stop().await;
         self.open = None;
-        Ok(LeftPool { pool_name, told })
+        Ok(LeftPool { pool_name, told, solo })
     }
 }
 
 /// What became of the admin key.
-enum Opened {
+pub(super) enum Opened {
     Ready,
     /// The key on this machine is not of this node's studio.
     Foreign,

@@ -23,6 +23,8 @@ pub(super) enum Returned {
     },
     Visited {
         peer: NodeId,
+        /// What shows that this node was revoked or exchanged, if it was.
+        proof: RosterDiff,
         regard: Option<Regard>,
     },
     /// The answer to a pending join.
@@ -46,13 +48,17 @@ pub(super) struct Knocked {
 }
 
 impl Actor {
+    pub(super) fn has_errand_left(&self) -> bool {
+        self.errands < ERRANDS
+    }
+
     /// Sends an errand out; false when too many are out.
     pub(super) fn send_out(
         &mut self,
         name: &'static str,
         errand: impl Future<Output = Returned> + Send + 'static,
     ) -> bool {
-        if self.errands >= ERRANDS {
+        if !self.has_errand_left() {
             tracing::warn!(errand = name, "too many errands are out; this one is left to the next occasion");
             return false;
         }
@@ -136,16 +142,20 @@ impl Actor {
         self.visited.insert(peer, now);
         let (network, key) = (self.network.clone(), self.state.me.node.public());
         self.send_out("porch visit", async move {
-            if let Err(error) = network.porch_request(&addresses, peer, card).await {
-                tracing::debug!(peer = %peer.short(), %error, "this node's card was not shown");
-                return Returned::Nothing;
-            }
+            let proof = match network.porch_request(&addresses, peer, card).await {
+                Ok(PorchResponse::Roster(proof)) => proof,
+                Ok(_) => RosterDiff::default(),
+                Err(error) => {
+                    tracing::debug!(peer = %peer.short(), %error, "this node's card was not shown");
+                    return Returned::Nothing;
+                }
+            };
             let asked = PorchRequest::Standing(StandingGet { key });
             let regard = match network.porch_request(&addresses, peer, asked).await {
                 Ok(PorchResponse::Standing(regard)) => Some(regard),
                 _ => None,
             };
-            Returned::Visited { peer, regard }
+            Returned::Visited { peer, proof, regard }
         });
     }
 
@@ -213,7 +223,15 @@ impl Actor {
                 }
             }
             Returned::StudioSynced { peer, diff } => self.on_studio_synced(peer, diff).await,
-            Returned::Visited { peer, regard } => {
+            Returned::Visited { peer, proof, regard } => {
+                if !proof.is_empty() {
+                    let mut next = self.state.clone();
+                    let mut step = Step::default();
+                    next.on_news(peer, proof, now_ms, &mut step);
+                    // Whoever showed this would not answer a question of ours.
+                    step.ask.clear();
+                    self.keep_or_log(next, step).await;
+                }
                 if let Some(Regard::Revoked { reason, .. }) = regard {
                     let words = format!("{} says that this node was revoked: {reason}", peer.short());
                     tracing::warn!("{words}");

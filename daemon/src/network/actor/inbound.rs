@@ -45,8 +45,10 @@ impl Actor {
     ) {
         let Some(node) = swarm::node_id(peer_id) else { return };
         let Some(peer) = self.peers.get_mut(&node) else {
-            let refusal =
-                declined(Decline::NotAllowed, "not a member of this pool, as far as this node knows");
+            let words = self.parting(&node).map(|parting| parting.words.clone());
+            let words =
+                words.unwrap_or_else(|| "not a member of this pool, as far as this node knows".into());
+            let refusal = declined(Decline::NotAllowed, words);
             return self.answer(channel, refusal);
         };
         peer.last_seen_ms = Some(wall_ms());

@@ -110,6 +110,7 @@ impl Actor {
         let Some((node, peer)) =
             swarm::node_id(peer_id).and_then(|node| Some((node, self.peers.get_mut(&node)?)))
         else {
+            tracing::debug!(peer = %peer_id, "a link of a node that is no member is closed");
             return;
         };
         let Some(at) = peer.links.iter().position(|link| link.id == id) else { return };

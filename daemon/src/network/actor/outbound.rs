@@ -9,7 +9,10 @@ use scenemesh_protocol::ids::ContentHash;
 use scenemesh_protocol::messages::{AdvertBatch, AdvertSync, Decline, Declined, InventoryGet, Response};
 use tokio::sync::oneshot;
 
-use super::{Actor, Instant, NodeId, Pending, Purpose, Request, RequestError, declined, swarm, wall_ms};
+use super::{
+    Actor, Instant, NodeId, PARTING, Pending, Purpose, Request, RequestError, declined, swarm, wall_ms,
+};
+use crate::network::Parting;
 use crate::network::adverts::BATCH;
 use crate::network::exchange::{IN_FLIGHT, QUEUED, request_error};
 use crate::network::peers::Peer;
@@ -123,6 +126,7 @@ impl Actor {
                 }
             }
             Purpose::Goodbye => self.goodbye_settled(),
+            Purpose::Parting => self.depart(node),
         }
     }
 
@@ -139,6 +143,7 @@ impl Actor {
             (Purpose::Caller(answer), _) => drop(answer.send(Err(request_error(node, failure)))),
             (Purpose::Hello(round), _) => self.on_hello_failure(now, node, round, failure),
             (Purpose::Goodbye, _) => self.goodbye_settled(),
+            (Purpose::Parting, _) => self.depart(node),
             (Purpose::AdvertPush | Purpose::AdvertSync | Purpose::Inventory(_), _) => {}
         }
     }
@@ -208,6 +213,41 @@ impl Actor {
         if let Some(stopping) = &mut self.stopping {
             stopping.goodbyes = stopping.goodbyes.saturating_sub(1);
         }
+    }
+
+    /// Hears a node no more from now on, tells it why if it listens, and closes its links.
+    pub(super) fn shut_out(&mut self, now: Instant, node: NodeId) {
+        let listens = self.peers.get(&node).is_some_and(Peer::is_up) && self.stopping.is_none();
+        let linked = self.peers.get(&node).is_some_and(|peer| !peer.links.is_empty());
+        self.end_session(node);
+        self.peers.remove(&node);
+        tracing::info!(peer = %node.short(), linked, "a member is shut out");
+        let proof = self.parting(&node).map(|parting| parting.proof.clone());
+        let proof = proof.filter(|proof| listens && !proof.is_empty());
+        if let (Some(main), Some(proof)) = (&mut self.main, proof) {
+            let request = Ok(Request::Roster(proof));
+            let id = main.swarm.behaviour_mut().control.send_request(&swarm::peer_id(node), request);
+            self.pending.insert(id, Pending { peer: node, purpose: Purpose::Parting, again: None });
+            self.departing.insert(node, now + PARTING);
+        } else {
+            self.depart(node);
+        }
+    }
+
+    /// Closes the links of a node that was shut out, unless it is a member again.
+    pub(super) fn depart(&mut self, node: NodeId) {
+        self.departing.remove(&node);
+        if self.peers.contains_key(&node) {
+            return;
+        }
+        if let Some(main) = &mut self.main {
+            main.swarm.behaviour_mut().allowed.disallow_peer(swarm::peer_id(node));
+        }
+    }
+
+    /// What a node that is shut out is told.
+    pub(super) fn parting(&self, node: &NodeId) -> Option<&Parting> {
+        self.roster.as_ref()?.parting.get(node)
     }
 
     fn up_peers(&self) -> Vec<NodeId> {

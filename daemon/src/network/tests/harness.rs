@@ -1,5 +1,6 @@
 //! Nodes to test with: the network of a daemon, and a bare swarm that can misbehave.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -50,6 +51,7 @@ pub(in crate::network) fn roster(members: &[&SecretKey]) -> RosterView {
     RosterView {
         digest: digest(),
         members: members.iter().enumerate().map(|(n, key)| (key.public().node(), studio(n))).collect(),
+        parting: Arc::default(),
     }
 }
 

@@ -195,7 +195,8 @@ impl Desk {
         let mut ready: Option<Bytes> = None;
         for index in indices {
             // Asked again for every segment: a right may end in the middle of a long blob.
-            if !self.blobs.is_allowed(root, peer, Instant::now()) {
+            let welcome = self.peers.borrow().is_up(&peer);
+            if !welcome || !self.blobs.is_allowed(root, peer, Instant::now()) {
                 return Err(io::Error::other("the right to this blob has ended"));
             }
             let (next, ()) =

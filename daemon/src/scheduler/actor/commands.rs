@@ -75,6 +75,11 @@ impl Actor {
     fn tell(&self, question: Command) {
         let now = self.now();
         match question {
+            Command::Held { node, reply } => {
+                let here = self.renderer.holdings().all();
+                let here = here.filter(|(key, _)| node.is_none_or(|node| key.from == node)).count();
+                let _ = reply.send((self.requester.attempts_at(node.as_ref()), here));
+            }
             Command::Jobs { reply } => {
                 let mut jobs: Vec<_> = self.requester.jobs().jobs().map(|job| &job.submission).collect();
                 jobs.sort_by_key(|submission| std::cmp::Reverse((submission.created_ms, submission.job)));

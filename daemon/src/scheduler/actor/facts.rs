@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use scenemesh_protocol::advert::{Availability, GpuAdvert, Hygiene, Inventory};
 use scenemesh_protocol::ids::NodeId;
-use scenemesh_protocol::roster::Roster;
+use scenemesh_protocol::roster::{Member, Roster};
 use scenemesh_protocol::task::ModelName;
 
 use crate::executor::policy::Policy;
@@ -13,6 +13,7 @@ use crate::executor::{self, SlotState as Doing, SlotView};
 use crate::gpu::GpuReading;
 use crate::network::{self, PeerTable, PeerView, Publication};
 use crate::platform;
+use crate::scheduler::conversation::Barred;
 use crate::scheduler::lend::Lend;
 use crate::scheduler::placement::{Card, Link, Node, Nodes};
 use crate::scheduler::renderer::{Facts, MemberFacts, Slot, SlotState};
@@ -25,6 +26,7 @@ pub(super) struct Picture {
     peers: Arc<PeerTable>,
     pub(super) slots: Arc<Vec<SlotView>>,
     gpus: Arc<Vec<GpuReading>>,
+    barred: Arc<Barred>,
     policy: Arc<Policy>,
     lend: Lend,
     lists: Lists,
@@ -83,6 +85,7 @@ impl Picture {
             peers: Arc::default(),
             slots: Arc::default(),
             gpus: Arc::default(),
+            barred: Arc::default(),
             policy: Arc::default(),
             lend,
             lists: Lists { shared_folders, ..Lists::default() },
@@ -95,17 +98,29 @@ impl Picture {
         peers: Arc<PeerTable>,
         slots: Arc<Vec<SlotView>>,
         gpus: Arc<Vec<GpuReading>>,
+        barred: Arc<Barred>,
         policy: Arc<Policy>,
     ) {
         self.lists.update(&slots);
         (self.roster, self.peers, self.slots, self.gpus) = (roster, peers, slots, gpus);
-        self.policy = policy;
+        (self.barred, self.policy) = (barred, policy);
+    }
+
+    /// A member that is not shut out.
+    pub(super) fn member(&self, node: &NodeId, now_ms: u64) -> Option<&Member> {
+        let member = self.roster.as_ref()?.member(node, now_ms)?;
+        (!self.barred.contains_key(node)).then_some(member)
+    }
+
+    fn members(&self, now_ms: u64) -> impl Iterator<Item = &Member> {
+        let members = self.roster.iter().flat_map(move |roster| roster.members(now_ms));
+        members.filter(|member| !self.barred.contains_key(&member.node.node()))
     }
 
     /// The pool as placement sees it.
     pub(super) fn nodes(&self, now_ms: u64, slots_free: usize) -> Nodes {
         let mut nodes = BTreeMap::new();
-        for member in self.roster.iter().flat_map(|roster| roster.members(now_ms)) {
+        for member in self.members(now_ms) {
             let id = member.node.node();
             let peer = self.peers.peers.get(&id);
             let (link, card) = if id == self.me {
@@ -145,9 +160,8 @@ impl Picture {
     /// This machine as its renderer sees it.
     pub(super) fn renderer(&self, now_ms: u64) -> Facts {
         let roster = self.roster.as_ref();
-        let me = roster.and_then(|roster| roster.member(&self.me, now_ms));
-        let members = roster.iter().flat_map(|roster| roster.members(now_ms));
-        let members = members.map(|member| {
+        let me = self.member(&self.me, now_ms);
+        let members = self.members(now_ms).map(|member| {
             let facts = MemberFacts { studio: member.studio, submits: member.roles.submit };
             (member.node.node(), facts)
         });
@@ -176,8 +190,7 @@ impl Picture {
         queue: usize,
         draining: bool,
     ) -> Publication {
-        let renders = self.roster.as_ref().and_then(|roster| roster.member(&self.me, now_ms));
-        let renders = renders.is_some_and(|member| member.roles.render);
+        let renders = self.member(&self.me, now_ms).is_some_and(|member| member.roles.render);
         let card = self.card(slots_free);
         let open = self.lend.facts(self.roster.as_deref(), now_ms, platform::utc_offset_s).open;
         let availability =

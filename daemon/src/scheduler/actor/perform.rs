@@ -1,27 +1,24 @@
 //! Performing: what the machines want done, once their records are on disk.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use scenemesh_protocol::envelope::{
     Desk, GrantPayload, Recipient, Refused, Standing, judge_header, open_header,
 };
 use scenemesh_protocol::ids::{ClaimId, ContentHash, NodeId, TaskId};
 use scenemesh_protocol::lease::{BlobRef, Finished, Grant, PREVIEW_LIMIT, Preview, RefusalReason};
-use scenemesh_protocol::roster::{Member, Roster};
+use scenemesh_protocol::roster::Member;
 use scenemesh_protocol::studio::Memo;
-use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, TaskSpec};
+use scenemesh_protocol::task::{Class, Failure, FailureClass, TaskSpec};
 use zeroize::Zeroizing;
 
-use super::fetching::Fetching;
-use super::seal::{self, BadResult, GrantParts, NO_POOL, PoolFacts, ResultParts};
+use super::fetching::{Fetching, fetch_all, input_trouble, prove, result_trouble, too_late};
+use super::seal::{self, GrantParts, NO_POOL, PoolFacts, ResultParts};
 use super::shelf::For;
 use super::{Actor, Inbound, ReplyTo};
 use crate::clock;
 use crate::executor::policy::Whose;
 use crate::executor::{self, Executor, Rules, Run, RunError, SlotId, Wipe};
-use crate::network::{FetchError, Network};
 use crate::scheduler::conversation::{AttemptKey, NoAnswer};
 use crate::scheduler::discretion;
 use crate::scheduler::link::{self, Question, Sorted};
@@ -30,10 +27,6 @@ use crate::scheduler::renderer::{
 };
 use crate::scheduler::requester::{self, FetchTrouble};
 use crate::scheduler::{story::Line, view::LogLine};
-use crate::store::{BlobError, Blobs};
-
-/// Blobs of one attempt that are fetched at the same time.
-const FETCHED_AT_ONCE: usize = 4;
 
 impl Actor {
     /// Starts work that ends with an input for one of the machines, unless the node stops first.
@@ -130,7 +123,7 @@ impl Actor {
     }
 
     fn member(&self, node: &NodeId) -> Option<&Member> {
-        self.picture.roster.as_ref()?.member(node, clock::wall_ms())
+        self.picture.member(node, clock::wall_ms())
     }
 
     /// To whom something is sealed: `None` is this machine itself.
@@ -284,7 +277,13 @@ impl Actor {
                 pool: roster.pool(),
                 me: self.id,
                 epoch: roster.settings().epoch,
-                standing: &|node| standing(&roster, node, now_ms),
+                standing: &|node| match self.picture.member(node, now_ms) {
+                    Some(member) if member.roles.submit => Standing::Admitted,
+                    Some(_) => Standing::LacksRole,
+                    None if roster.member(node, now_ms).is_some() => Standing::Revoked,
+                    None if roster.revocation(&(*node).into()).is_some() => Standing::Revoked,
+                    None => Standing::Unknown,
+                },
                 seen: &|node, msg_id| holdings.has_seen(node, msg_id),
                 purged_ms: holdings.purged_ms(),
             };
@@ -325,11 +324,11 @@ impl Actor {
         let bench = slot.map(|slot| self.bench(slot));
         let (me, kem, rules) = (self.id, self.me.kem.clone(), self.rules(key.from));
         let store = self.ports.store.blobs.clone();
-        let (network, broom) = (self.ports.network.clone(), self.broom.clone());
-        broom.pardon(blobs.iter().map(|blob| blob.root));
         self.fetching.retain(|_, fetching| !fetching.is_over());
         let (fetching, stopped, over) = Fetching::begin();
         self.fetching.insert(key, fetching);
+        let (network, broom) = (self.ports.network.clone(), self.broom.clone());
+        broom.pardon(blobs.iter().map(|blob| blob.root));
         self.errand("fetch inputs", async move {
             // What is here and being removed must be gone before it is asked for.
             drop(broom.sweeping().await);
@@ -357,18 +356,10 @@ impl Actor {
             };
             let fetched = tokio::select! {
                 () = stopped.cancelled() => return None,
-                fetched = tokio::time::timeout(within, fetched) => fetched,
+                fetched = tokio::time::timeout(within, fetched) => fetched.unwrap_or_else(|_| Err(too_late(within))),
             };
             drop(over);
-            let late = || {
-                let minutes = within.as_secs().div_ceil(60);
-                let words = format!(
-                    "its inputs did not arrive within {minutes} min, the longest that a slot there waits for so many \
-                     (limits.fetch_time there)"
-                );
-                InputTrouble::Failed(Failure::new(FailureClass::Transfer, words))
-            };
-            Some(answer(fetched.unwrap_or_else(|_| Err(late()))))
+            Some(answer(fetched))
         });
     }
 
@@ -386,7 +377,8 @@ impl Actor {
         let (me, kem) = (self.id, self.me.kem.clone());
         let (executor, blobs) = (self.ports.executor.clone(), self.ports.store.blobs.clone());
         let (most, most_output_bytes) = (self.config.time_limit, self.config.output_bytes);
-        let (rules, bench) = (self.rules(key.from), self.bench(slot));
+        let rules = self.rules(key.from);
+        let bench = self.bench(slot);
         self.errand("start a run", async move {
             let start = async {
                 let bad = |why: String| RunTrouble::Failed(Failure::new(FailureClass::Transfer, why));
@@ -497,16 +489,6 @@ struct JudgedGrant {
     examination: Examination,
 }
 
-/// Whether this node may send grants.
-fn standing(roster: &Arc<Roster>, node: &NodeId, now_ms: u64) -> Standing {
-    match roster.member(node, now_ms) {
-        Some(member) if member.roles.submit => Standing::Admitted,
-        Some(_) => Standing::LacksRole,
-        None if roster.revocation(&(*node).into()).is_some() => Standing::Revoked,
-        None => Standing::Unknown,
-    }
-}
-
 /// Whether policy lets this task run here.
 fn vet(rules: &Rules, spec: &TaskSpec) -> Result<(), Failure> {
     let names: Vec<String> = spec.inputs.iter().map(|input| input.name.clone()).collect();
@@ -525,51 +507,5 @@ fn reason_of(class: FailureClass) -> RefusalReason {
         FailureClass::Policy => RefusalReason::NotAllowed,
         FailureClass::ComfyuiDied => RefusalReason::NotReady,
         _ => RefusalReason::BadGrant,
-    }
-}
-
-async fn fetch_all(
-    network: &Network,
-    from: NodeId,
-    task: TaskId,
-    attempt: u32,
-    blobs: Vec<BlobRef>,
-) -> Result<(), FetchError> {
-    let fetch = |blob| {
-        let network = network.clone();
-        async move { network.fetch(from, task, attempt, blob).await }
-    };
-    let fetches: Vec<_> = blobs.into_iter().map(fetch).collect();
-    let mut fetches = futures::stream::iter(fetches).buffer_unordered(FETCHED_AT_ONCE);
-    while let Some(fetched) = fetches.next().await {
-        fetched?;
-    }
-    Ok(())
-}
-
-async fn prove(outputs: &[OutputFile], blobs: &Blobs) -> Result<(), FetchTrouble> {
-    seal::prove(outputs, blobs).await.map_err(|bad| match bad {
-        BadResult::DoesNotVerify(why) => FetchTrouble::DoesNotVerify(why),
-        BadResult::Here(why) => FetchTrouble::Here(why),
-    })
-}
-
-fn result_trouble(error: FetchError) -> FetchTrouble {
-    match error {
-        FetchError::Corrupt { .. } => FetchTrouble::DoesNotVerify(error.to_string()),
-        FetchError::Store(_) => FetchTrouble::Here(error.to_string()),
-        _ => FetchTrouble::Unreachable(error.to_string()),
-    }
-}
-
-fn input_trouble(error: FetchError) -> InputTrouble {
-    let failed = |class| InputTrouble::Failed(Failure::new(class, error.to_string()));
-    match &error {
-        FetchError::Corrupt { .. } => failed(FailureClass::Transfer),
-        FetchError::Store(BlobError::NoSpace { .. } | BlobError::Quota { .. }) => {
-            failed(FailureClass::DiskFull)
-        }
-        FetchError::Store(_) => failed(FailureClass::Transfer),
-        _ => InputTrouble::Unreachable(error.to_string()),
     }
 }

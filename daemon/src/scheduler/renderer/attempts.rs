@@ -15,7 +15,7 @@ use crate::executor::Wipe;
 use crate::scheduler::conversation::{
     Answer, AttemptKey, HEARTBEAT, NoAnswer, Now, RESULT_KEPT_MS, TOMBSTONE_KEPT_MS, Ticket,
 };
-use crate::scheduler::record::RendererRecord;
+use crate::scheduler::record::{RendererRecord, Withdrawn};
 
 /// Between two reports of news.
 const REPORT_GAP: Duration = Duration::from_millis(300);
@@ -50,6 +50,8 @@ pub(super) struct Work {
     reported: Option<Instant>,
     /// A report is under way.
     reporting: bool,
+    /// When it was last given to the executor.
+    began: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,7 @@ impl Work {
             news: false,
             reported: Some(now),
             reporting: false,
+            began: None,
         }
     }
 
@@ -210,7 +213,9 @@ impl Renderer {
                 work.stage = Stage::Fetching { again: Some(now.at + AGAIN), give_up, until };
             }
             Err(InputTrouble::Failed(failure)) => {
-                self.held_in_vain(now, key.from);
+                if failure.class == FailureClass::Transfer {
+                    self.held_in_vain(now, key.from);
+                }
                 self.seal(key, RunOutcome::Failed(failure), None);
             }
         }
@@ -236,6 +241,7 @@ impl Renderer {
         });
         if ready {
             work.stage = Stage::Running;
+            work.began = Some(now.at);
             self.out.push(Action::Run { key, slot });
         } else {
             work.stage = Stage::Waiting { again: Some(now.at + AGAIN), give_up };
@@ -484,11 +490,32 @@ impl Renderer {
         Ok(())
     }
 
+    /// Its requester is shut out: stop it and keep nothing of it but the record that it was asked for.
+    pub(super) fn withdraw(&mut self, now: Now, key: AttemptKey) {
+        let Some(held) = self.holdings.held(&key) else { return };
+        let began = self.work.get(&key).and_then(|work| work.began);
+        let ran = began.map_or(Duration::ZERO, |began| now.at.saturating_duration_since(began));
+        let withdrawn = Withdrawn {
+            from: key.from,
+            task: key.task,
+            attempt: key.attempt,
+            grant: held.acceptance.grant.terms.hash(),
+            ran_ms: u64::try_from(ran.as_millis()).unwrap_or(u64::MAX),
+            at_ms: now.wall_ms,
+        };
+        self.end(key, RendererRecord::Withdrawn(withdrawn));
+    }
+
     /// The attempt is over for us: stop it if it runs, keep nothing of it.
     fn give_up(&mut self, now: Now, key: AttemptKey) {
-        let Some(held) = self.holdings.held(&key).cloned() else { return };
         let AttemptKey { from, task, attempt } = key;
-        self.commit(RendererRecord::Dropped { from, task, attempt, at_ms: now.wall_ms });
+        self.end(key, RendererRecord::Dropped { from, task, attempt, at_ms: now.wall_ms });
+    }
+
+    fn end(&mut self, key: AttemptKey, record: RendererRecord) {
+        let Some(held) = self.holdings.held(&key).cloned() else { return };
+        let AttemptKey { task, attempt, .. } = key;
+        self.commit(record);
         match self.work.remove(&key).map(|work| work.stage) {
             Some(Stage::Running) => {
                 self.taken.insert(held.acceptance.slot.clone(), Occupant::Leaving(key));

@@ -118,6 +118,11 @@ impl Renderer {
             if self.holdings.is_given_up(&key) {
                 return Err(refused(RefusalReason::Tombstone, "this attempt was given up here"));
             }
+            // Shut out, or without its role, since the grant came.
+            may_submit(&self.facts, from).map_err(|refusal| Rejection { refusal, failure: None })?;
+            if from != self.facts.me && self.barred.contains_key(&from) {
+                return Err(refused(RefusalReason::NotAllowed, "you are shut out here"));
+            }
             // Two that were looked at side by side.
             if self.is_foreign(&key) {
                 return Err(refused(RefusalReason::BadGrant, "another node's attempt has this name"));

@@ -7,7 +7,7 @@ use scenemesh_protocol::ids::{ContentHash, MsgId, NodeId, TaskId};
 use scenemesh_protocol::lease::Finished;
 
 use crate::scheduler::conversation::{AttemptKey, RESULT_KEPT_MS};
-use crate::scheduler::record::{Acceptance, RendererRecord};
+use crate::scheduler::record::{Acceptance, RendererRecord, Withdrawn};
 
 /// Changed by [`Holdings::apply`] only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +18,12 @@ pub struct Holdings {
     /// Envelopes that were accepted, with their expiry.
     seen: BTreeMap<(NodeId, MsgId), u64>,
     purged_ms: u64,
+    /// Work that nobody will confirm, the newest of it.
+    withdrawn: BTreeMap<AttemptKey, Withdrawn>,
 }
+
+/// Attempts remembered as withdrawn; the lowest keys make room.
+const WITHDRAWN_KEPT: usize = 4096;
 
 /// An attempt that is ours to bring to an end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +89,11 @@ impl Holdings {
         inputs.chain(results.flat_map(|sealed| sealed.roots.iter().copied())).collect()
     }
 
+    /// Work for requesters that were shut out before they took the result.
+    pub fn withdrawn(&self) -> impl Iterator<Item = &Withdrawn> {
+        self.withdrawn.values()
+    }
+
     /// Changes the state as a record says. Total, like the requester's.
     pub fn apply(&mut self, record: &RendererRecord) {
         match record {
@@ -108,6 +118,15 @@ impl Holdings {
                 let key = AttemptKey { from: *from, task: *task, attempt: *attempt };
                 if let Some(sealed) = self.held.get_mut(&key).and_then(|held| held.sealed.as_mut()) {
                     sealed.keep_ms = *keep_ms;
+                }
+            }
+            RendererRecord::Withdrawn(withdrawn) => {
+                let key = withdrawn.key();
+                self.held.remove(&key);
+                self.tombstones.insert(key, withdrawn.at_ms);
+                self.withdrawn.insert(key, *withdrawn);
+                if self.withdrawn.len() > WITHDRAWN_KEPT {
+                    self.withdrawn.pop_first();
                 }
             }
             RendererRecord::Purged { expires_ms } => {

@@ -12,7 +12,7 @@ use super::grants::Exam;
 use super::{Action, Facts, Occupant, Renderer, Slot, SlotState};
 use crate::executor::policy::Whose;
 use crate::scheduler::SHAPE_LIMIT;
-use crate::scheduler::conversation::{Answer, CLAIM_HOLD, NoAnswer, Now, Ticket};
+use crate::scheduler::conversation::{Answer, AttemptKey, Barred, CLAIM_HOLD, NoAnswer, Now, Ticket};
 use crate::scheduler::placement::{self, WhyNot};
 
 /// Most offers that wait here, and most of them from one node; never more than there is room left for others.
@@ -64,6 +64,19 @@ impl Renderer {
         });
         self.tallies.retain(|node| facts.members.contains_key(node));
         self.run_what_waits(now);
+    }
+
+    /// These nodes are shut out: nothing of theirs waits, is promised a slot, or runs here any more.
+    pub(super) fn shut_out(&mut self, now: Now, barred: Arc<Barred>) {
+        self.barred = barred;
+        let is_out = |node: &NodeId| *node != self.facts.me && self.barred.contains_key(node);
+        self.queue.retain(|queued| !is_out(&queued.from));
+        let claims = self.claims.iter().filter(|(_, claim)| is_out(&claim.from) && claim.exam.is_none());
+        let claims: Vec<ClaimId> = claims.map(|(id, _)| *id).collect();
+        let held = self.holdings.all().map(|(key, _)| *key).filter(|key| is_out(&key.from));
+        let held: Vec<AttemptKey> = held.collect();
+        claims.into_iter().for_each(|claim| self.release_claim(claim));
+        held.into_iter().for_each(|key| self.withdraw(now, key));
     }
 
     pub(super) fn forget_reservations_of(&mut self, node: NodeId) {

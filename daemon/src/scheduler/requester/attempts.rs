@@ -1,5 +1,6 @@
 //! From grant to result: sends a grant until it is answered, hears the renderer, doubts it when it falls silent.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use scenemesh_protocol::ids::{NodeId, TaskId};
@@ -8,12 +9,13 @@ use scenemesh_protocol::lease::{
     Ack, AckKind, AttemptState as Report, GrantReply, PREVIEW_LIMIT, Phase, Probe, Progress, RefusalReason,
     Verdict,
 };
+use scenemesh_protocol::task::{Failure, FailureClass};
 
 use super::jobs::{AttemptState, TaskState};
 use super::offers::{no_of, patience};
 use super::results::Fetch;
 use super::{Action, Requester};
-use crate::scheduler::conversation::{Answer, LEASE, NoAnswer, Now, PROBE_PATIENCE, Ticket};
+use crate::scheduler::conversation::{Answer, Barred, LEASE, NoAnswer, Now, PROBE_PATIENCE, Ticket};
 use crate::scheduler::record::RequesterRecord;
 use crate::scheduler::story::{Doing, Line};
 
@@ -237,6 +239,27 @@ impl Requester {
         let node = self.name(self.contacts[&(task, attempt)].node);
         self.log(task, Line::Lost { node, silent_s });
         self.commit(now, RequesterRecord::Lost { task, attempt });
+    }
+
+    /// These nodes are shut out: their leases are lost now, and what they bring is refused even if it is the first.
+    pub(super) fn shut_out(&mut self, now: Now, barred: Arc<Barred>) {
+        self.barred = barred;
+        let me = self.nodes.me;
+        let gone = self.contacts.iter().filter_map(|((task, attempt), contact)| {
+            let words = self.barred.get(&contact.node).filter(|_| contact.node != me)?;
+            Some((*task, *attempt, words.clone()))
+        });
+        for (task, attempt, words) in gone.collect::<Vec<_>>() {
+            self.fail(now, task, attempt, Failure::new(FailureClass::Revoked, words));
+        }
+        let (barred, dirty) = (self.barred.clone(), &mut self.dirty);
+        let mut ended: Vec<NodeId> = Vec::new();
+        for (job, reservations) in &self.reservations {
+            let out = reservations.keys().filter(|node| **node != me && barred.contains_key(*node));
+            ended.extend(out);
+            dirty.insert(*job);
+        }
+        ended.into_iter().for_each(|node| self.forget_reservations_at(node));
     }
 
     pub(super) fn probe_answered(&mut self, now: Now, task: TaskId, attempt: u32, answer: Answer<Report>) {

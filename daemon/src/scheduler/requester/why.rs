@@ -181,12 +181,16 @@ impl Requester {
         if self.nodes.nodes.is_empty() {
             return Why::NoNodes;
         }
+        let outside = self.barred.get(&self.nodes.me);
         let mut reasons = Vec::new();
         for node in self.nodes.nodes.keys() {
             match self.may_take(task.job, &shape, *node) {
                 Err(why) => reasons.push((self.name(*node), why)),
                 Ok(()) => return Why::BehindOthers,
             }
+        }
+        if let Some(words) = outside {
+            return Why::Outside { words: words.clone() };
         }
         // What is closest to working comes first: reach is a wall, a refusal passes.
         reasons.sort_by_key(|(_, why)| match why {

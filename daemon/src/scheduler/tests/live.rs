@@ -162,6 +162,8 @@ impl House {
         let backends = (0..self.brushes).map(|_| brush()).collect();
         let (executor, runs) = executor::spawn_with(backends, &tasks);
         let (roster_sender, roster_seen) = watch::channel(roster.cloned());
+        // Nobody is ever shut out; a closed channel keeps its last value.
+        let (_, barred) = watch::channel(Arc::default());
         let (gpus_sender, gpus) = watch::channel(Arc::default());
         let (studio_sender, studio) = watch::channel(Arc::new(rules.clone()));
         let policy = executor::policy::spawn(self.dir.path(), &tasks).unwrap().policy();
@@ -171,6 +173,7 @@ impl House {
             store: store.clone(),
             roster: roster_seen,
             studio,
+            barred,
             gpus,
             policy,
         };
@@ -179,7 +182,7 @@ impl House {
         let scheduler = scheduler::spawn(Config::default(), me, ports, inputs, &replay, &tasks).unwrap();
         if let Some(roster) = roster {
             let members = roster.members(0).map(|member| (member.node.node(), member.studio)).collect();
-            network.set_roster(RosterView { digest: roster.digest(), members });
+            network.set_roster(RosterView { digest: roster.digest(), members, parting: Arc::default() });
             network.start(roster.pool()).await.unwrap();
         }
         Daemon {

@@ -200,6 +200,7 @@ fn whys() -> Vec<Why> {
     let mut all = vec![
         Why::Waits,
         Why::NoNodes,
+        Why::Outside { words: "this node was revoked by AMBER".into() },
         Why::BehindOthers,
         Why::InLine { places: places.map(|place| ("this machine".into(), place)).to_vec() },
         Why::Claimed { node: node() },

@@ -110,6 +110,11 @@ impl Machine {
         self.inventory = Arc::new(Inventory { classes: vec!["SaveImage".into()], models });
     }
 
+    /// Nothing of anybody's task is left here.
+    pub(in crate::scheduler::tests) fn is_wiped(&self) -> bool {
+        self.prompts.is_empty() && self.blobs.is_empty()
+    }
+
     pub(in crate::scheduler::tests) fn is_about_to_run(&self) -> bool {
         self.errands.iter().any(|errand| matches!(errand, Errand::Run { .. }))
     }
