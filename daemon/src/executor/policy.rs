@@ -48,6 +48,9 @@ pub enum Whose {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     pub choices: Choices,
+    /// How often it changed since this node started: what was refused meanwhile is asked again, also when the choices are
+    /// those of before.
+    pub changes: u64,
 }
 
 /// Why a class may not run.
@@ -218,10 +221,10 @@ impl Policy {
         if found.is_empty() { Ok(()) } else { Err(failure(&found)) }
     }
 
-    /// Tells this policy from others; changes with the list and the owner's choices.
+    /// Tells this policy from others, earlier ones of this run among them.
     pub fn fingerprint(&self) -> ContentHash {
         let list = List::embedded();
-        let mut text = format!("{}\n{}\n", list.version, list.comfyui);
+        let mut text = format!("{}\n{}\n{}\n", list.version, list.comfyui, self.changes);
         for (mark, classes) in [('+', &self.choices.allowed), ('-', &self.choices.denied)] {
             for class in classes {
                 text.push(mark);

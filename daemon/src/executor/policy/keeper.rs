@@ -72,7 +72,7 @@ impl std::fmt::Debug for Command {
 /// When the file is there and cannot be used.
 pub fn spawn(dir: &Path, tasks: &Tasks) -> Result<Keeper, BadFile> {
     let path = dir.join(FILE);
-    let (shown, policy) = watch::channel(Arc::new(Policy { choices: read(&path)? }));
+    let (shown, policy) = watch::channel(Arc::new(Policy { choices: read(&path)?, changes: 0 }));
     let (inbox, commands) = mpsc::channel(INBOX);
     let (stopping, workers) = (tasks.stopping(), tasks.clone());
     tasks.spawn("policy", async move {
@@ -95,7 +95,8 @@ async fn keep(
         let file = path.clone();
         let changed = workers.blocking(move || make(&file, change, &classes)).await;
         let answer = changed.unwrap_or(Err(ChangeError::Stopping)).map(|choices| {
-            let policy = Arc::new(Policy { choices });
+            let changes = shown.borrow().changes + 1;
+            let policy = Arc::new(Policy { choices, changes });
             shown.send_replace(policy.clone());
             policy
         });

@@ -34,7 +34,7 @@ fn tell_facts(world: &mut World) {
 fn decide(world: &mut World, n: usize, change: Change, class: &str) {
     let mut choices = Choices::default();
     choices.change(change, &[class.to_owned()]).unwrap();
-    world.machines[n].policy = Arc::new(Policy { choices });
+    world.machines[n].policy = Arc::new(Policy { choices, changes: world.machines[n].policy.changes + 1 });
     tell_facts(world);
 }
 
