@@ -1,7 +1,6 @@
 //! Canaries: names that exist once in the world, put into amber's tasks, and looked for on birch's machine: in every
 //! file of its data directory, its log at `trace`, every answer of its API, and the memory of its daemon.
 
-#![expect(clippy::print_stderr, reason = "a test says what it skips and what it found")]
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps in vain, its helpers too")]
 #![expect(clippy::print_stderr, reason = "a skipped look, and what memory still holds, are told")]
 
