@@ -294,7 +294,8 @@ fn an_envelope_of_another_pool_is_refused() {
 
 #[test]
 fn an_envelope_of_an_epoch_that_nobody_has_is_refused() {
-    one_refusal(Reason::NotReady, "its roster is behind yours", |peer, claim, order| {
+    // Another studio is not told what this machine waits for.
+    one_refusal(Reason::NotNow, "not now", |peer, claim, order| {
         with_header(peer, claim, order, |header| header.epoch += 7)
     });
 }
