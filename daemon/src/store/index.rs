@@ -4,13 +4,15 @@
 //! thread of its own under a watchdog; whatever goes wrong there costs a rebuild, never data. All logical trees live
 //! in one sled tree, so that a batch over several of them, with the watermark of what is indexed, is atomic.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
 use super::Finding;
+use super::journal::IndexFn;
 use super::journal::format::JournalId;
 use crate::platform;
 
@@ -107,8 +109,11 @@ pub struct Index {
 
 #[derive(Debug)]
 struct Shared {
-    database: sled::Db,
+    dir: PathBuf,
+    database: RwLock<sled::Db>,
     state: Mutex<State>,
+    /// How records index themselves, for a rebuild while the node runs.
+    kinds: Mutex<HashMap<u16, IndexFn>>,
     /// Nobody else opens this directory while a handle lives: sled itself would only say that it is damaged.
     _lock: Arc<File>,
 }
@@ -154,13 +159,67 @@ impl Index {
                 open_watched(dir, OPEN_LIMIT).map_err(|why| IndexOpenError::Open { dir: dir.into(), why })?
             }
         };
-        let shared = Shared { database, state: Mutex::new(State::Current), _lock: lock };
+        let shared = Shared {
+            dir: dir.into(),
+            database: RwLock::new(database),
+            state: Mutex::new(State::Current),
+            kinds: Mutex::default(),
+            _lock: lock,
+        };
         Ok((Self { shared: Arc::new(shared) }, watermark))
     }
 
     /// Forgets everything: what is there belongs to another journal, or to a future of this one that never was.
     pub(super) fn clear(&self) -> Result<(), IndexError> {
-        guarded(|| self.shared.database.clear())
+        guarded(|| self.database().clear())
+    }
+
+    /// Begins again with an empty database; what is there is thrown away, or kept aside when it does not read.
+    pub(super) fn renew(&self) -> Result<(), IndexOpenError> {
+        let Shared { dir, database, .. } = &*self.shared;
+        let was_broken = self.is_broken();
+        self.set_behind();
+        let renewed: Result<(), IndexOpenError> = (|| {
+            let moved_to = move_aside(dir).map_err(|source| IndexOpenError::MoveAside {
+                dir: dir.clone(),
+                why: "it is rebuilt".into(),
+                source,
+            })?;
+            let (fresh, _) = open_watched(dir, OPEN_LIMIT)
+                .map_err(|why| IndexOpenError::Open { dir: dir.clone(), why })?;
+            *database.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+            if !was_broken {
+                // What stays behind only takes space.
+                drop(fs::remove_dir_all(moved_to));
+            }
+            Ok(())
+        })();
+        if let Err(error) = &renewed {
+            self.break_off(&error.to_string());
+        }
+        renewed
+    }
+
+    /// A rebuild came to nothing.
+    pub(super) fn break_off(&self, why: &str) {
+        *self.state() = State::Broken(why.to_owned());
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(*self.state(), State::Broken(_))
+    }
+
+    /// Why lookups fail, if they do.
+    pub fn trouble(&self) -> Option<IndexError> {
+        self.readable().err()
+    }
+
+    pub(super) fn kinds(&self) -> MutexGuard<'_, HashMap<u16, IndexFn>> {
+        self.shared.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn database(&self) -> sled::Db {
+        self.shared.database.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn set_behind(&self) {
@@ -201,7 +260,7 @@ impl Index {
         for (batch, watermark) in later {
             self.write(batch, Some(watermark))?;
         }
-        guarded(|| self.shared.database.flush().map(drop))?;
+        guarded(|| self.database().flush().map(drop))?;
         *state = State::Current;
         Ok(())
     }
@@ -225,7 +284,7 @@ impl Index {
         if let Some(watermark) = watermark {
             changes.insert(&WATERMARK_KEY, &watermark.encode());
         }
-        guarded(|| self.shared.database.apply_batch(changes))
+        guarded(|| self.database().apply_batch(changes))
     }
 
     fn readable(&self) -> Result<(), IndexError> {
@@ -247,7 +306,7 @@ impl Tree {
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
         self.index.readable()?;
         let full = self.full(key);
-        guarded(|| self.index.shared.database.get(full)).map(|value| value.map(|value| value.to_vec()))
+        guarded(|| self.index.database().get(full)).map(|value| value.map(|value| value.to_vec()))
     }
 
     /// Remembers a hint that may get lost with the index. What must not get lost is a record that indexes itself.
@@ -257,7 +316,7 @@ impl Tree {
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), IndexError> {
         self.index.readable()?;
         let full = self.full(key);
-        guarded(|| self.index.shared.database.insert(full, value)).map(drop)
+        guarded(|| self.index.database().insert(full, value)).map(drop)
     }
 
     /// Keys (without the tree's name) and values whose key begins with `prefix`, in the keys' order.
@@ -266,7 +325,7 @@ impl Tree {
         prefix: &[u8],
     ) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), IndexError>> + use<> {
         let readable = self.index.readable();
-        let rows = readable.is_ok().then(|| self.index.shared.database.scan_prefix(self.full(prefix)));
+        let rows = readable.is_ok().then(|| self.index.database().scan_prefix(self.full(prefix)));
         let name = self.prefix.len();
         let mut rows = rows.into_iter().flatten();
         let rows = std::iter::from_fn(move || {
