@@ -13,6 +13,7 @@ mod follow;
 mod human;
 mod job_view;
 mod messages;
+mod platform;
 mod progress;
 mod save;
 mod secret;

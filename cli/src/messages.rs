@@ -229,6 +229,10 @@ pub enum Message {
     NoComfyui,
     ComfyuiNotConfigured { url: String },
     DaemonAnswers { url: String },
+    JournalExported { path: String, bytes: String },
+    JournalImported { records: u64 },
+    NextRestart,
+    IndexRebuilt { records: u64, took_ms: u64 },
     ChecksFailed { count: usize },
     HintChecks,
 

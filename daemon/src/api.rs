@@ -37,10 +37,12 @@ mod events;
 mod guard;
 mod inputs;
 mod jobs;
+mod journal;
 mod korean;
 mod outputs;
 mod pool;
 mod status;
+mod stored;
 mod submit;
 mod trouble;
 mod views;
@@ -95,7 +97,7 @@ pub enum BindError {
     NotLoopback(SocketAddr),
     #[error("cannot listen on {address}: {source}; another program may hold the port, choose one with --api")]
     Listen { address: SocketAddr, source: io::Error },
-    #[error("cannot write {path}: {source}; check the data directory")]
+    #[error("cannot write {path}: {source}; check the data directory and the free space on its disk")]
     File { path: PathBuf, source: io::Error },
 }
 
@@ -216,6 +218,8 @@ fn routes() -> Router<Node> {
         .route("/v1/join", post(pool::join))
         .route("/v1/pool/approve", post(pool::approve))
         .route("/v1/leave", post(pool::leave))
+        .route("/v1/journal", get(journal::export).post(journal::import).layer(DefaultBodyLimit::disable()))
+        .route("/v1/ledger/rebuild", post(journal::rebuild))
         .route_layer(middleware::from_fn_with_state(Role::Admin, guard::require));
     view.merge(submit).merge(admin)
 }

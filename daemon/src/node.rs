@@ -27,9 +27,6 @@ pub async fn run(config: Config, signal: impl Future<Output = ()>) -> Result<()>
     let boot = BootId::random();
 
     let (store, replay) = store::open(&config.store, &tasks).await?;
-    for finding in replay.findings() {
-        tracing::warn!("{finding}");
-    }
     let keys = membership::keys::load_or_create(&config.dir).context("loading this node's keys")?;
     let me = keys.node.public().node();
 

@@ -55,7 +55,12 @@ pub struct Config {
     pub time_limit: Duration,
     /// Folders of ComfyUI whose models other studios may see.
     pub shared_folders: BTreeSet<String>,
+    /// How long jobs and their results are kept after their end; `None`: for ever.
+    pub keep_results: Option<Duration>,
 }
+
+/// How long jobs and their results are kept unless the configuration says otherwise.
+pub const KEEP_RESULTS: Duration = Duration::from_hours(30 * 24);
 
 /// What many have anyway. Never LoRAs or embeddings, which name people and projects.
 const SHARED_FOLDERS: [&str; 11] = [
@@ -77,6 +82,7 @@ impl Default for Config {
         Self {
             time_limit: Duration::from_hours(12),
             shared_folders: SHARED_FOLDERS.iter().map(ToString::to_string).collect(),
+            keep_results: Some(KEEP_RESULTS),
         }
     }
 }

@@ -22,8 +22,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use blobs::{BlobError, Blobs, Incoming, Opener, Sealed, Sealer, Swept};
-pub use index::{Index, IndexBatch, IndexError, IndexOpenError, Tree};
 pub use finding::Finding;
+pub use index::{Index, IndexBatch, IndexError, IndexOpenError, Tree};
 pub use journal::compact::{CompactError, Compacted, Judge, Verdict};
 pub use journal::export::{Export, ExportError};
 pub use journal::import::{Import, ImportError};

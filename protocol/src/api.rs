@@ -18,6 +18,8 @@
 //! GET  /v1/events                       server-sent [`Event`]s of all jobs
 //! GET  /v1/tasks/ID/outputs/N           the bytes of that output
 //! GET  /v1/tasks/ID/preview             the latest preview picture, 404 while there is none
+//! GET  /v1/journal                      the journal as one file
+//! POST /v1/journal       such a file    ImportReply       POST /v1/ledger/rebuild          RebuildReply
 //! ```
 
 use std::ffi::OsString;
@@ -27,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 mod error;
 mod jobs;
+mod journal;
 mod pool;
 mod status;
 
@@ -36,6 +39,7 @@ pub use jobs::{
     NodeRef, OutputView, ProgressView, ReachWords, Setting, SubmitRequest, TaskState, TaskView, UsageView,
     WhyReply,
 };
+pub use journal::{ImportReply, RebuildReply};
 pub use pool::{
     ApproveReply, ApproveRequest, InitReply, InitRequest, InviteReply, InviteRequest, InviteState,
     InviteView, JoinPreview, JoinPreviewRequest, JoinReply, JoinRequest, JoinState, LeaveReply, MemberView,

@@ -30,12 +30,14 @@ mod broom;
 mod commands;
 mod facts;
 mod perform;
+pub(in crate::scheduler) mod retention;
 mod seal;
 mod shelf;
 
 use board::Board;
 use broom::Broom;
 use facts::Picture;
+use retention::Retention;
 use shelf::Shelf;
 
 /// Reports of our own tasks that wait; beyond this the tasks wait, not the actor.
@@ -82,6 +84,7 @@ pub(super) struct Actor {
     shelf: Shelf,
     broom: Broom,
     sweep_at: Instant,
+    retention: Retention,
     entries: Vec<Entry>,
     todo: Vec<Todo>,
     /// Between the two machines of this node.
@@ -114,6 +117,7 @@ impl Actor {
         let (reports, reported) = mpsc::channel(REPORTS);
         let picture = Picture::new(id, config.shared_folders.clone());
         let shelf = Shelf::new(ports.store.blobs.clone());
+        let retention = Retention::new(config.keep_results, Instant::now(), clock::wall_ms());
         Self {
             config,
             me,
@@ -127,6 +131,7 @@ impl Actor {
             shelf,
             broom: Broom::default(),
             sweep_at: Instant::now() + FIRST_SWEEP,
+            retention,
             entries: Vec::new(),
             todo: Vec::new(),
             inside: VecDeque::new(),
@@ -149,9 +154,11 @@ impl Actor {
         let now = self.now();
         for record in replay.records::<RequesterRecord>() {
             self.requester.on_input(now, requester::Input::Restored(record?.1));
+            self.retention.recorded(1);
         }
         for record in replay.records::<RendererRecord>() {
             self.renderer.on_input(now, renderer::Input::Restored(record?.1));
+            self.retention.recorded(1);
         }
         Ok(())
     }
@@ -206,6 +213,9 @@ impl Actor {
             if stopping.is_cancelled() || !self.settle(&mut commands).await? {
                 return Ok(());
             }
+            if self.retention.compaction_is_due(Instant::now()) {
+                self.compact_journal().await;
+            }
             while let Some(command) = self.postponed.pop_front() {
                 self.obey(command).await;
                 if !self.settle(&mut commands).await? {
@@ -228,6 +238,9 @@ impl Actor {
         }
         if self.sweep_at <= now {
             self.sweep_at = now + SWEEP_EVERY;
+            if let Some(before_ms) = self.retention.forget_before(now, clock::wall_ms()) {
+                self.feed(Inbound::Requester(requester::Input::Forget { before_ms }));
+            }
             self.sweep_blobs();
         }
         let due = |at: Option<std::time::Instant>| at.is_some_and(|at| at <= now.into_std());
@@ -298,6 +311,7 @@ impl Actor {
         if entries.is_empty() {
             return Ok(true);
         }
+        self.retention.recorded(entries.len());
         let stopping = self.tasks.stopping();
         loop {
             match self.ports.store.journal.commit(entries.clone()).await {
@@ -367,6 +381,7 @@ impl Actor {
     /// Takes in what the modules below know now.
     fn look(&mut self) {
         self.look_at = Instant::now() + LOOK_AGAIN;
+        self.retention.observe(Instant::now(), clock::wall_ms());
         let roster = self.ports.roster.borrow().clone();
         let peers = self.ports.network.peers().borrow().clone();
         let slots = self.ports.executor.slots().borrow().clone();

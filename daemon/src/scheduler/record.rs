@@ -124,6 +124,18 @@ pub enum RequesterRecord {
         tasks: Vec<TaskId>,
         at_ms: u64,
     },
+    /// What is left of a grant when its task has ended: a compaction writes it.
+    Tried {
+        task: TaskId,
+        attempt: u32,
+        node: NodeId,
+        claim: ClaimId,
+        grant: ContentHash,
+    },
+    /// These jobs ended long ago: they and their results are not kept any longer.
+    Forgotten {
+        jobs: Vec<JobId>,
+    },
 }
 
 impl RequesterRecord {
@@ -132,7 +144,9 @@ impl RequesterRecord {
         match self {
             Self::Submitted(submission) => submission.tasks.iter().map(|plan| plan.task).collect(),
             Self::Cancelled { tasks, .. } | Self::Retried { tasks, .. } => tasks.clone(),
+            Self::Forgotten { .. } => Vec::new(),
             Self::Granted { task, .. }
+            | Self::Tried { task, .. }
             | Self::Accepted { task, .. }
             | Self::Refused { task, .. }
             | Self::Lost { task, .. }

@@ -104,6 +104,10 @@ pub enum Input {
         attempt: u32,
         result: Result<Vec<OutputFile>, FetchTrouble>,
     },
+    /// Jobs that ended before this wall time need not be kept.
+    Forget {
+        before_ms: u64,
+    },
     /// [`Requester::deadline`] has come.
     Tick,
 }
@@ -301,6 +305,7 @@ impl Requester {
             }
             Input::CancelAnswered { task, attempt, answer } => self.cancel_answered(task, attempt, answer),
             Input::Fetched { task, attempt, result } => self.fetched(now, task, attempt, result),
+            Input::Forget { before_ms } => self.forget(now, before_ms),
             Input::Tick => self.tick(now),
         }
         self.place_waiting_jobs(now);
@@ -355,6 +360,19 @@ impl Requester {
             self.judge_silence(now, task, attempt);
         }
         self.refresh_offers(now);
+    }
+
+    fn forget(&mut self, now: Now, before_ms: u64) {
+        let jobs = self.jobs.ended_before(before_ms);
+        if jobs.is_empty() {
+            return;
+        }
+        self.commit(now, RequesterRecord::Forgotten { jobs });
+        // Nobody is told of, or asked about, what is not there any more.
+        self.cancels.retain(|(task, _), _| self.jobs.task(task).is_some());
+        self.returns.retain(|(task, _), _| self.jobs.task(task).is_some());
+        self.refusals.retain(|(job, _), _| self.jobs.job(job).is_some());
+        self.reservations.retain(|job, _| self.jobs.job(job).is_some());
     }
 
     /// Writes a record down, and brings what is not written down in line with it.

@@ -137,6 +137,8 @@ struct Place {
     tasks: Tasks,
     /// Held while closed segments are rewritten or listed.
     rewriting: Arc<tokio::sync::Mutex<()>>,
+    /// Held by an import; the writer never waits for it.
+    importing: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -209,6 +211,7 @@ pub(super) fn spawn(dir: PathBuf, writer: Writer, index: Index, lock: Arc<File>,
         disk: writer.disk(),
         tasks: tasks.clone(),
         rewriting: Arc::default(),
+        importing: Arc::default(),
     });
     let serving = Serving { place: place.clone(), index, troubled, tried: None }.serve(writer, orders);
     tasks.spawn("journal", async move {
@@ -251,19 +254,13 @@ impl Serving {
                 Some(Order::Commit(first)) => {
                     let (batch, next) = gather(first, &mut orders);
                     held = next;
-                    let index = self.index.clone();
-                    let (back, failed) = tasks
+                    let (index, troubled) = (self.index.clone(), self.troubled.clone());
+                    writer = tasks
                         .blocking(move || {
-                            let failed = write(&mut writer, &index, batch);
-                            (writer, failed)
+                            write(&mut writer, &index, batch, &troubled);
+                            writer
                         })
                         .await?;
-                    writer = back;
-                    self.troubled.send_if_modified(|told| {
-                        let news = told.is_some() || failed.is_some();
-                        *told = failed;
-                        news
-                    });
                     self.mend_index().await?;
                 }
                 Some(Order::CloseSegment(reply)) => {
@@ -331,7 +328,12 @@ fn bytes_of(commit: &Commit) -> usize {
 }
 
 /// One batch: one write, one sync, one index batch, then the answers. A caller that went away does not mind.
-fn write(writer: &mut Writer, index: &Index, batch: Vec<Commit>) -> Option<JournalError> {
+fn write(
+    writer: &mut Writer,
+    index: &Index,
+    batch: Vec<Commit>,
+    troubled: &watch::Sender<Option<JournalError>>,
+) {
     let commits: Vec<&[Entry]> = batch.iter().map(|commit| &commit.entries[..]).collect();
     match writer.append(&commits) {
         Ok(written) => {
@@ -344,16 +346,16 @@ fn write(writer: &mut Writer, index: &Index, batch: Vec<Commit>) -> Option<Journ
                 }
                 index.apply(changes, watermark);
             }
+            troubled.send_if_modified(|told| told.take().is_some());
             for (commit, at) in batch.into_iter().zip(written.commits) {
                 drop(commit.reply.send(Ok(at)));
             }
-            None
         }
         Err(error) => {
+            troubled.send_replace(Some(error.clone()));
             for commit in batch {
                 drop(commit.reply.send(Err(error.clone())));
             }
-            Some(error)
         }
     }
 }

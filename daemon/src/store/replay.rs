@@ -77,10 +77,10 @@ impl Replay {
             indexed.journal == journal
                 && entries.any(|entry| entry.end() == indexed.end && entry.crc == indexed.crc)
         });
-        if known.is_none() {
+        if known.is_none() && !index.is_broken() {
             index.clear()?;
         }
-        if watermark != known {
+        if watermark != known && !index.is_broken() {
             index.set_behind();
         }
         let past = Past { segments, index, indexed: known.map_or(0, |known| known.end), watermark };

@@ -107,6 +107,14 @@ pub enum Over {
     Superseded,
 }
 
+fn inputs_of(job: &Job) -> impl Iterator<Item = ContentHash> {
+    job.submission.recipes.iter().flat_map(|recipe| &recipe.inputs).map(|input| input.root)
+}
+
+fn results_of(task: &Task) -> impl Iterator<Item = ContentHash> {
+    task.result.iter().flat_map(|result| &result.outputs).map(|output| output.root)
+}
+
 impl Attempt {
     /// Whether a result of it would be taken.
     pub fn is_live(&self) -> bool {
@@ -158,11 +166,46 @@ impl Jobs {
         self.named.contains(root)
     }
 
-    /// Every blob to be kept: inputs, results, and whatever a live attempt may still fetch.
+    /// Every blob to be kept: results, inputs of tasks that may still run, and whatever a live attempt may still fetch.
     pub fn roots(&self) -> BTreeSet<ContentHash> {
         let live =
             self.live_attempts().flat_map(|(_, _, attempt)| attempt.roots.iter().map(|blob| blob.root));
-        self.named.iter().copied().chain(live).collect()
+        let results = self.tasks.values().flat_map(results_of);
+        let unfinished = self.jobs.values().filter(|job| {
+            let mut tasks = job.submission.tasks.iter().filter_map(|plan| self.tasks.get(&plan.task));
+            tasks.any(|task| task.state != TaskState::Done)
+        });
+        live.chain(results).chain(unfinished.flat_map(inputs_of)).collect()
+    }
+
+    /// Jobs all of whose tasks ended before this wall time.
+    pub fn ended_before(&self, before_ms: u64) -> Vec<JobId> {
+        let ended_ms = |job: &Job| {
+            let tasks = job.submission.tasks.iter().filter_map(|plan| self.tasks.get(&plan.task));
+            tasks.filter_map(|task| task.ended_ms).max().unwrap_or(job.submission.created_ms)
+        };
+        let ended = self.jobs.iter().filter(|(_, job)| job.open == 0 && ended_ms(job) < before_ms);
+        ended.map(|(id, _)| *id).collect()
+    }
+
+    /// All tasks, and whether they may still change.
+    pub fn all_tasks(&self) -> impl Iterator<Item = (TaskId, bool)> {
+        self.tasks.iter().map(|(id, task)| (*id, task.state.is_open()))
+    }
+
+    /// Jobs that are still open stay: whoever wrote the record knew of none.
+    fn forget(&mut self, jobs: &[JobId]) {
+        for id in jobs {
+            if self.jobs.get(id).is_none_or(|job| job.open > 0) {
+                continue;
+            }
+            let Some(job) = self.jobs.remove(id) else { continue };
+            for plan in &job.submission.tasks {
+                self.tasks.remove(&plan.task);
+            }
+        }
+        self.named =
+            self.jobs.values().flat_map(inputs_of).chain(self.tasks.values().flat_map(results_of)).collect();
     }
 
     /// Changes the state as a record says. Total: what does not fit is ignored, so that no journal stops a start.
@@ -221,6 +264,16 @@ impl Jobs {
                 }
             }
             RequesterRecord::Retried { tasks, .. } => tasks.iter().for_each(|task| self.retried(task)),
+            RequesterRecord::Tried { task, attempt, node, claim, grant } => {
+                let (node, claim, grant_hash) = (*node, *claim, *grant);
+                let state = AttemptState::Running;
+                let tried = Attempt { node, claim, grant_hash, roots: Vec::new(), state };
+                if let Some(known) = self.tasks.get_mut(task) {
+                    known.attempts.insert(*attempt, tried);
+                    self.set_state(task, TaskState::Held(*attempt), None);
+                }
+            }
+            RequesterRecord::Forgotten { jobs } => self.forget(jobs),
         }
     }
 

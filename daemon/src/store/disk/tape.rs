@@ -16,13 +16,33 @@ const SECTOR: u64 = 512;
 
 #[derive(Clone, Debug)]
 pub(in crate::store) enum Change {
-    Create { path: PathBuf, file: usize, emptied: bool },
-    Write { file: usize, offset: u64, bytes: Vec<u8> },
-    SetLen { file: usize, len: u64 },
-    Sync { file: usize },
-    Rename { from: PathBuf, to: PathBuf },
-    Remove { path: PathBuf },
-    SyncDir { dir: PathBuf },
+    Create {
+        path: PathBuf,
+        file: usize,
+        emptied: bool,
+    },
+    Write {
+        file: usize,
+        offset: u64,
+        bytes: Vec<u8>,
+    },
+    SetLen {
+        file: usize,
+        len: u64,
+    },
+    Sync {
+        file: usize,
+    },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    Remove {
+        path: PathBuf,
+    },
+    SyncDir {
+        dir: PathBuf,
+    },
     /// Somebody was told that this is safe, or began to want it.
     Acknowledged(String),
     Begun(String),
@@ -125,7 +145,8 @@ pub(in crate::store) enum Cut {
 }
 
 impl Cut {
-    pub(in crate::store) const CERTAIN: [Self; 4] = [Self::NothingKept, Self::AllKept, Self::OnlyNames, Self::OnlyBytes];
+    pub(in crate::store) const CERTAIN: [Self; 4] =
+        [Self::NothingKept, Self::AllKept, Self::OnlyNames, Self::OnlyBytes];
 }
 
 /// A die that falls alike for one seed.
@@ -249,7 +270,9 @@ pub(in crate::store) fn after_power_cut(changes: &[Change], cut: Cut) -> BTreeMa
 
 fn dir_of(change: &Change) -> Option<&Path> {
     match change {
-        Change::Create { path, .. } | Change::Remove { path } | Change::Rename { to: path, .. } => path.parent(),
+        Change::Create { path, .. } | Change::Remove { path } | Change::Rename { to: path, .. } => {
+            path.parent()
+        }
         _ => None,
     }
 }

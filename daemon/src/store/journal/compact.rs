@@ -49,13 +49,24 @@ impl Judge {
     /// Adds one kind. A record that does not read stays.
     #[must_use]
     pub fn on<R: Record>(mut self, judge: impl Fn(&R) -> Verdict<R> + Send + Sync + 'static) -> Self {
-        let judge = move |body: &[u8]| match codec::decode_body::<R>(body, R::LIMIT).map(|record| judge(&record)) {
-            Ok(Verdict::Keep) | Err(_) => Fate::Keep,
-            Ok(Verdict::Drop) => Fate::Drop,
-            Ok(Verdict::Shorten(short)) => Fate::Shorten(codec::encode_body(&short)),
-        };
+        let judge =
+            move |body: &[u8]| match codec::decode_body::<R>(body, R::LIMIT).map(|record| judge(&record)) {
+                Ok(Verdict::Keep) | Err(_) => Fate::Keep,
+                Ok(Verdict::Drop) => Fate::Drop,
+                Ok(Verdict::Shorten(short)) => Fate::Shorten(codec::encode_body(&short)),
+            };
         self.kinds.insert(R::KIND, Box::new(judge));
         self
+    }
+
+    /// What it says of one record.
+    #[cfg(test)]
+    pub(crate) fn verdict<R: Record>(&self, record: &R) -> Verdict<R> {
+        match self.fate(R::KIND, &codec::encode_body(record)) {
+            Fate::Keep => Verdict::Keep,
+            Fate::Drop => Verdict::Drop,
+            Fate::Shorten(body) => Verdict::Shorten(codec::decode_body(&body, R::LIMIT).unwrap()),
+        }
     }
 
     fn fate(&self, kind: u16, body: &[u8]) -> Fate {
@@ -86,7 +97,9 @@ pub enum CompactError {
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> CompactError {
     let path = path.to_owned();
-    move |source| if is_full(&source) { CompactError::NoSpace { path } } else { CompactError::Io { path, source } }
+    move |source| {
+        if is_full(&source) { CompactError::NoSpace { path } } else { CompactError::Io { path, source } }
+    }
 }
 
 impl Journal {
@@ -109,7 +122,6 @@ impl Journal {
 
 /// Segments that become one.
 struct Group {
-    header: Header,
     paths: Vec<PathBuf>,
     /// Bytes of the old files.
     before: u64,
@@ -125,7 +137,7 @@ impl Group {
     fn new(header: &Header) -> Self {
         let header = Header { jumps: true, ..*header };
         let (out, start) = (header.encode().to_vec(), header.start);
-        Self { header, paths: Vec::new(), before: 0, records: 0, out, at: start, end: start }
+        Self { paths: Vec::new(), before: 0, records: 0, out, at: start, end: start }
     }
 
     /// Takes a segment's records in; false when the file does not read to its end, and then takes nothing.

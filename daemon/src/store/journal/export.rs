@@ -93,7 +93,9 @@ fn segments(dir: &Path, line: u64) -> Result<VecDeque<Segment>, ExportError> {
         move |source| ExportError::Io { path, source }
     };
     let mut segments = VecDeque::new();
-    for (start, path) in segment_paths(dir).map_err(failed(dir))?.into_iter().filter(|(start, _)| *start < line) {
+    for (start, path) in
+        segment_paths(dir).map_err(failed(dir))?.into_iter().filter(|(start, _)| *start < line)
+    {
         let file = File::open(&path).map_err(failed(&path))?;
         let len = file.metadata().map_err(failed(&path))?.len();
         segments.push_back(Segment { path, file: Arc::new(file), start, len, read: 0 });

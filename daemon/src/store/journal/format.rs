@@ -248,7 +248,8 @@ fn lone_loss(
     let rest = file.get(offset..)?;
     let prefix = rest.first_chunk::<{ PREFIX_LEN + KIND_LEN }>()?;
     let mark_len = KIND_LEN + MARK_BODY_LEN;
-    let is_mark = rest.get(PREFIX_LEN + KIND_LEN..PREFIX_LEN + mark_len) == Some(&mark_body(&header.journal, at));
+    let is_mark =
+        rest.get(PREFIX_LEN + KIND_LEN..PREFIX_LEN + mark_len) == Some(&mark_body(&header.journal, at));
     let len = if is_mark { mark_len } else { read_u32(prefix) as usize };
     if !(KIND_LEN..=KIND_LEN + MAX_BODY).contains(&len) {
         return None;

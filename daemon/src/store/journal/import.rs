@@ -33,7 +33,9 @@ pub enum ImportError {
     Busy,
     #[error("this is no exported journal")]
     NotAnExport,
-    #[error("the export has format {version}, this daemon reads {VERSION}: it was written by a newer release")]
+    #[error(
+        "the export has format {version}, this daemon reads {VERSION}: it was written by a newer release"
+    )]
     Version { version: u16 },
     #[error("the export is of node {node}, this is node {me}")]
     Foreign { node: NodeId, me: NodeId },
@@ -73,7 +75,7 @@ impl Journal {
     /// # Errors
     /// When this journal holds something already.
     pub async fn import(&self, me: NodeId) -> Result<Import, ImportError> {
-        let turn = self.place.rewriting.clone().try_lock_owned().map_err(|_| ImportError::Busy)?;
+        let turn = self.place.importing.clone().try_lock_owned().map_err(|_| ImportError::Busy)?;
         let place = self.place.clone();
         let beginning = self.place.tasks.blocking(move || {
             if place.dir.join(READY).exists() {
@@ -191,7 +193,8 @@ fn unpack(file: &File, me: NodeId, into: &Path) -> Result<u64, ImportError> {
             return Err(ImportError::Damaged { why: "a length makes no sense" });
         }
         let content = source.take(usize::try_from(len).unwrap_or(usize::MAX))?;
-        let header = Header::decode(&content).map_err(|_| ImportError::Damaged { why: "a segment's header" })?;
+        let header =
+            Header::decode(&content).map_err(|_| ImportError::Damaged { why: "a segment's header" })?;
         let scan = format::scan(&content, &header);
         let follows = end.is_none_or(|end| end == start) && journal.is_none_or(|id| id == header.journal);
         if header.start != start || !follows || scan.torn || !scan.lost.is_empty() {
@@ -252,7 +255,8 @@ pub(in crate::store) fn put_in_place(
     let mut records = 0;
     for (_, path) in segment_paths(&ready).map_err(failed("reading", &ready))? {
         let file = fs::read(&path).map_err(failed("reading", &path))?;
-        records += Header::decode(&file).map_or(0, |header| format::scan(&file, &header).entries.len() as u64);
+        records +=
+            Header::decode(&file).map_or(0, |header| format::scan(&file, &header).entries.len() as u64);
     }
     if segments.exists() {
         fs::remove_dir_all(&segments).map_err(failed("removing the empty journal", &segments))?;

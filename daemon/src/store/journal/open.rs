@@ -74,6 +74,7 @@ impl Opening<'_> {
         indexed: Option<Watermark>,
     ) -> Result<(Writer, Loaded), JournalOpenError> {
         platform::create_private_dir(self.dir).map_err(io("creating", self.dir))?;
+        self.remove_drafts()?;
         let paths = segment_paths(self.dir).map_err(io("listing", self.dir))?;
         let mut read: Vec<Read> = Vec::new();
         for (i, (start, path)) in paths.iter().enumerate() {
@@ -116,6 +117,17 @@ impl Opening<'_> {
         Ok((writer, loaded))
     }
 
+    /// What a rewriting left that never took a segment's place.
+    fn remove_drafts(&self) -> Result<(), JournalOpenError> {
+        for entry in fs::read_dir(self.dir).map_err(io("listing", self.dir))? {
+            let path = entry.map_err(io("listing", self.dir))?.path();
+            if path.extension().is_some_and(|extension| extension == "new") {
+                self.disk.remove(&path).map_err(io("removing", &path))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads one segment; `None` when there is nothing in it that counts.
     fn read(
         &mut self,
@@ -133,7 +145,8 @@ impl Opening<'_> {
         };
         // A segment is created only when the one before is complete: the newest may be half a header.
         let empty = file.len() <= HEADER_LEN && !matches!(header, Err(BadHeader::Version(_)));
-        if newest && empty && (header.is_err() || previous.is_some_and(|previous| previous.scan.end > start)) {
+        if newest && empty && (header.is_err() || previous.is_some_and(|previous| previous.scan.end > start))
+        {
             self.disk.remove(path).map_err(io("removing", path))?;
             self.findings.push(Finding::TornJournal { path: path.into(), bytes: file.len() as u64 });
             return Ok(None);
@@ -168,7 +181,8 @@ impl Opening<'_> {
                 return Ok(None);
             }
             if start < previous.scan.end {
-                let why = "it begins before the one ahead of it ends; restore the journal from a backup".into();
+                let why =
+                    "it begins before the one ahead of it ends; restore the journal from a backup".into();
                 return Err(JournalOpenError::Segment { path: path.into(), why });
             }
         }
@@ -176,7 +190,12 @@ impl Opening<'_> {
         Ok(Some(Read { path: path.into(), header, file, scan }))
     }
 
-    fn replace_header(&mut self, path: &Path, header: &Header, mut file: Vec<u8>) -> Result<Read, JournalOpenError> {
+    fn replace_header(
+        &mut self,
+        path: &Path,
+        header: &Header,
+        mut file: Vec<u8>,
+    ) -> Result<Read, JournalOpenError> {
         let kept = self.keep_aside(path)?;
         file.splice(..HEADER_LEN.min(file.len()), header.encode());
         self.replace(path, &file)?;
@@ -205,7 +224,8 @@ impl Opening<'_> {
         }
         let kept = self.keep_aside(path)?;
         // A mark says nothing that the entries around it do not say.
-        let (marks, lost): (Vec<_>, Vec<_>) = scan.lost.iter().partition(|lost| lost.kind == Some(format::MARK));
+        let (marks, lost): (Vec<_>, Vec<_>) =
+            scan.lost.iter().partition(|lost| lost.kind == Some(format::MARK));
         let kinds = lost.iter().filter_map(|lost| lost.kind).collect();
         let lost: u64 = lost.iter().map(|lost| lost.bytes.len() as u64).sum();
         let stray = stray + marks.iter().map(|mark| mark.bytes.len()).sum::<usize>();

@@ -30,8 +30,11 @@ fn read_into(segments: &Path, index: &Index) -> Result<u64, RebuildError> {
         for entry in format::scan(&file, &header).entries {
             watermark = Some(Watermark { journal: header.journal, end: entry.end(), crc: entry.crc });
             let Some(index_record) = kinds.get(&entry.kind) else { continue };
-            index_record(&file[entry.body.clone()], entry.at, &mut batch)
-                .map_err(|source| ReplayError { at: entry.at, kind: entry.kind, source })?;
+            index_record(&file[entry.body.clone()], entry.at, &mut batch).map_err(|source| ReplayError {
+                at: entry.at,
+                kind: entry.kind,
+                source,
+            })?;
             applied += 1;
             if batch.len() >= REBUILD_BATCH {
                 index.write_rebuilt(std::mem::take(&mut batch))?;

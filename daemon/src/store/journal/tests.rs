@@ -74,8 +74,8 @@ fn golden_bytes_of_a_segment() {
     push_jump(&mut bytes, 515);
     let expected = [
         // Version 2; length 10, CRC, kind 0x7fff, position.
-        "534d4a4c0200000002010000000000003031323334353637383961626364656650d3e41b",
-        "0a00000093e6dd8cff7f0302000000000000",
+        "534d4a4c02000000020100000000000030313233343536373839616263646566fb6d5fe7",
+        "0a000000aca5c734ff7f0302000000000000",
     ];
     assert_eq!(data_encoding::HEXLOWER.encode(&bytes), expected.concat());
 }

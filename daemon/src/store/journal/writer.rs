@@ -139,9 +139,7 @@ impl Writer {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
                         Err(self.refuse("followed by a new segment", &error))
                     }
-                    _ if is_full(&error) => {
-                        Err(JournalError::NoSpace { path, bytes: HEADER_LEN })
-                    }
+                    _ if is_full(&error) => Err(JournalError::NoSpace { path, bytes: HEADER_LEN }),
                     _ => Err(JournalError::Write { path, bytes: HEADER_LEN, source: Arc::new(error) }),
                 }
             }

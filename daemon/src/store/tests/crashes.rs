@@ -8,7 +8,7 @@ use super::*;
 use crate::store::disk::tape::{Change, Cut, Tape, after_power_cut, lay_out};
 
 /// Cuts by chance for every point, beside the certain ones.
-const CHANCES: u64 = 3;
+const CHANCES: u64 = 12;
 
 fn cuts(point: usize, seed: u64) -> impl Iterator<Item = Cut> {
     let chances = (0..CHANCES).map(move |n| Cut::Chance(seed ^ (point as u64 * CHANCES + n)));

@@ -23,7 +23,9 @@ async fn any_damage_to_the_index_costs_a_rebuild_and_nothing_else() {
             let bytes = std::fs::read(index.join("db")).unwrap();
             std::fs::write(index.join("db"), &bytes[..bytes.len() / 3]).unwrap();
         }),
-        ("half a snapshot being made", |index| std::fs::write(index.join("snap.00000000000000FF.generating"), b"half").unwrap()),
+        ("half a snapshot being made", |index| {
+            std::fs::write(index.join("snap.00000000000000FF.generating"), b"half").unwrap()
+        }),
         ("an empty snapshot", |index| std::fs::write(newest_snapshot(index), b"").unwrap()),
         ("garbage for a snapshot", |index| std::fs::write(newest_snapshot(index), [0x5a; 700]).unwrap()),
         ("a file in its place", |index| {
@@ -64,7 +66,11 @@ async fn an_older_journal_under_a_newer_index_is_noticed() {
     assert!(matches!(run.store.findings[..], [Finding::LostEnd { .. }]), "{:?}", run.store.findings);
     run.catch_up().await;
     let rows = run.indexed();
-    assert_eq!((run.notes(), rows.len()), (vec!["old".to_owned()], 1), "the index says nothing that is not so");
+    assert_eq!(
+        (run.notes(), rows.len()),
+        (vec!["old".to_owned()], 1),
+        "the index says nothing that is not so"
+    );
     run.commit_note("again").await;
     run.stop().await;
     let run = Run::open(dir.path()).await.unwrap();

@@ -10,9 +10,9 @@ use crate::platform;
 const MIB: usize = 1 << 20;
 
 /// Takes all room that is left, down to the last byte.
-fn fill(dir: &Path) -> PathBuf {
+fn fill(dir: &Path, name: &str) -> PathBuf {
     use std::io::Write;
-    let path = dir.join("ballast");
+    let path = dir.join(name);
     let mut file = std::fs::File::create(&path).unwrap();
     for size in [MIB, 4096, 1] {
         let chunk = vec![1; size];
@@ -39,12 +39,13 @@ async fn a_full_disk_is_said_at_every_write_and_forgotten_when_there_is_room() {
     for i in 0..20 {
         run.commit_note(&format!("{}-before", char::from(b'a' + i))).await;
     }
+    let line = run.store.journal.close_segment().await.unwrap();
     // A transfer and a sealing that were begun while there was room.
     let incoming = run.store.blobs.receive(manifest.clone()).await.unwrap();
     incoming.write_segment(0, segment(0).await).await.unwrap();
     let mut sealer = run.store.blobs.seal();
     sealer.write(&vec![5; MIB + 5]).await.unwrap();
-    let ballast = fill(&disk);
+    let ballast = fill(&disk, "ballast");
 
     let full = |error: JournalError| assert!(matches!(error, JournalError::NoSpace { .. }), "{error}");
     let note = |i: usize| vec![Entry::new(&Note(format!("z{i}{}", "~".repeat(900))))];
@@ -66,19 +67,19 @@ async fn a_full_disk_is_said_at_every_write_and_forgotten_when_there_is_room() {
     no_room(&another.finish().await.unwrap_err());
     let other = Manifest::new(MIB as u64 + 16, vec![ContentHash::of(b"x"); 1]).unwrap();
     no_room(&run.store.blobs.receive(other).await.err().unwrap());
-    let judge = Judge::default().on::<Note>(|note| {
-        if note.0.starts_with('a') { Verdict::Drop } else { Verdict::Keep }
-    });
-    if let Ok(line) = run.store.journal.close_segment().await {
-        let compacted = run.store.journal.compact(line, judge).await;
-        assert!(matches!(compacted, Err(CompactError::NoSpace { .. })), "{compacted:?}");
-    }
+    let judge = Judge::default()
+        .on::<Note>(|note| if note.0.starts_with('a') { Verdict::Drop } else { Verdict::Keep });
+    // What the sealings gave back is taken again.
+    let more = fill(&disk, "more ballast");
+    let compacted = run.store.journal.compact(line, judge).await;
+    assert!(matches!(compacted, Err(CompactError::NoSpace { .. })), "{compacted:?}");
     // Small files of other rooms (api.json, keys) are replaced the same way: the old content stays.
     let small = disk.join("data/api.json");
     assert!(platform::replace_file(&small, &[b' '; 8192]).is_err());
     assert!(!small.exists() && !disk.join("data/api.new").exists());
 
     std::fs::remove_file(&ballast).unwrap();
+    std::fs::remove_file(&more).unwrap();
     run.commit_note("after").await;
     assert!(run.store.journal.trouble().is_none());
     for index in [1, 2] {
@@ -112,7 +113,9 @@ async fn an_index_without_room_does_not_take_the_journal_along() {
     let mut acknowledged = 0;
     // Both grow until nothing fits any more.
     loop {
-        let entries = (0..200).map(|i| Entry::new(&Note(format!("{}{i}{}", char::from(b'a' + (i % 26) as u8), "~".repeat(900)))));
+        let entries = (0..200).map(|i| {
+            Entry::new(&Note(format!("{}{i}{}", char::from(b'a' + (i % 26) as u8), "~".repeat(900))))
+        });
         match run.store.journal.commit(entries.collect()).await {
             Ok(_) => acknowledged += 200,
             Err(error) => {
@@ -125,6 +128,38 @@ async fn an_index_without_room_does_not_take_the_journal_along() {
     std::fs::remove_dir_all(disk.join("data/index")).ok();
     let run = Run::open_with(&config, 1 << 20).await.unwrap();
     assert_eq!(run.notes().len(), acknowledged);
+    run.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_on_a_full_disk_has_everything_but_room() {
+    let test = "store::tests::full_disk::a_start_on_a_full_disk_has_everything_but_room";
+    let Some(disk) = on_a_small_disk(test, "16m") else { return };
+    let config = Config { dir: disk.join("data"), quota: u64::MAX, reserve: 0 };
+    let run = Run::open_with(&config, 1 << 20).await.unwrap();
+    run.catch_up().await;
+    for i in 0..10 {
+        run.commit_note(&format!("{i}-before")).await;
+    }
+    run.stop().await;
+    // The worst of it: the index is damaged as well, and there is no room for another.
+    std::fs::write(disk.join("data/index/db"), [0; 4096]).unwrap();
+    let ballast = fill(&disk, "ballast");
+    let run = Run::open_with(&config, 1 << 20).await.unwrap();
+    assert_eq!(run.notes().len(), 10);
+    assert!(!run.store.findings.iter().any(Finding::is_loss), "{:?}", run.store.findings);
+    run.catch_up().await;
+    let mut refused = None;
+    for _ in 0..20 {
+        let note = vec![Entry::new(&Note(format!("z{}", "~".repeat(900))))];
+        refused = refused.or(run.store.journal.commit(note).await.err());
+    }
+    assert!(matches!(refused, Some(JournalError::NoSpace { .. })), "{refused:?}");
+    std::fs::remove_file(&ballast).unwrap();
+    run.commit_note("after").await;
+    run.store.journal.rebuild_index().await.unwrap();
+    assert!(run.store.index.trouble().is_none());
+    assert!(run.indexed().iter().any(|(key, _)| key == b"a"));
     run.stop().await;
 }
 

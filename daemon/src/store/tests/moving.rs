@@ -52,7 +52,10 @@ async fn an_exported_journal_comes_back_whole_or_not_at_all() {
         let refused = import(&run, me(), &flipped).await;
         assert!(matches!(refused, Err(ImportError::Damaged { .. })), "flip at {at}: {refused:?}");
         let refused = import(&run, me(), &whole[..at]).await;
-        assert!(matches!(refused, Err(ImportError::Damaged { .. } | ImportError::NotAnExport)), "cut at {at}: {refused:?}");
+        assert!(
+            matches!(refused, Err(ImportError::Damaged { .. } | ImportError::NotAnExport)),
+            "cut at {at}: {refused:?}"
+        );
     }
     assert_eq!(import(&run, me(), &whole).await.unwrap(), 60);
     assert!(matches!(import(&run, me(), &whole).await, Err(ImportError::Busy)));

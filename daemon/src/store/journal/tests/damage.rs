@@ -78,12 +78,8 @@ fn a_record_inside_a_record_never_comes_out() {
     let mut forged = Vec::new();
     push_entry(&mut forged, Note::KIND, Follow::End, &codec::encode_body(&Note("forged".into())));
     push_mark(&mut forged, b"not the journals", 500);
-    let outer = Entry {
-        kind: 9,
-        limit: 4096,
-        body: [&b"outer"[..], &forged].concat(),
-        index: |_, _, _| Ok(()),
-    };
+    let outer =
+        Entry { kind: 9, limit: 4096, body: [&b"outer"[..], &forged].concat(), index: |_, _, _| Ok(()) };
     writer.append(&[&[outer]]).unwrap();
     append(&mut writer, &[&["behind"]]).unwrap();
     let whole = fs::read(segment(dir.path())).unwrap();
@@ -108,7 +104,10 @@ fn a_lost_end_that_the_index_knows_of_is_said() {
     fs::write(segment(dir.path()), &whole[..whole.len() - 1]).unwrap();
     let (_, loaded, findings) = open_with(dir.path(), SEGMENT_BYTES, Some(indexed)).unwrap();
     assert_eq!(texts(&loaded), ["a"]);
-    assert!(matches!(findings[..], [Finding::TornJournal { .. }, Finding::LostEnd { bytes }] if bytes > 0), "{findings:?}");
+    assert!(
+        matches!(findings[..], [Finding::TornJournal { .. }, Finding::LostEnd { bytes }] if bytes > 0),
+        "{findings:?}"
+    );
     let foreign = Watermark { journal: [0; 16], ..indexed };
     assert_eq!(open_with(dir.path(), SEGMENT_BYTES, Some(foreign)).unwrap().2, []);
     fs::remove_file(segment(dir.path())).unwrap();
@@ -121,8 +120,18 @@ fn damaged_and_missing_segments_cost_what_they_held() {
     type Damage = fn(&[PathBuf]);
     let cases: [(&str, Damage, &[&str], bool); 7] = [
         ("a middle one cut short", |paths| cut(&paths[1], 1), &["first segment", "third segment"], true),
-        ("a middle one missing", |paths| fs::remove_file(&paths[1]).unwrap(), &["first segment", "third segment"], true),
-        ("the first one missing", |paths| fs::remove_file(&paths[0]).unwrap(), &["second segment", "third segment"], true),
+        (
+            "a middle one missing",
+            |paths| fs::remove_file(&paths[1]).unwrap(),
+            &["first segment", "third segment"],
+            true,
+        ),
+        (
+            "the first one missing",
+            |paths| fs::remove_file(&paths[0]).unwrap(),
+            &["second segment", "third segment"],
+            true,
+        ),
         ("a middle one zeroed", |paths| zero(&paths[1]), &["first segment", "third segment"], true),
         ("garbage behind a middle one", |paths| grow(&paths[1], b"garbage"), &super::rolled_notes(), false),
         ("zeros behind the newest", |paths| grow(&paths[2], &[0; 4096]), &super::rolled_notes(), false),
