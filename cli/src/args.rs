@@ -9,8 +9,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use scenemesh_protocol::api::DATA_DIR_VARIABLE;
 
 use crate::commands::{
-    cancel, completions, doctor, fetch, init, invite, jobs, join, journal, leave, ledger, logs, peers, pool,
-    retry, show, status, submit, top, why,
+    cancel, completions, doctor, fetch, init, invite, jobs, join, journal, leave, ledger, logs, peers,
+    policy, pool, retry, show, status, submit, top, why,
 };
 use crate::environment::Environment;
 use crate::messages::{Lang, help};
@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Pool(pool::PoolArgs),
     /// List the other nodes of the pool
     Peers(peers::PeersArgs),
+    /// Show or change which node classes run here, and for whom
+    Policy(policy::PolicyArgs),
     /// Show how this node stands
     Status(status::StatusArgs),
     /// Leave the pool
@@ -87,6 +89,7 @@ impl Command {
             Self::Join(_) => "join/1",
             Self::Pool(_) => "pool/1",
             Self::Peers(_) => "peers/1",
+            Self::Policy(_) => "policy/1",
             Self::Status(_) => "status/1",
             Self::Leave(_) => "leave/1",
             Self::Submit(_) => "submit/1",
@@ -137,6 +140,7 @@ const SCHEMAS: &[(&str, &str)] = &[
     ("join", "join/1"),
     ("pool", "pool/1"),
     ("peers", "peers/1"),
+    ("policy", "policy/1"),
     ("status", "status/1"),
     ("leave", "leave/1"),
     ("submit", "submit/1"),

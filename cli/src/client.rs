@@ -11,8 +11,9 @@ use reqwest::{Body, Method, RequestBuilder, Response};
 use scenemesh_protocol::api::{
     API_FILE, ApiFile, ApproveReply, ApproveRequest, DoctorReply, ErrorBody, ErrorCode, Event, ImportReply,
     InitReply, InitRequest, InputReply, InviteReply, InviteRequest, JobView, JobsReply, JoinPreview,
-    JoinPreviewRequest, JoinReply, JoinRequest, LeaveReply, LogReply, PeersReply, PoolReply, RebuildReply,
-    StatusReply, SubmitRequest, WhyReply,
+    JoinPreviewRequest, JoinReply, JoinRequest, LeaveReply, LogReply, PeersReply, PolicyChangeRequest,
+    PolicyCheckReply, PolicyCheckRequest, PolicyClassReply, PolicyClassRequest, PolicyReply, PoolReply,
+    RebuildReply, StatusReply, SubmitRequest, WhyReply,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -131,6 +132,23 @@ impl ApiClient {
 
     pub async fn approve(&self, request: &ApproveRequest) -> Answer<ApproveReply> {
         self.post("/v1/pool/approve", request, PATIENCE).await
+    }
+
+    pub async fn policy(&self) -> Answer<PolicyReply> {
+        self.get("/v1/policy").await
+    }
+
+    pub async fn policy_change(&self, request: &PolicyChangeRequest) -> Answer<PolicyReply> {
+        self.post("/v1/policy", request, PATIENCE).await
+    }
+
+    pub async fn policy_class(&self, class: &str) -> Answer<PolicyClassReply> {
+        self.post("/v1/policy/class", &PolicyClassRequest { class: class.to_owned() }, PATIENCE).await
+    }
+
+    /// What would be refused of a workflow, before anything is sent.
+    pub async fn policy_check(&self, request: &PolicyCheckRequest) -> Answer<PolicyCheckReply> {
+        self.post("/v1/policy/check", request, PATIENCE).await
     }
 
     pub async fn peers(&self) -> Answer<PeersReply> {

@@ -13,6 +13,7 @@ pub(crate) mod leave;
 pub(crate) mod ledger;
 pub(crate) mod logs;
 pub(crate) mod peers;
+pub(crate) mod policy;
 pub(crate) mod pool;
 pub(crate) mod retry;
 pub(crate) mod show;
@@ -49,6 +50,7 @@ pub(crate) async fn dispatch(args: Args, environment: &Environment, ui: &Ui) -> 
         Command::Init(args) => init::run(args, context).await,
         Command::Invite(args) => invite::run(args, context).await,
         Command::Join(args) => join::run(args, context).await,
+        Command::Policy(args) => policy::run(args, context).await,
         Command::Pool(args) => pool::run(args, context).await,
         Command::Peers(args) => peers::run(args, context).await,
         Command::Status(args) => status::run(args, context).await,

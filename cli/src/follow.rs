@@ -111,7 +111,7 @@ pub(crate) fn apply(job: &mut JobView, event: Event) -> Change {
             let Some(at) = job.tasks.iter().position(|known| known.task == task.task) else {
                 return Change::Nothing;
             };
-            job.tasks[at] = task;
+            job.tasks[at] = *task;
             Change::Task(at)
         }
         Event::Progress { job: of, task, progress } if of == job.job => {

@@ -13,6 +13,7 @@ use crate::human;
 use crate::messages::{Lang, Word};
 use crate::save;
 use crate::ui::{Table, Tone, Ui, clip};
+use crate::wipes;
 
 /// Where outputs were saved, by task and position.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +60,9 @@ pub(crate) fn json(job: &JobView, places: &Places) -> Value {
             "progress": task.progress,
             "failures": task.failures,
             "waiting": task.waiting,
+            "waiting_code": task.waiting_code,
+            "full_hygiene": task.full_hygiene,
+            "wipes": task.wipes.iter().map(wipes::json).collect::<Vec<_>>(),
         })
     };
     json!({

@@ -19,6 +19,7 @@ mod save;
 mod secret;
 mod typed;
 mod ui;
+mod wipes;
 
 use std::ffi::OsString;
 

@@ -23,11 +23,11 @@ impl PassphraseArgs {
 }
 
 fn read_file(path: &Path) -> Result<Passphrase, CliError> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let text = std::fs::read_to_string(path).map(Passphrase::new).map_err(|error| {
         let message = Message::CannotRead { path: path.display().to_string(), why: os_words(&error) };
         CliError::file(message, Message::HintCheckPath)
     })?;
-    match text.lines().next() {
+    match text.as_str().lines().next() {
         Some(line) if !line.is_empty() => Ok(Passphrase::new(line.to_owned())),
         _ => Err(CliError::usage(
             Message::EmptyPassphraseFile { path: path.display().to_string() },
@@ -41,19 +41,19 @@ pub(crate) fn ask_new(ui: &Ui) -> Result<Passphrase, CliError> {
     must_be_asked(ui)?;
     let first = ask(&ui.text(&Message::AskNewPassphrase))?;
     let second = ask(&ui.text(&Message::AskPassphraseAgain))?;
-    if first.is_empty() {
+    if first.as_str().is_empty() {
         return Err(CliError::usage(Message::EmptyPassphrase, Message::HintNoPassphrase));
     }
     if first != second {
         return Err(CliError::usage(Message::PassphrasesDiffer, Message::HintTryAgain));
     }
-    Ok(Passphrase::new(first))
+    Ok(first)
 }
 
 /// The passphrase of a key that is there already.
 pub(crate) fn ask_existing(ui: &Ui) -> Result<Passphrase, CliError> {
     must_be_asked(ui)?;
-    ask(&ui.text(&Message::AskPassphrase)).map(Passphrase::new)
+    ask(&ui.text(&Message::AskPassphrase))
 }
 
 fn must_be_asked(ui: &Ui) -> Result<(), CliError> {
@@ -67,8 +67,8 @@ fn must_be_asked(ui: &Ui) -> Result<(), CliError> {
     ))
 }
 
-fn ask(prompt: &str) -> Result<String, CliError> {
-    rpassword::prompt_password(prompt).map_err(|error| {
+fn ask(prompt: &str) -> Result<Passphrase, CliError> {
+    rpassword::prompt_password(prompt).map(Passphrase::new).map_err(|error| {
         let message = Message::CannotAsk { why: os_words(&error) };
         CliError::new(ErrorCode::PassphraseNeeded, message, Message::HintPassphraseFile)
     })

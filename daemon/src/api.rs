@@ -11,8 +11,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::handler::Handler;
 use axum::middleware;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::serve::ListenerExt as _;
 use scenemesh_protocol::api::{API_FILE, ApiFile, Role};
 use scenemesh_protocol::ids::{NodeId, random_bytes};
@@ -22,11 +23,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::executor::Executor;
+use crate::executor::policy as rules;
 use crate::gpu::GpuReading;
 use crate::membership::Membership;
 use crate::network::Network;
 use crate::platform;
 use crate::scheduler::Scheduler;
+use crate::scheduler::lend::Lend;
 use crate::store::Store;
 use crate::supervisor::Tasks;
 
@@ -39,7 +42,9 @@ mod inputs;
 mod jobs;
 mod journal;
 mod korean;
+mod openapi;
 mod outputs;
+mod policy;
 mod pool;
 mod status;
 mod stored;
@@ -84,6 +89,9 @@ pub struct Ports {
     pub membership: Membership,
     pub network: Network,
     pub executor: Executor,
+    pub policy: rules::Keeper,
+    /// To whom this node is lent, as its configuration says.
+    pub lend: Lend,
     pub gpus: watch::Receiver<Arc<Vec<GpuReading>>>,
     pub store: Store,
 }
@@ -147,7 +155,7 @@ impl Bound {
             uploads: Arc::new(inputs::Uploads::default()),
             stop: tasks.stopping(),
         };
-        let app = guarded(routes().with_state(node), guard);
+        let app = guarded(routes().router.with_state(node), guard);
         write(&path, &file).map_err(|source| BindError::File { path: path.clone(), source })?;
         let stop = tasks.stopping();
         tasks.spawn("api", async move {
@@ -190,38 +198,72 @@ struct Node {
     stop: CancellationToken,
 }
 
-fn routes() -> Router<Node> {
-    let view = Router::new()
-        .route("/v1/status", get(status::status))
-        .route("/v1/doctor", get(doctor::doctor))
-        .route("/v1/pool", get(pool::show))
-        .route("/v1/peers", get(status::peers))
-        .route("/v1/jobs", get(jobs::list))
-        .route("/v1/jobs/{id}", get(jobs::show))
-        .route("/v1/jobs/{id}/why", get(jobs::why))
-        .route("/v1/jobs/{id}/log", get(jobs::log))
-        .route("/v1/jobs/{id}/events", get(events::of_job))
-        .route("/v1/events", get(events::of_all))
-        .route("/v1/tasks/{id}/preview", get(outputs::preview))
-        .route_layer(middleware::from_fn_with_state(Role::View, guard::require));
-    let submit = Router::new()
-        .route("/v1/inputs", post(inputs::upload).layer(DefaultBodyLimit::disable()))
-        .route("/v1/jobs", post(submit::submit))
-        .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
-        .route("/v1/jobs/{id}/retry", post(jobs::retry))
-        .route("/v1/tasks/{id}/outputs/{index}", get(outputs::output))
-        .route_layer(middleware::from_fn_with_state(Role::Submit, guard::require));
-    let admin = Router::new()
-        .route("/v1/init", post(pool::init))
-        .route("/v1/invite", post(pool::invite))
-        .route("/v1/join/preview", post(pool::preview))
-        .route("/v1/join", post(pool::join))
-        .route("/v1/pool/approve", post(pool::approve))
-        .route("/v1/leave", post(pool::leave))
-        .route("/v1/journal", get(journal::export).post(journal::import).layer(DefaultBodyLimit::disable()))
-        .route("/v1/ledger/rebuild", post(journal::rebuild))
-        .route_layer(middleware::from_fn_with_state(Role::Admin, guard::require));
-    view.merge(submit).merge(admin)
+/// The routes, each with the least role that its caller needs; `openapi.json` describes the same.
+#[derive(Debug, Default)]
+struct Routes {
+    router: Router<Node>,
+    /// Method in small letters, path, role: what the router has, which cannot be asked.
+    known: Vec<(&'static str, &'static str, Role)>,
+}
+
+impl Routes {
+    fn get<H: Handler<T, Node>, T: 'static>(self, need: Role, path: &'static str, handler: H) -> Self {
+        self.with("get", need, path, get(handler))
+    }
+
+    fn post<H: Handler<T, Node>, T: 'static>(self, need: Role, path: &'static str, handler: H) -> Self {
+        self.with("post", need, path, post(handler))
+    }
+
+    fn with(
+        mut self,
+        method: &'static str,
+        need: Role,
+        path: &'static str,
+        handler: MethodRouter<Node>,
+    ) -> Self {
+        let handler = handler.route_layer(middleware::from_fn_with_state(need, guard::require));
+        self.router = self.router.route(path, handler);
+        self.known.push((method, path, need));
+        self
+    }
+}
+
+fn routes() -> Routes {
+    use Role::{Admin, Operate, Submit, View};
+    Routes::default()
+        .get(View, "/v1/openapi.json", openapi::document)
+        .get(View, "/v1/status", status::status)
+        .get(View, "/v1/doctor", doctor::doctor)
+        .get(View, "/v1/policy", policy::show)
+        .post(View, "/v1/policy/class", policy::class)
+        .post(View, "/v1/policy/check", policy::check)
+        .get(View, "/v1/pool", pool::show)
+        .get(View, "/v1/peers", status::peers)
+        .get(View, "/v1/jobs", jobs::list)
+        .get(View, "/v1/jobs/{id}", jobs::show)
+        .get(View, "/v1/jobs/{id}/why", jobs::why)
+        .get(View, "/v1/jobs/{id}/log", jobs::log)
+        .get(View, "/v1/jobs/{id}/events", events::of_job)
+        .get(View, "/v1/events", events::of_all)
+        .get(View, "/v1/tasks/{id}/preview", outputs::preview)
+        // An input is as long as it is: its own handler bounds it.
+        .with("post", Submit, "/v1/inputs", post(inputs::upload).layer(DefaultBodyLimit::disable()))
+        .post(Submit, "/v1/jobs", submit::submit)
+        .post(Submit, "/v1/jobs/{id}/cancel", jobs::cancel)
+        .post(Submit, "/v1/jobs/{id}/retry", jobs::retry)
+        .get(Submit, "/v1/tasks/{id}/outputs/{index}", outputs::output)
+        .post(Operate, "/v1/policy", policy::change)
+        .post(Admin, "/v1/init", pool::init)
+        .post(Admin, "/v1/invite", pool::invite)
+        .post(Admin, "/v1/join/preview", pool::preview)
+        .post(Admin, "/v1/join", pool::join)
+        .post(Admin, "/v1/pool/approve", pool::approve)
+        .post(Admin, "/v1/leave", pool::leave)
+        .get(Admin, "/v1/journal", journal::export)
+        // An export is as long as the journal: the disk bounds it.
+        .with("post", Admin, "/v1/journal", post(journal::import).layer(DefaultBodyLimit::disable()))
+        .post(Admin, "/v1/ledger/rebuild", journal::rebuild)
 }
 
 fn guarded(router: Router, guard: guard::Guard) -> Router {

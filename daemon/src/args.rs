@@ -8,7 +8,7 @@ use clap::Parser;
 use scenemesh_protocol::api::{DATA_DIR_VARIABLE, default_data_dir};
 
 use crate::config::{Config, Overrides};
-use crate::{node, telemetry};
+use crate::{node, platform, telemetry};
 
 /// Bad configuration, found before any socket is open.
 const EXIT_CONFIG: u8 = 64;
@@ -45,6 +45,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     telemetry::init();
+    platform::make_private_files_only();
+    if let Err(error) = platform::keep_memory_private() {
+        tracing::warn!(%error, "a crash of this process may leave its memory in a core dump");
+    }
     let overrides = Overrides { listen: arguments.listen, porch: arguments.porch, api: arguments.api };
     let lookup = |name: &str| std::env::var_os(name);
     let dir = arguments.data_dir.or_else(|| default_data_dir(std::env::consts::OS, lookup));

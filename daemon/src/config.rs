@@ -7,8 +7,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use scenemesh_protocol::task::Class;
 use serde::Deserialize;
 
+use crate::scheduler::lend::{Hours, Lend};
 use crate::{api, executor, network, scheduler, store};
 
 /// Name of the configuration file in the data directory.
@@ -33,11 +35,92 @@ pub struct Overrides {
     pub api: Option<String>,
 }
 
-/// What other studios see of this node.
+/// What other studios see of this node, and what it does for them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct LendTable {
     shared_folders: Option<BTreeSet<String>>,
+    to: Option<BTreeSet<String>>,
+    classes: Option<BTreeSet<LentClass>>,
+    max_vram: Option<Vram>,
+    hours: Option<LentHours>,
+}
+
+impl LendTable {
+    fn lend(self) -> Lend {
+        Lend {
+            to: self.to,
+            classes: self.classes.map(|classes| classes.into_iter().map(|class| class.0).collect()),
+            max_vram_mib: self.max_vram.map(|vram| vram.0),
+            hours: self.hours.map(|hours| hours.0),
+        }
+    }
+}
+
+/// A class of jobs, by its name.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct LentClass(Class);
+
+impl<'de> Deserialize<'de> for LentClass {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "urgent" => Ok(Self(Class::Urgent)),
+            "normal" => Ok(Self(Class::Normal)),
+            "batch" => Ok(Self(Class::Batch)),
+            _ => Err(serde::de::Error::custom(format!(
+                "{text:?} is no class of jobs; write some of \"urgent\", \"normal\", \"batch\""
+            ))),
+        }
+    }
+}
+
+/// Video memory as GPUs are labelled, in MiB: `"20 GB"` is 20 · 1024, like in `--needs`.
+#[derive(Debug)]
+struct Vram(u32);
+
+impl<'de> Deserialize<'de> for Vram {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_vram(&text).map(Self).ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "{text:?} is no size of video memory; write for example \"20 GB\" or \"12288 MB\""
+            ))
+        })
+    }
+}
+
+fn parse_vram(text: &str) -> Option<u32> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit.trim().to_ascii_lowercase().as_str() {
+        "gb" | "gib" | "g" => 1024,
+        "mb" | "mib" | "m" => 1,
+        _ => return None,
+    };
+    number.parse::<u32>().ok()?.checked_mul(scale).filter(|mib| *mib > 0)
+}
+
+/// One text or a list of them.
+#[derive(Debug)]
+struct LentHours(Hours);
+
+impl<'de> Deserialize<'de> for LentHours {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            One(String),
+            Several(Vec<String>),
+        }
+        let hours = match Written::deserialize(deserializer) {
+            Ok(Written::One(text)) => Hours::of([text.as_str()]),
+            Ok(Written::Several(texts)) => Hours::of(texts.iter().map(String::as_str)),
+            Err(_) => Hours::of([]),
+        };
+        hours.map(Self).map_err(serde::de::Error::custom)
+    }
 }
 
 /// The file as it is written; unknown keys are refused.
@@ -223,9 +306,11 @@ impl Config {
         if let Some(Keep(keep)) = file.store.keep_results {
             scheduler.keep_results = keep;
         }
-        if let Some(folders) = file.lend.shared_folders {
+        let mut lend = file.lend;
+        if let Some(folders) = lend.shared_folders.take() {
             scheduler.shared_folders = folders;
         }
+        scheduler.lend = lend.lend();
         let person = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| lookup(name));
         let person = person.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         Ok(Self {
@@ -328,6 +413,32 @@ mod tests {
         assert_eq!(named.executor.endpoints.len(), 1);
         assert_eq!(named.executor.endpoints[0].url, "http://127.0.0.1:8188");
         assert!(load("", &[("COMFYUI_HOST", "https://x")]).is_err());
+    }
+
+    #[test]
+    fn lending_is_read_and_its_mistakes_name_their_line() {
+        let lend = load("", &[]).unwrap().scheduler.lend;
+        assert_eq!(lend, Lend::default());
+        let text = "[lend]\nto = [\"birch\"]\nclasses = [\"batch\", \"normal\"]\nmax_vram = \"20 GB\"\nhours = [\"19:00-08:00\", \"Sat,Sun\"]\n";
+        let lend = load(text, &[]).unwrap().scheduler.lend;
+        assert_eq!(lend.to, Some(BTreeSet::from(["birch".to_owned()])));
+        assert_eq!(lend.classes, Some(BTreeSet::from([Class::Batch, Class::Normal])));
+        assert_eq!(lend.max_vram_mib, Some(20 << 10));
+        assert_eq!(lend.hours.unwrap().written(), ["19:00-08:00", "Sat,Sun"]);
+        assert!(load("[lend]\nhours = \"Mon-Fri 19:00-08:00\"\n", &[]).is_ok());
+        for (line, words) in [
+            ("hours = \"evenings\"", "\"evenings\" are no hours; write \"19:00-08:00\""),
+            ("hours = []", "write \"19:00-08:00\""),
+            ("hours = 8", "write \"19:00-08:00\""),
+            ("classes = [\"quick\"]", "write some of \"urgent\""),
+            ("max_vram = \"lots\"", "write for example \"20 GB\""),
+            ("max_vram = \"0 GB\"", "write for example \"20 GB\""),
+            ("hour = \"19:00-08:00\"", "hour"),
+            ("to = \"birch\"", "birch"),
+        ] {
+            let error = load(&format!("[lend]\n{line}\n"), &[]).unwrap_err().to_string();
+            assert!(error.contains("line 2") && error.contains(words), "{line}: {error}");
+        }
     }
 
     #[test]

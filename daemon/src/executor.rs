@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use scenemesh_protocol::advert::Hygiene;
 use scenemesh_protocol::ids::TaskId;
+use scenemesh_protocol::receipt::{WipeCount, Wiped};
 use scenemesh_protocol::task::{Failure, FailureClass, InputFile, ModelName, OutputFile};
 use tokio::sync::{mpsc, oneshot, watch};
+use zeroize::Zeroizing;
 
 use crate::store::Blobs;
 use crate::supervisor::Tasks;
@@ -21,11 +23,13 @@ mod comfyui;
 #[cfg(any(test, feature = "test-util"))]
 pub mod fake;
 pub mod graph;
+pub mod policy;
 
 pub use comfyui::BadEndpoint;
 pub use comfyui::inventory::Inventory;
 
 use graph::Graph;
+use policy::{Policy, Whose};
 
 /// Which ComfyUIs there are.
 #[derive(Clone, Debug, Default)]
@@ -101,21 +105,41 @@ pub struct SlotView {
     pub others_queued: u32,
 }
 
-/// One attempt to run.
+/// One attempt to run. What was sealed is wiped when dropped.
 #[derive(Clone)]
 pub struct Run {
     pub slot: SlotId,
     pub task: TaskId,
     pub attempt: u32,
     /// The graph in API format.
-    pub graph: Vec<u8>,
+    pub graph: Zeroizing<Vec<u8>>,
     /// ComfyUI's `extra_data` as JSON, or nothing.
-    pub extra_data: Vec<u8>,
+    pub extra_data: Zeroizing<Vec<u8>>,
     pub inputs: Vec<InputFile>,
     pub previews: bool,
     pub full_hygiene: bool,
     /// Measured from the start of execution.
     pub time_limit: Duration,
+    pub rules: Rules,
+}
+
+/// What a run must keep to, as it holds when the prompt is posted.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    pub policy: watch::Receiver<Arc<Policy>>,
+    pub whose: Whose,
+}
+
+impl Rules {
+    /// Checks a graph as it is about to be posted. `attached` are the names of the files that come with it.
+    ///
+    /// # Errors
+    /// The failure that the attempt ends with.
+    pub fn check(&self, graph: &Graph, extra_data: &[u8], attached: &[String]) -> Result<(), Failure> {
+        let policy = self.policy.borrow().clone();
+        let found = policy.findings(graph, extra_data, attached, self.whose);
+        if found.is_empty() { Ok(()) } else { Err(policy::failure(&found)) }
+    }
 }
 
 impl fmt::Debug for Run {
@@ -132,10 +156,7 @@ impl fmt::Debug for Run {
 #[derive(Clone, Debug)]
 pub enum Event {
     /// ComfyUI began to execute.
-    Started {
-        task: TaskId,
-        attempt: u32,
-    },
+    Started { task: TaskId, attempt: u32 },
     /// May be skipped when nobody keeps up.
     Progress {
         task: TaskId,
@@ -159,6 +180,8 @@ pub enum Event {
         task: TaskId,
         attempt: u32,
         outcome: Outcome,
+        /// What was removed afterwards; none where nothing had reached ComfyUI, or the node stopped before its end.
+        wipe: Option<Wipe>,
     },
 }
 
@@ -170,10 +193,46 @@ pub enum Outcome {
         outputs: Vec<OutputFile>,
         /// From ComfyUI's own start to its own end, without queue and transfers, in milliseconds.
         exec_ms: u64,
-        /// What could not be removed from ComfyUI, in words; empty when it is clean.
-        left_behind: Vec<String>,
     },
     Failed(Failure),
+}
+
+/// What was removed from ComfyUI after a run, and what could not be. Counts only: names would tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wipe {
+    /// What could be removed at all there.
+    pub hygiene: Hygiene,
+    pub wiped: Vec<WipeCount>,
+    pub left: Vec<WipeCount>,
+}
+
+impl Wipe {
+    /// How many of a kind were removed.
+    pub fn wiped(&self, what: Wiped) -> u32 {
+        count_in(&self.wiped, what)
+    }
+
+    /// How many of a kind are still there.
+    pub fn left(&self, what: Wiped) -> u32 {
+        count_in(&self.left, what)
+    }
+}
+
+fn count_in(counts: &[WipeCount], what: Wiped) -> u32 {
+    counts.iter().filter(|count| count.what == what).map(|count| count.count).sum()
+}
+
+/// How a run ended, and what it left.
+#[derive(Clone, Debug)]
+pub struct RunEnd {
+    pub outcome: Outcome,
+    pub wipe: Option<Wipe>,
+}
+
+impl From<Outcome> for RunEnd {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, wipe: None }
+    }
 }
 
 /// Why a run was not accepted. Nothing happened yet.
@@ -288,7 +347,7 @@ pub trait Backend: Send + 'static {
         run: &'a Run,
         report: &'a Reporter,
         stop: tokio_util::sync::CancellationToken,
-    ) -> futures::future::BoxFuture<'a, Outcome>;
+    ) -> futures::future::BoxFuture<'a, RunEnd>;
 
     /// An attempt that does not run here now, but may still from before a restart, is not wanted any more.
     fn abandon(&mut self, _task: TaskId, _attempt: u32) {}

@@ -3,6 +3,9 @@
 
 mod en;
 mod ko;
+mod phrases;
+
+pub use phrases::phrase;
 
 /// A language.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scenemesh_protocol::advert::{Advert, Availability, GpuAdvert, Hygiene, Inventory};
-use scenemesh_protocol::ids::{BootId, NodeId, PoolId, StudioId};
+use scenemesh_protocol::ids::{BootId, ContentHash, NodeId, PoolId, StudioId};
 use scenemesh_protocol::keys::SecretKey;
 use scenemesh_protocol::lease::BlobRef;
 use scenemesh_protocol::messages::{Decline, Declined, PorchRequest, PorchResponse, Request, Response};
@@ -197,6 +197,8 @@ pub struct Publication {
     pub inventory_studio: Arc<Inventory>,
     /// What everybody else may see.
     pub inventory_shared: Arc<Inventory>,
+    /// Changes with what this node would answer to an offer, inventories aside.
+    pub rules: ContentHash,
 }
 
 /// Every other member and how it stands with this node.

@@ -14,7 +14,7 @@ use crate::{api, executor, gpu, membership, network, platform, scheduler, store}
 /// How long tasks may take to end by themselves.
 const GRACE: Duration = Duration::from_secs(12);
 
-/// Exit status for a data directory, key files or addresses that cannot be used: starting again does not help.
+/// Exit status for a data directory, key files, a policy file or addresses that cannot be used: starting again does not help.
 const EXIT_CONFIG: u8 = 64;
 
 /// Runs a node until `signal` resolves or one of its tasks fails.
@@ -29,6 +29,7 @@ pub async fn run(config: Config, signal: impl Future<Output = ()>) -> Result<()>
     let (store, replay) = store::open(&config.store, &tasks).await?;
     let keys = membership::keys::load_or_create(&config.dir).context("loading this node's keys")?;
     let me = keys.node.public().node();
+    let policy = executor::policy::spawn(&config.dir, &tasks)?;
 
     // Ports first: a daemon that cannot listen must not disturb anything.
     let api = api::bind(config.api).await?;
@@ -38,6 +39,7 @@ pub async fn run(config: Config, signal: impl Future<Output = ()>) -> Result<()>
     let identity = network::Identity { key: keys.node.clone() };
     let (network, events) = network::spawn(config.network, identity, boot, store.blobs.clone(), &tasks)?;
 
+    let lend = config.scheduler.lend.clone();
     let membership = membership::spawn(
         membership::Config::at(&config.dir),
         keys.clone(),
@@ -57,6 +59,7 @@ pub async fn run(config: Config, signal: impl Future<Output = ()>) -> Result<()>
             store: store.clone(),
             roster: membership.roster(),
             gpus: gpus.clone(),
+            policy: policy.policy(),
         },
         scheduler::Inputs { network: events.tasks, executor: executor_events },
         &replay,
@@ -66,7 +69,7 @@ pub async fn run(config: Config, signal: impl Future<Output = ()>) -> Result<()>
     drop(replay);
 
     let address = api.address();
-    let ports = api::Ports { me, scheduler, membership, network, executor, gpus, store };
+    let ports = api::Ports { me, scheduler, membership, network, executor, policy, lend, gpus, store };
     api.serve(ports, &tasks)?;
     tracing::info!(node = %me, api = %address, "scenemeshd {} is up", env!("CARGO_PKG_VERSION"));
 
@@ -92,5 +95,10 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     let bad_dir = matches!(error.downcast_ref(), Some(store::OpenError::Dir { .. }));
     let bad_keys = error.downcast_ref::<membership::KeysError>().is_some();
     let bad_address = error.downcast_ref::<network::NetworkError>().is_some();
-    if bad_dir || bad_keys || bad_address { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+    let bad_policy = error.downcast_ref::<executor::policy::BadFile>().is_some();
+    if bad_dir || bad_keys || bad_address || bad_policy {
+        ExitCode::from(EXIT_CONFIG)
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -1,6 +1,9 @@
-//! All that differs between Unix and the rest: permissions, positioned I/O, directory syncs, free disk space.
+//! All that differs between Unix and the rest: permissions, positioned I/O, directory syncs, free disk space, core
+//! dumps.
 //!
 //! Elsewhere than on Unix the fallbacks are plain: untried, correct as far as std goes, with what they cannot do said.
+
+mod zone;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -80,6 +83,28 @@ pub fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
     imp::free_bytes(path)
 }
 
+/// Seconds that clocks on the wall here are ahead of UTC at a moment, given in milliseconds since the epoch: as the system's
+/// zone has it, or `TZ`. Zero (UTC) where neither tells, Windows among them unless `TZ` is set there.
+pub fn utc_offset_s(wall_ms: u64) -> i32 {
+    let unix_s = i64::try_from(wall_ms / 1000).unwrap_or(0);
+    zone::offset_s(unix_s, std::env::var("TZ").ok().as_deref())
+}
+
+/// Files and directories that this process makes from here on are for its user only, whoever makes them: libraries
+/// know nothing of [`private_file`].
+pub fn make_private_files_only() {
+    imp::make_private_files_only();
+}
+
+/// Keeps this process's memory out of core dumps and, on Linux, out of the hands of this user's other processes:
+/// `/proc/PID/mem` and debuggers need root from here on.
+///
+/// # Errors
+/// When the system refuses; nothing else is different then.
+pub fn keep_memory_private() -> io::Result<()> {
+    imp::keep_memory_private()
+}
+
 /// Resolves when the operator or the service manager asks the process to stop.
 pub async fn stop_signal() {
     imp::stop_signal().await;
@@ -128,6 +153,18 @@ mod imp {
     pub(super) fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
         let stat = rustix::fs::statvfs(path)?;
         Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+
+    pub(super) fn make_private_files_only() {
+        rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    }
+
+    pub(super) fn keep_memory_private() -> io::Result<()> {
+        use rustix::process::{Resource, Rlimit, setrlimit};
+        setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+        #[cfg(target_os = "linux")]
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+        Ok(())
     }
 
     pub(super) async fn stop_signal() {
@@ -198,6 +235,12 @@ mod imp {
 
     pub(super) fn free_bytes(_path: &Path) -> io::Result<Option<u64>> {
         Ok(None)
+    }
+
+    pub(super) fn make_private_files_only() {}
+
+    pub(super) fn keep_memory_private() -> io::Result<()> {
+        Ok(())
     }
 
     pub(super) async fn stop_signal() {

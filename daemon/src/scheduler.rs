@@ -4,7 +4,7 @@
 //! them, commits the records of a step in one fsync, and only then performs its other actions. A task on this
 //! machine's own ComfyUI goes through both machines over a link inside the actor, unsealed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::clock;
 use crate::executor::graph::{Graph, GraphError};
+use crate::executor::policy::{self, Policy, WhyDenied};
 use crate::executor::{self, Executor};
 use crate::gpu::GpuReading;
 use crate::network::{Network, TaskEvent};
@@ -26,17 +27,21 @@ use crate::supervisor::Tasks;
 
 mod actor;
 pub mod conversation;
+pub mod lend;
 pub mod link;
 pub mod placement;
 pub mod record;
 pub mod renderer;
 pub mod requester;
+pub mod story;
 pub mod view;
 
 #[cfg(test)]
 mod tests;
 
+use lend::Lend;
 use record::{Recipe, Submission, TaskPlan};
+use story::Why;
 pub use view::{JobEvent, JobState, JobView, LogLine, TaskPhase, TaskView};
 
 /// Most bytes of a job's graph and extra data together: with its tasks it must fit one record of the journal.
@@ -55,6 +60,8 @@ pub struct Config {
     pub time_limit: Duration,
     /// Folders of ComfyUI whose models other studios may see.
     pub shared_folders: BTreeSet<String>,
+    /// To whom this machine is lent, and when.
+    pub lend: Lend,
     /// How long jobs and their results are kept after their end; `None`: for ever.
     pub keep_results: Option<Duration>,
 }
@@ -82,6 +89,7 @@ impl Default for Config {
         Self {
             time_limit: Duration::from_hours(12),
             shared_folders: SHARED_FOLDERS.iter().map(ToString::to_string).collect(),
+            lend: Lend::default(),
             keep_results: Some(KEEP_RESULTS),
         }
     }
@@ -103,6 +111,8 @@ pub struct Ports {
     pub store: Store,
     pub roster: watch::Receiver<Option<Arc<Roster>>>,
     pub gpus: watch::Receiver<Arc<Vec<GpuReading>>>,
+    /// Which node classes run here.
+    pub policy: watch::Receiver<Arc<Policy>>,
 }
 
 /// What it hears from below.
@@ -168,6 +178,14 @@ pub enum SubmitError {
     MissingInput { name: String },
     #[error("no node of the workflow names the input {name:?}; it names {known}")]
     UnusedInput { name: String, known: String },
+    #[error(
+        "node {node} ({class}) is a partner node, which spends somebody's money: those run on no machine of a pool; take it out"
+    )]
+    Partner { node: String, class: String },
+    #[error(
+        "node {node} carries a comfy.org credential ({key}): those leave this machine in no task; take it out"
+    )]
+    Token { node: String, key: String },
     #[error("the extra data is not a JSON object: {0}")]
     ExtraData(String),
     #[error("the sealed input {name:?} is not in the store any more, give it again: {source}")]
@@ -226,14 +244,18 @@ enum Command {
     Jobs { reply: oneshot::Sender<Vec<JobView>> },
     Show { job: JobId, reply: oneshot::Sender<Option<JobView>> },
     Task { task: TaskId, reply: oneshot::Sender<Option<TaskView>> },
-    Why { id: Id, reply: oneshot::Sender<Option<String>> },
+    Why { id: Id, reply: oneshot::Sender<Option<Why>> },
     Cancel { id: Id, reply: oneshot::Sender<usize> },
     Retry { id: Id, reply: oneshot::Sender<usize> },
     Resolve { prefix: String, reply: oneshot::Sender<Result<Id, ResolveError>> },
     Preview { task: TaskId, reply: oneshot::Sender<Option<Arc<Preview>>> },
     Log { id: Id, reply: oneshot::Sender<Vec<LogLine>> },
+    RefusedClasses { reply: oneshot::Sender<RefusedClasses> },
     Drain { draining: bool, reply: oneshot::Sender<()> },
 }
+
+/// Node classes that other nodes said they do not run.
+pub type RefusedClasses = BTreeMap<NodeId, BTreeMap<String, WhyDenied>>;
 
 /// Handle to the scheduler; cheap to clone.
 #[derive(Clone, Debug)]
@@ -303,6 +325,7 @@ impl Scheduler {
             return Err(SubmitError::Count { count: spec.count });
         }
         let graph = Graph::parse(&spec.graph)?;
+        refuse_partners(&graph)?;
         let files: std::collections::BTreeSet<String> =
             graph.file_inputs().iter().map(|file| file.name().to_owned()).collect();
         let given = |name: &String| spec.inputs.iter().any(|input| without_annotation(&input.name) == *name);
@@ -363,8 +386,8 @@ impl Scheduler {
         self.ask(|reply| Command::Task { task, reply }).await.flatten()
     }
 
-    /// One sentence: why a job or task stands where it stands.
-    pub async fn why(&self, id: Id) -> Option<String> {
+    /// Why a job or task stands where it stands.
+    pub async fn why(&self, id: Id) -> Option<Why> {
         self.ask(|reply| Command::Why { id, reply }).await.flatten()
     }
 
@@ -408,6 +431,11 @@ impl Scheduler {
         self.ask(|reply| Command::Drain { draining, reply }).await;
     }
 
+    /// Node classes that other nodes lately said they do not run.
+    pub async fn refused_classes(&self) -> RefusedClasses {
+        self.ask(|reply| Command::RefusedClasses { reply }).await.unwrap_or_default()
+    }
+
     /// How busy the renderer here is.
     pub fn load(&self) -> watch::Receiver<Load> {
         self.load.clone()
@@ -433,9 +461,25 @@ fn without_tokens(extra_data: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
     if extra_data.is_empty() {
         return Ok(Vec::new());
     }
-    let mut data: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(extra_data)?;
-    data.retain(|key, _| !key.contains("comfy_org"));
+    let data: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(extra_data)?;
+    let mut data = serde_json::Value::Object(data);
+    policy::strip_tokens(&mut data);
     serde_json::to_vec(&data)
+}
+
+/// Partner nodes and comfy.org credentials run nowhere and go nowhere.
+///
+/// # Errors
+/// When there is one in the graph.
+pub fn refuse_partners(graph: &Graph) -> Result<(), SubmitError> {
+    if let Some((node, class)) = policy::partner_nodes(graph).into_iter().next() {
+        return Err(SubmitError::Partner { node, class });
+    }
+    let token = policy::tokens_in(graph, &[]).into_iter().find_map(|found| match found.what {
+        policy::Forbidden::Token { key } => Some((found.node, key)),
+        _ => None,
+    });
+    token.map_or(Ok(()), |(node, key)| Err(SubmitError::Token { node, key }))
 }
 
 impl Me {

@@ -16,8 +16,12 @@
 //! POST /v1/jobs/ID/cancel               JobView           POST /v1/jobs/ID/retry           JobView
 //! GET  /v1/jobs/ID/events               server-sent [`Event`]s, the first of them Event::Job
 //! GET  /v1/events                       server-sent [`Event`]s of all jobs
+//! GET  /v1/policy                       PolicyReply       POST /v1/policy    PolicyChangeRequest PolicyReply
+//! POST /v1/policy/class  PolicyClassRequest PolicyClassReply
+//! POST /v1/policy/check  PolicyCheckRequest PolicyCheckReply
 //! GET  /v1/tasks/ID/outputs/N           the bytes of that output
 //! GET  /v1/tasks/ID/preview             the latest preview picture, 404 while there is none
+//! GET  /v1/openapi.json                 all of this as an OpenAPI document
 //! GET  /v1/journal                      the journal as one file
 //! POST /v1/journal       such a file    ImportReply       POST /v1/ledger/rebuild          RebuildReply
 //! ```
@@ -30,6 +34,7 @@ use serde::{Deserialize, Serialize};
 mod error;
 mod jobs;
 mod journal;
+mod policy;
 mod pool;
 mod status;
 
@@ -37,9 +42,13 @@ pub use error::{ErrorBody, ErrorCode};
 pub use jobs::{
     Event, FailureView, InputName, InputReply, JobState, JobView, JobsReply, LogLine, LogReply, NeedsRequest,
     NodeRef, OutputView, ProgressView, ReachWords, Setting, SubmitRequest, TaskState, TaskView, UsageView,
-    WhyReply,
+    WhyReply, WipeCounts, WipeView,
 };
 pub use journal::{ImportReply, RebuildReply};
+pub use policy::{
+    ElsewhereView, FindingKind, FindingView, LendView, PolicyChange, PolicyChangeRequest, PolicyCheckReply,
+    PolicyCheckRequest, PolicyClassReply, PolicyClassRequest, PolicyReason, PolicyReply,
+};
 pub use pool::{
     ApproveReply, ApproveRequest, InitReply, InitRequest, InviteReply, InviteRequest, InviteState,
     InviteView, JoinPreview, JoinPreviewRequest, JoinReply, JoinRequest, JoinState, LeaveReply, MemberView,

@@ -51,7 +51,8 @@ pub enum RefusalReason {
     MissingClass,
     MissingModel,
     TooLittleVram,
-    /// The sender or the task is not allowed here.
+    /// The sender or the task is not allowed here. Of a node class the detail says
+    /// `node class "CLASS" is not allowed there (FAMILY)`.
     NotAllowed,
     /// No slot now: not a failure.
     Busy,
@@ -63,6 +64,8 @@ pub enum RefusalReason {
     Tombstone,
     /// The sender runs another release and cannot be understood.
     Version,
+    /// It takes no such work of this sender now. It never says why, or until when.
+    NotNow,
 }
 
 /// Renderer → requester: a slot is free for your reservation, held two seconds.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 use crate::codec::{Decode, Encode, Message};
 use crate::ids::{ContentHash, StudioId, TaskId};
@@ -74,7 +75,8 @@ pub struct Shape {
     pub full_hygiene: bool,
 }
 
-/// An input file of a task: where the graph names it, and where its sealed bytes are.
+/// An input file of a task: where the graph names it, and where its sealed bytes are. Name and key are wiped when
+/// dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct InputFile {
     /// The name as it stands in the graph's literals; the renderer replaces it with the name of its upload.
@@ -85,7 +87,13 @@ pub struct InputFile {
     pub bytes: u64,
 }
 
-/// What a renderer is asked to run: the payload of a grant's envelope.
+impl Drop for InputFile {
+    fn drop(&mut self) {
+        self.name.zeroize();
+    }
+}
+
+/// What a renderer is asked to run: the payload of a grant's envelope. Wiped when dropped.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub struct TaskSpec {
     pub task: TaskId,
@@ -114,6 +122,13 @@ impl fmt::Debug for TaskSpec {
             .field("graph_bytes", &self.graph.len())
             .field("inputs", &self.inputs.len())
             .finish_non_exhaustive()
+    }
+}
+
+impl Drop for TaskSpec {
+    fn drop(&mut self) {
+        self.graph.zeroize();
+        self.extra_data.zeroize();
     }
 }
 
@@ -165,7 +180,7 @@ pub enum FailureClass {
     MissingModelOrClass,
     /// Out of video memory: elsewhere, with more of it.
     OutOfMemory,
-    /// ComfyUI went away while the task ran.
+    /// ComfyUI went away while the task ran: elsewhere, and here once it is back; the third time fails the task.
     ComfyuiDied,
     /// The renderer's policy does not allow the graph.
     Policy,
@@ -195,7 +210,7 @@ impl FailureClass {
 
     /// Whether the same node may try this task again later.
     pub fn may_return_here(self) -> bool {
-        matches!(self, Self::Transfer | Self::OwnerReturned | Self::LeaseLost)
+        matches!(self, Self::ComfyuiDied | Self::Transfer | Self::OwnerReturned | Self::LeaseLost)
     }
 
     /// Whether this counts as one of the three distinct nodes that fail a task.

@@ -13,7 +13,16 @@ use tokio::process::{Child, Command};
 #[derive(Clone, Debug)]
 pub struct Programs {
     exe: PathBuf,
+    /// `RUST_LOG` of programs that stay.
+    log: String,
+    /// Through a shell that sets this umask first.
+    umask: Option<String>,
+    /// More of the environment.
+    environment: Vec<(String, String)>,
 }
+
+/// What daemons log unless a test wants more.
+const LOG: &str = "info,scenemeshd=debug";
 
 impl Programs {
     /// The running binary itself.
@@ -21,22 +30,49 @@ impl Programs {
     /// # Errors
     /// When the operating system does not say where it is.
     pub fn this_binary() -> Result<Self> {
-        Ok(Self { exe: std::env::current_exe().context("finding this program's own path")? })
+        Ok(Self::at(std::env::current_exe().context("finding this program's own path")?))
     }
 
     /// A binary by path; tests pass `env!("CARGO_BIN_EXE_testnet")`.
     pub fn at(exe: impl Into<PathBuf>) -> Self {
-        Self { exe: exe.into() }
+        Self { exe: exe.into(), log: LOG.to_owned(), umask: None, environment: Vec::new() }
+    }
+
+    /// The same, logging what `filter` says.
+    #[must_use]
+    pub fn logging(self, filter: &str) -> Self {
+        Self { log: filter.to_owned(), ..self }
+    }
+
+    /// The same, with a variable in their environment.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same, run under this umask. Unix only.
+    #[must_use]
+    pub fn under_umask(self, umask: &str) -> Self {
+        Self { umask: Some(umask.to_owned()), ..self }
     }
 
     /// A command for one of the programs. It dies with its handle.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(&self.exe);
+        let mut command = match &self.umask {
+            Some(umask) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("umask {umask} && exec \"$0\" \"$@\"")]).arg(&self.exe);
+                shell
+            }
+            None => Command::new(&self.exe),
+        };
         command.arg(program).stdin(Stdio::null()).kill_on_drop(true);
         // What a developer has set for a mesh of their own must not reach this one.
         for name in ["SCENEMESH_DATA_DIR", "COMFYUI_HOST", "LANG", "LC_ALL", "RUST_LOG"] {
             command.env_remove(name);
         }
+        command.envs(self.environment.iter().cloned());
         command
     }
 
@@ -57,7 +93,7 @@ impl Programs {
         let err = out.try_clone()?;
         self.command(program)
             .args(args)
-            .env("RUST_LOG", "info,scenemeshd=debug")
+            .env("RUST_LOG", &self.log)
             .stdout(out)
             .stderr(err)
             .spawn()

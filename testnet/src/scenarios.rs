@@ -1,5 +1,6 @@
 //! What must hold in a mesh of real processes, each told as one would say it. Run by `testnet/tests/scenarios.rs`.
 
+pub mod comfyui_killed;
 pub mod first_render;
 pub mod link_cut;
 pub mod membership;

@@ -108,11 +108,23 @@ fn a_daemon_that_is_badly_configured() {
             ("[netwrk]\n", ["netwrk", "network"]),
             ("[network]\nmdns = \"x\"\n", ["mdns", "boolean"]),
             ("[[comfyui]]\nurl = \"localhost:8188\"\n", ["localhost:8188", "http://127.0.0.1:8188"]),
+            ("[lend]\nhours = \"evenings\"\n", ["line 2", "19:00-08:00"]),
+            ("[lend]\nclasses = [\"quick\"]\n", ["line 2", "urgent"]),
         ] {
             std::fs::write(&config, text)?;
             stillborn(&data, &[], 64, &names).await?;
         }
         std::fs::remove_file(&config)?;
+        let policy = data.join("policy.toml");
+        for (text, names) in [
+            ("allow = [\"A\"]\ndeny = [\"A\"]\n", ["policy.toml", "line 2"]),
+            ("allow = [\"OpenAIChatNode\"]\n", ["partner node", "line 1"]),
+            ("alow = []\n", ["policy.toml", "alow"]),
+        ] {
+            std::fs::write(&policy, text)?;
+            stillborn(&data, &[], 64, &names).await?;
+        }
+        std::fs::remove_file(&policy)?;
         let in_place = dir.path().join("file");
         std::fs::write(&in_place, "a file, not a directory")?;
         stillborn(&in_place, &[], 64, &["file", "--data-dir"]).await?;

@@ -4,6 +4,11 @@
 //! `SCENEMESH_COMFYUI_URL` names one that nobody else uses meanwhile, with the checkpoint [`CHECKPOINT`] (any small
 //! SD 1.x one of that name will do). Pictures are compared with those of `SCENEMESH_COMFYUI_URL_2`, which is asked
 //! directly and keeps what it rendered. Without them a check says that it is skipped.
+//!
+//! What a task leaves is looked for where it can be seen: `/history`, `/queue`, every file below `input`, `output` and
+//! `temp`, and the execution cache, by running the task's own nodes again on that ComfyUI and reading which of them
+//! `execution_cached` names. The memory of its process is searched for the prompt and the number of copies told, not
+//! judged: an interpreter does not overwrite what it frees.
 
 #![expect(clippy::unwrap_used, reason = "a failed step of a test ends it")]
 #![expect(clippy::print_stderr, reason = "a skipped check says so")]
@@ -13,6 +18,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
@@ -114,6 +120,53 @@ impl Server {
             Ok(if entry.is_null() { Err("not in the history yet") } else { Ok(entry) })
         })
         .await
+    }
+
+    /// Nodes of a graph that this server answers from its cache. What that leaves behind is removed.
+    async fn cached(&self, graph: &Value) -> Result<Vec<String>> {
+        let entry = self.run(graph).await?;
+        let messages = entry["status"]["messages"].as_array().context("messages in the history")?;
+        let cached = messages.iter().find(|message| message[0] == "execution_cached");
+        let nodes = cached.and_then(|said| said[1]["nodes"].as_array()).context("what was cached")?;
+        let forget = json!({"delete": [entry["prompt"][1]]});
+        self.http.post(format!("{}/history", self.url)).json(&forget).send().await?.error_for_status()?;
+        let base = base_directory(&self.get("/system_stats").await?).context("a base directory")?;
+        for file in entry["outputs"].as_object().into_iter().flat_map(|nodes| nodes.values()) {
+            for image in file["images"].as_array().into_iter().flatten() {
+                let part = |name: &str| image[name].as_str().unwrap_or_default();
+                std::fs::remove_file(base.join(part("type")).join(part("subfolder")).join(part("filename")))?;
+            }
+        }
+        Ok(nodes.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+    }
+
+    /// How often a word that ends with its only `|` is in the writable memory of this server's process; `None` where
+    /// that is not to be had.
+    fn times_in_memory(&self, word: &str) -> Option<usize> {
+        let port = self.url.rsplit(':').next()?;
+        let wanted = format!("--port\0{port}\0");
+        let processes = std::fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path());
+        let process = processes.into_iter().find(|process| {
+            let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(&wanted)
+        })?;
+        let maps = std::fs::read_to_string(process.join("maps")).ok()?;
+        let mut times = 0;
+        for map in maps.lines().filter(|map| map.contains(" rw")) {
+            let (from, to) = map.split_once(' ')?.0.split_once('-')?;
+            let [from, to] = [from, to].map(|at| u64::from_str_radix(at, 16));
+            let (from, to) = (from.ok()?, to.ok()?);
+            let mut memory = File::open(process.join("mem")).ok()?;
+            memory.seek(SeekFrom::Start(from)).ok()?;
+            let mut memory = BufReader::with_capacity(1 << 20, memory.take(to - from));
+            let mut piece = Vec::new();
+            // Some regions are not backed by anything and end the reading.
+            while memory.read_until(b'|', &mut piece).is_ok_and(|read| read > 0) {
+                times += usize::from(piece.ends_with(word.as_bytes()));
+                piece.clear();
+            }
+        }
+        Some(times)
     }
 
     /// Ends what a failed story has left running.
@@ -431,6 +484,77 @@ fn a_render_that_nobody_wants_is_swept_after_a_power_cut() {
             })
             .await?;
             eprintln!("interrupted {:.1} s after the daemon answered", began.elapsed().as_secs_f64());
+            Ok(())
+        })
+    });
+}
+
+/// A keyframe of this prompt that shows its picture in `temp`: everything but the last node can be cached.
+fn of_prompt(words: &str, seed: u64, steps: u32) -> Value {
+    let mut graph = workflows::keyframe(CHECKPOINT, seed, steps, 64);
+    graph["6"]["inputs"]["text"] = json!(words);
+    graph["9"] = json!({"class_type": "PreviewImage", "inputs": {"images": ["8", 0]}});
+    graph
+}
+
+#[test]
+fn full_hygiene_leaves_nothing_in_the_cache_either() {
+    tell(|mesh, dir, given| {
+        Box::pin(async move {
+            // First without: what is looked for can be found.
+            let graph = of_prompt(&format!("canary {} of a finch", fresh()), fresh(), 2);
+            let file = graph_file(dir, "first.json", &graph)?;
+            rendered(mesh, dir, &file, &[]).await?;
+            let cached = given.beside.cached(&graph).await?;
+            ensure!(cached.contains(&"6".to_owned()), "the encoded prompt is in the cache: {cached:?}");
+
+            let words = format!("canary {} of a red kite|", fresh());
+            let graph = of_prompt(&words, fresh(), 2);
+            let file = graph_file(dir, "key.json", &graph)?;
+            let began = tokio::time::Instant::now();
+            let job = submit(mesh, &file, &["--full-hygiene"]).await?;
+            let done = until(mesh, &job, "it is rendered", |job| job["state"] == "done").await?;
+            eprintln!("rendered and wiped in {:.2} s", began.elapsed().as_secs_f64());
+            let wipe = &done["tasks"][0]["wipes"][0];
+            let left = wipe["left"].as_object().context("what is left")?;
+            ensure!(left.values().all(|count| *count == 0), "nothing is left: {wipe:#}");
+            ensure!(wipe["wiped"]["cache"] == 1 && wipe["wiped"]["history"] == 1, "it is wiped: {wipe:#}");
+            ensure!(wipe["wiped"]["temp"] == 1, "the preview too: {wipe:#}");
+            match given.beside.times_in_memory(&words) {
+                Some(times) => {
+                    eprintln!("the interpreter has not yet overwritten {times} copies of the prompt")
+                }
+                None => eprintln!("skipped: the memory of {} cannot be read", given.beside.url),
+            }
+            let cached = given.beside.cached(&graph).await?;
+            ensure!(cached.is_empty(), "nothing of it is in the cache: {cached:?}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn a_killed_daemon_empties_the_cache_at_its_next_start() {
+    tell(|mesh, dir, given| {
+        Box::pin(async move {
+            let (words, seed) = (format!("canary {} of a heron", fresh()), fresh());
+            let file = graph_file(dir, "long.json", &of_prompt(&words, seed, ENDLESS))?;
+            let job = submit(mesh, &file, &["--full-hygiene"]).await?;
+            until(mesh, &job, "it samples", samples).await?;
+            mesh.kill("birch-01").await?;
+            mesh.ok("desk", &["cancel", &job]).await?;
+            mesh.start("birch-01").await?;
+            eventually_within(PATIENCE, "its prompt and its files are gone", || async {
+                let traces = given.beside.traces().await?;
+                let ours = |path: &PathBuf| path.components().any(|part| part.as_os_str() == "scenemesh");
+                let clean =
+                    idle(&traces.queue) && traces.history == json!({}) && !traces.files.iter().any(ours);
+                Ok(if clean { Ok(()) } else { Err(traces) })
+            })
+            .await?;
+            // Its model and its prompts would be in the cache, had they been left.
+            let cached = given.beside.cached(&of_prompt(&words, seed, 2)).await?;
+            ensure!(cached.is_empty(), "nothing of it is in the cache: {cached:?}");
             Ok(())
         })
     });

@@ -8,7 +8,8 @@ use std::pin::Pin;
 use scenemesh_testnet::cluster::Cluster;
 use scenemesh_testnet::program::Programs;
 use scenemesh_testnet::scenarios::{
-    first_render, link_cut, membership, refusal, renderer_killed, requester_killed, two_requesters,
+    comfyui_killed, first_render, link_cut, membership, refusal, renderer_killed, requester_killed,
+    two_requesters,
 };
 
 type Story<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
@@ -33,6 +34,11 @@ fn first_render() {
 #[test]
 fn renderer_killed_while_sampling() {
     tell(|mesh, dir| Box::pin(renderer_killed::run(mesh, dir)));
+}
+
+#[test]
+fn comfyui_killed_while_sampling() {
+    tell(|mesh, dir| Box::pin(comfyui_killed::run(mesh, dir)));
 }
 
 #[test]
@@ -63,4 +69,9 @@ fn a_member_admitted_while_another_was_away() {
 #[test]
 fn the_only_eligible_node_refuses() {
     tell(|mesh, dir| Box::pin(refusal::run(mesh, dir)));
+}
+
+#[test]
+fn a_studio_lends_what_it_said_and_no_more() {
+    tell(|mesh, dir| Box::pin(refusal::lending(mesh, dir)));
 }

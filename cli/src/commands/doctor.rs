@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::Context;
 use crate::error::CliError;
-use crate::messages::{Message, Word};
+use crate::messages::{self, Message, Word};
 use crate::ui::{Outcome, Table, Tone};
 
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,8 @@ pub(crate) async fn run(args: DoctorArgs, context: &Context<'_>) -> Result<Outco
             CheckState::Warn => (Word::Look, Tone::Warn),
             CheckState::Fail => (Word::Wrong, Tone::Bad),
         };
-        table.row([(ui.word(word), Some(tone)), (check.name.as_str(), None), (check.found.as_str(), None)]);
+        let name = messages::check(&check.name, ui.lang);
+        table.row([(ui.word(word), Some(tone)), (name, None), (check.found.as_str(), None)]);
         if let Some(hint) = &check.hint {
             let hint = format!("→ {hint}");
             table.row([("", None), ("", None), (hint.as_str(), Some(Tone::Busy))]);

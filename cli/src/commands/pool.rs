@@ -70,6 +70,9 @@ async fn show(client: &ApiClient, ui: &Ui) -> Result<Outcome, CliError> {
             ui.talk(&Message::NextApprove);
         }
     }
+    for warning in &pool.warnings {
+        ui.note(warning);
+    }
     Outcome::of_reply(&pool)
 }
 

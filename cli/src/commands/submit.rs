@@ -24,6 +24,7 @@ use crate::progress::{Progress, lines};
 use crate::save::{self, Shelf};
 use crate::typed::{self, NamedFile};
 use crate::ui::{Outcome, Ui};
+use crate::wipes;
 use crate::{INTERRUPTED, human};
 
 #[derive(Debug, clap::Args)]
@@ -127,7 +128,7 @@ fn label(path: &Path) -> String {
     }
 }
 
-fn read_workflow(path: &Path) -> Result<String, CliError> {
+pub(super) fn read_workflow(path: &Path) -> Result<String, CliError> {
     let shown = path.display().to_string();
     let mut bytes = Vec::new();
     let limit = GRAPH_LIMIT as u64 + 1;
@@ -279,6 +280,7 @@ impl<'a> Watch<'a> {
         let saved = self.shelf.is_some();
         let places = self.shelf.map(|shelf| shelf.places).unwrap_or_default();
         job_view::print(job, &places, ui);
+        wipes::warn(job, ui);
         if !saved && job.tasks.iter().any(|task| !task.outputs.is_empty()) {
             ui.talk(&Message::NextFetch { job: job.short.clone() });
         }

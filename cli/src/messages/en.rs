@@ -75,6 +75,23 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::VramFreeTotal => "vram free/all",
         Word::Weight => "weight",
         Word::What => "what",
+        Word::AllowedByHand => "allowed here",
+        Word::Always => "always",
+        Word::Classes => "classes",
+        Word::DeniedByHand => "denied here",
+        Word::Elsewhere => "as far as is known",
+        Word::Everybody => "every studio",
+        Word::Everything => "all",
+        Word::Family => "family",
+        Word::From => "from",
+        Word::Hours => "hours",
+        Word::Input => "input",
+        Word::Lent => "lent",
+        Word::LentTo => "lent to",
+        Word::List => "list",
+        Word::MostVram => "most vram",
+        Word::Unlimited => "no limit",
+        Word::Why => "why",
         Word::Wrong => "wrong",
     }
 }
@@ -155,6 +172,16 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintPassphraseFile => "write it to a file and pass --passphrase-file FILE".into(),
         Message::HintNoPassphrase => "to have none, say so: --no-passphrase".into(),
         Message::HintTryAgain => "try again".into(),
+        Message::Wiped { index, node, wiped, left } => {
+            format!("#{index} wiped by {node}: {wiped}; left: {left}")
+        }
+        Message::NotWiped { index, node, left } => format!(
+            "warning: task #{index} insists on leaving nothing, but this stays on {node}: {left}; ask its owner to remove it"
+        ),
+        Message::NoWipe { index, node } => format!(
+            "warning: task #{index} insists on leaving nothing, but {node} did not say what it removed; ask its owner"
+        ),
+        Message::Nothing => "nothing".into(),
         Message::HintYes => "add --yes to mean it".into(),
 
         Message::KeepRecoveryCode => {
@@ -196,6 +223,20 @@ pub(super) fn text(message: &Message) -> String {
         Message::NotLeft => "not left, as you wished".into(),
         Message::JoinGivenUp => "no longer asking to join".into(),
         Message::NoPeers => "no other node is in the pool".into(),
+
+        Message::PolicyList { version, comfyui, allowed, denied } => {
+            format!(
+                "version {version} for ComfyUI {comfyui}: {allowed} classes may run, {denied} may not, nor any other"
+            )
+        }
+        Message::PolicyFindsNothing => "this node would refuse nothing of it".into(),
+        Message::PolicyRefuses { count } => {
+            format!("this node would refuse it if another machine sent it: {count} findings")
+        }
+        Message::HintPolicyRefuses => {
+            "change the workflow, or scenemesh policy allow CLASS for a class that you trust".into()
+        }
+        Message::NextAllow { class } => format!("to let it run for others: scenemesh policy allow {class:?}"),
 
         Message::RunningSince { version, up } => format!("scenemeshd {version}, up {up}"),
         Message::PeersUp { up, total } => format!("{up} of {total} peers up"),

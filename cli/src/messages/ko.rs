@@ -75,7 +75,57 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::VramFreeTotal => "VRAM 여유/전체",
         Word::Weight => "가중치",
         Word::What => "내용",
+        Word::AllowedByHand => "직접 허용",
+        Word::Always => "항상",
+        Word::Classes => "종류",
+        Word::DeniedByHand => "직접 금지",
+        Word::Elsewhere => "알려진 바로는",
+        Word::Everybody => "모든 스튜디오",
+        Word::Everything => "전부",
+        Word::Family => "분류",
+        Word::From => "출처",
+        Word::Hours => "시간",
+        Word::Input => "입력",
+        Word::Lent => "빌려주는 중",
+        Word::LentTo => "빌려주는 곳",
+        Word::List => "목록",
+        Word::MostVram => "최대 VRAM",
+        Word::Unlimited => "제한 없음",
+        Word::Why => "이유",
         Word::Wrong => "문제",
+    }
+}
+
+/// One that a newer daemon names stays as it is.
+pub(super) fn check(name: &str) -> &str {
+    match name {
+        "daemon" => "데몬",
+        "data_dir" => "데이터 폴더",
+        "disk" => "디스크",
+        "pool" => "풀",
+        "ports" => "포트",
+        "comfyui" => "ComfyUI",
+        "hygiene" => "정리",
+        "gpu" => "GPU",
+        "peers" => "피어들",
+        "peer" => "피어",
+        "clock" => "시계",
+        other => other,
+    }
+}
+
+/// What the operating system says most often; the rest stays as it comes.
+fn system(why: &str) -> &str {
+    match why {
+        "No such file or directory" => "파일이나 폴더가 없음",
+        "Permission denied" => "권한이 없음",
+        "Is a directory" => "폴더임",
+        "Not a directory" => "폴더가 아님",
+        "File exists" => "이미 있음",
+        "No space left on device" => "디스크에 남은 공간이 없음",
+        "Read-only file system" => "읽기 전용 파일 시스템",
+        "Connection refused" => "연결이 거부됨",
+        other => other,
     }
 }
 
@@ -131,8 +181,8 @@ pub(super) fn text(message: &Message) -> String {
         Message::OurBug { what } => format!("일어나서는 안 될 일이 일어났습니다: {what}"),
         Message::HintOurBug => "SceneMesh의 버그입니다. 이 줄과 함께 알려 주세요".into(),
 
-        Message::CannotRead { path, why } => format!("{path} 파일을 읽을 수 없습니다: {why}"),
-        Message::CannotWrite { path, why } => format!("{path} 위치에 쓸 수 없습니다: {why}"),
+        Message::CannotRead { path, why } => format!("{path} 파일을 읽을 수 없습니다: {}", system(why)),
+        Message::CannotWrite { path, why } => format!("{path} 위치에 쓸 수 없습니다: {}", system(why)),
         Message::CutOff { path, bytes, of } => {
             format!("{path}: {of}바이트 중 {bytes}바이트만 도착해서 저장하지 않았습니다")
         }
@@ -154,6 +204,16 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintPassphraseFile => "암호를 파일에 적고 --passphrase-file FILE 옵션을 쓰세요".into(),
         Message::HintNoPassphrase => "암호 없이 쓰려면 --no-passphrase 옵션을 쓰세요".into(),
         Message::HintTryAgain => "다시 시도하세요".into(),
+        Message::Wiped { index, node, wiped, left } => {
+            format!("#{index} {node}에서 지움: {wiped}; 남음: {left}")
+        }
+        Message::NotWiped { index, node, left } => format!(
+            "경고: 태스크 #{index}은(는) 아무것도 남기지 않아야 하지만 {node}에 남아 있습니다: {left}; 그 소유자에게 삭제를 요청하세요"
+        ),
+        Message::NoWipe { index, node } => format!(
+            "경고: 태스크 #{index}은(는) 아무것도 남기지 않아야 하지만 {node}이(가) 무엇을 지웠는지 알리지 않았습니다; 그 소유자에게 확인하세요"
+        ),
+        Message::Nothing => "없음".into(),
         Message::HintYes => "--yes 옵션을 붙이면 묻지 않고 진행합니다".into(),
 
         Message::KeepRecoveryCode => {
@@ -196,6 +256,18 @@ pub(super) fn text(message: &Message) -> String {
         Message::JoinGivenUp => "들어가려던 요청을 거두었습니다".into(),
         Message::NoPeers => "풀에 다른 노드가 없습니다".into(),
 
+        Message::PolicyList { version, comfyui, allowed, denied } => {
+            format!("ComfyUI {comfyui}용 버전 {version}: 허용 {allowed}개, 금지 {denied}개. 목록에 없는 클래스도 금지")
+        }
+        Message::PolicyFindsNothing => "이 노드는 이 워크플로에서 아무것도 거절하지 않습니다".into(),
+        Message::PolicyRefuses { count } => {
+            format!("다른 컴퓨터가 보내면 이 노드는 거절합니다: {count}건")
+        }
+        Message::HintPolicyRefuses => {
+            "워크플로를 고치거나, 믿을 수 있는 클래스라면 scenemesh policy allow CLASS를 쓰세요".into()
+        }
+        Message::NextAllow { class } => format!("다른 컴퓨터의 태스크에도 허용하려면: scenemesh policy allow {class:?}"),
+
         Message::RunningSince { version, up } => format!("scenemeshd {version}, 실행한 지 {up}"),
         Message::PeersUp { up, total } => format!("피어 {total}개 중 {up}개 연결됨"),
         Message::TasksNow { running, queued } => format!("렌더링 중 {running}, 대기 {queued}"),
@@ -221,7 +293,7 @@ pub(super) fn text(message: &Message) -> String {
         }
         Message::WorkflowNotText { path } => format!("{path} 파일은 JSON이 아닙니다: 텍스트가 아닙니다"),
         Message::CannotReadInput { name, path, why } => {
-            format!("입력 {name}: {path} 파일을 읽을 수 없습니다: {why}")
+            format!("입력 {name}: {path} 파일을 읽을 수 없습니다: {}", system(why))
         }
         Message::InputTooLarge { path, bytes, limit } => {
             format!("{path} 파일은 {bytes}로, 입력 한도({limit})보다 큽니다")

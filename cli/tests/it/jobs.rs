@@ -11,8 +11,8 @@ fn two_tasks() -> Value {
     });
     let failed = json!({
         "attempts": 2, "failures": [
-            { "node": "ws-02", "why": "out of memory: needs 30 GB" },
-            { "node": "ws-03", "why": "ComfyUI died: it closed the connection" },
+            { "node": "ws-02", "class": "out_of_memory", "why": "out of memory: needs 30 GB" },
+            { "node": "ws-03", "class": "comfyui_died", "why": "ComfyUI died: it closed the connection" },
         ],
     });
     job("failed", &[task(0, "done", done), task(1, "failed", failed)])
@@ -95,7 +95,10 @@ async fn show_in_korean() {
 #[tokio::test]
 async fn why_is_one_sentence() {
     let sandbox = Sandbox::new().await;
-    sandbox.says("GET /v1/jobs/3fa9/why", json!({ "id": JOB, "why": "waits for a free slot on ws-02" }));
+    sandbox.says(
+        "GET /v1/jobs/3fa9/why",
+        json!({ "id": JOB, "why": "waits for a free slot on ws-02", "code": "in_line" }),
+    );
     let ran = sandbox.run(&["why", "3fa9"]).await;
     assert_eq!((ran.code, ran.out.as_str()), (0, "waits for a free slot on ws-02\n"));
 }
@@ -105,7 +108,7 @@ async fn logs_tell_the_story_and_follow_it() {
     let sandbox = Sandbox::new().await;
     let line = |second: u64, text: &str| {
         json!({ "at_ms": 1_795_438_800_000_u64 + second * 1000, "task": "00000000000000000000000000000000",
-                "index": 0, "text": text })
+                "index": 0, "text": text, "code": "offered" })
     };
     sandbox
         .says("GET /v1/jobs/3fa9/log", json!({ "lines": [line(0, "offered to ws-02"), line(1, "claimed")] }));
@@ -175,4 +178,36 @@ async fn a_result_that_breaks_off_is_not_kept() {
          hint: scenemesh fetch ID --out DIR brings what is missing\n"
     );
     assert_eq!(std::fs::read_dir(sandbox.path("out/3fa9c1d2")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn show_says_what_was_wiped_and_warns_of_what_was_not() {
+    let sandbox = Sandbox::new().await;
+    let wipe = |left: Value| {
+        json!([{ "attempt": 1, "node": "ws-02", "hygiene": "full", "left": left,
+                 "wiped": { "history": 1, "inputs": 2, "cache": 1 } }])
+    };
+    let clean = json!({ "node": node("ws-02"), "full_hygiene": true, "wipes": wipe(json!({})) });
+    sandbox.says("GET /v1/jobs/3fa9", job("done", &[task(0, "done", clean)]));
+    let ran = sandbox.run(&["show", "3fa9"]).await;
+    let told = "#0 wiped by ws-02: history 1, inputs 2, cache 1; left: nothing\n";
+    assert!(ran.code == 0 && ran.out.ends_with(told) && ran.err.is_empty(), "{ran:?}");
+    let ran = sandbox.run_ko(&["show", "3fa9"]).await;
+    assert!(ran.out.ends_with("#0 ws-02에서 지움: 기록 1, 입력 2, 캐시 1; 남음: 없음\n"), "{ran:?}");
+
+    let unclean =
+        json!({ "node": node("ws-02"), "full_hygiene": true, "wipes": wipe(json!({ "outputs": 1 })) });
+    sandbox.says("GET /v1/jobs/3fa9", job("done", &[task(0, "done", unclean)]));
+    let ran = sandbox.run(&["show", "3fa9"]).await;
+    let warning = "warning: task #0 insists on leaving nothing, but this stays on ws-02: outputs 1; \
+                   ask its owner to remove it\n";
+    assert_eq!((ran.code, ran.err.as_str()), (0, warning));
+    let shown = sandbox.run(&["show", "3fa9", "--json"]).await.json();
+    assert_eq!(shown["state"], "done");
+    assert_eq!(shown["tasks"][0]["wipes"][0]["left"]["outputs"], 1);
+
+    let silent = json!({ "node": node("ws-02"), "full_hygiene": true });
+    sandbox.says("GET /v1/jobs/3fa9", job("done", &[task(0, "done", silent)]));
+    let ran = sandbox.run_ko(&["show", "3fa9"]).await;
+    assert!(ran.err.contains("ws-02이(가) 무엇을 지웠는지 알리지 않았습니다"), "{ran:?}");
 }

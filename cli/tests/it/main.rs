@@ -5,6 +5,7 @@
 mod errors;
 mod jobs;
 mod journal;
+mod policy;
 mod pool;
 mod sandbox;
 mod submit;

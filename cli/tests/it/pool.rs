@@ -221,7 +221,7 @@ fn pool() -> serde_json::Value {
             "id": "aa00000000000000000000000000000000000000000000000000000000000000", "short": "aa000000", "epoch": 4,
             "change": "adds the studio cedar", "signed_by": ["birch"], "signatures_missing": 1, "mine": false,
         }],
-        "invites": [], "unlocked": true, "warnings": [],
+        "invites": [], "unlocked": true, "warnings": ["a clock is wrong"],
     })
 }
 
@@ -247,7 +247,7 @@ async fn pool_shows_and_approves() {
              aa000000  adds the studio cedar  birch      1\n"
         )
     );
-    assert_eq!(ran.err, "next: scenemesh pool approve signs a change\n");
+    assert_eq!(ran.err, "next: scenemesh pool approve signs a change\na clock is wrong\n");
 
     let mut signed = pool()["proposals"][0].clone();
     signed["signatures_missing"] = json!(0);
@@ -391,6 +391,13 @@ async fn doctor_fails_when_something_is_wrong() {
                          → start it\n"
     );
     assert_eq!(ran.err, "error: checks that failed: 1\nhint: each has an arrow with what to do\n");
+    let ran = sandbox.run(&["--lang", "ko", "doctor"]).await;
+    assert!(ran.out.starts_with("정상  데몬     "), "{}", ran.out);
+    assert!(
+        ran.out.contains("\n정상  디스크   200 GB free\n문제  ComfyUI  nothing answers\n"),
+        "{}",
+        ran.out
+    );
     let ran = sandbox.run(&["doctor", "--peer", "ws-02", "--json"]).await;
     assert_eq!((ran.code, &ran.json()["checks"][1]["name"]), (0, &json!("disk")));
 }

@@ -189,7 +189,7 @@ async fn a_failed_task_is_exit_code_one_with_its_reason() {
     let failed = task(
         1,
         "failed",
-        json!({ "attempts": 1, "failures": [{ "node": "ws-02", "why": "out of memory: needs 30 GB" }] }),
+        json!({ "attempts": 1, "failures": [{ "node": "ws-02", "class": "out_of_memory", "why": "out of memory: needs 30 GB" }] }),
     );
     sandbox.tells(EVENTS, &[whole("failed", &[done(0), failed])]);
     let ran = sandbox.run(&["submit", "keyframe.json", "--json"]).await;

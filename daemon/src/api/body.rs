@@ -6,6 +6,7 @@ use axum::http::header::CONTENT_LENGTH;
 use futures::StreamExt;
 use scenemesh_protocol::api::{ErrorCode, GRAPH_LIMIT};
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use super::trouble::Trouble;
 use crate::messages::Message;
@@ -56,13 +57,20 @@ pub(super) fn declared_length(request: &Request) -> Option<u64> {
     request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-async fn collect(body: Body, limit: usize) -> Result<Vec<u8>, Trouble> {
-    let mut bytes = Vec::new();
+/// The whole body; it may hold a passphrase or a workflow, and is wiped when dropped.
+async fn collect(body: Body, limit: usize) -> Result<Zeroizing<Vec<u8>>, Trouble> {
+    let mut bytes = Zeroizing::new(Vec::new());
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
         let chunk: Bytes = chunk.map_err(|error| broke_off(&error))?;
         if bytes.len() + chunk.len() > limit {
             return Err(too_large(limit as u64));
+        }
+        if bytes.len() + chunk.len() > bytes.capacity() {
+            // Growing in place would leave a copy behind.
+            let mut larger = Zeroizing::new(Vec::with_capacity(2 * bytes.capacity() + chunk.len()));
+            larger.extend_from_slice(&bytes);
+            bytes = larger;
         }
         bytes.extend_from_slice(&chunk);
     }

@@ -6,6 +6,7 @@ use scenemesh_protocol::api::ComfyuiView;
 
 use super::Node;
 use crate::executor::{self, SlotState};
+use crate::messages::{Lang, phrase};
 
 /// Where ComfyUI listens unless told otherwise.
 const USUAL: &str = "http://127.0.0.1:8188";
@@ -13,7 +14,7 @@ const USUAL: &str = "http://127.0.0.1:8188";
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Those of the configuration, then the usual places that are not among them.
-pub(super) async fn around(node: &Node) -> Vec<ComfyuiView> {
+pub(super) async fn around(node: &Node, lang: Lang) -> Vec<ComfyuiView> {
     let slots = node.ports.executor.slots().borrow().clone();
     let mut found: Vec<ComfyuiView> = slots
         .iter()
@@ -22,7 +23,7 @@ pub(super) async fn around(node: &Node) -> Vec<ComfyuiView> {
             configured: true,
             version: Some(slot.comfyui_version.clone()).filter(|version| !version.is_empty()),
             trouble: match &slot.state {
-                SlotState::NotReady { why } => Some(why.clone()),
+                SlotState::NotReady { why } => Some(phrase(lang, why)),
                 _ => None,
             },
         })
@@ -36,8 +37,8 @@ pub(super) async fn around(node: &Node) -> Vec<ComfyuiView> {
         let looked = tokio::time::timeout(PATIENCE, executor::look(&url)).await;
         let (version, trouble) = match looked {
             Ok(Ok(version)) => (Some(version), None),
-            Ok(Err(why)) => (None, Some(why)),
-            Err(_) => (None, Some(format!("{url} does not answer"))),
+            Ok(Err(why)) => (None, Some(phrase(lang, &why))),
+            Err(_) => (None, Some(phrase(lang, &format!("{url} does not answer")))),
         };
         found.push(ComfyuiView { url, configured: false, version, trouble });
     }

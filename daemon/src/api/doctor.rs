@@ -11,7 +11,7 @@ use super::{Node, comfyui, pool, status, stored, views};
 use crate::clock;
 use crate::executor::SlotState;
 use crate::membership::Standing;
-use crate::messages::{Lang, Message};
+use crate::messages::{Lang, Message, phrase};
 use crate::network::{Link, PeerView};
 use crate::platform;
 
@@ -103,11 +103,11 @@ fn standing(node: &Node, findings: &mut Findings) {
             findings.note("pool", CheckState::Warn, &Message::PoolAlone, Some(Message::HintInitOrJoin));
         }
         Standing::Joining { words, .. } => {
-            let found = Message::PoolJoining { words: words.clone() };
+            let found = Message::PoolJoining { words: phrase(findings.lang, words) };
             findings.note("pool", CheckState::Warn, &found, Some(Message::HintWait));
         }
         Standing::Outside { why, .. } => {
-            let found = Message::PoolOutside { why: why.clone() };
+            let found = Message::PoolOutside { why: phrase(findings.lang, why) };
             findings.note("pool", CheckState::Fail, &found, Some(Message::HintAskAdmin));
         }
         Standing::Member { roster, .. } => {
@@ -143,7 +143,7 @@ async fn comfyuis(node: &Node, findings: &mut Findings) {
             SlotState::NotReady { why } => {
                 let found = Message::ComfyuiNotReady {
                     url: url.clone(),
-                    why: why.replace(&format!(" at {url}"), ""),
+                    why: phrase(findings.lang, &why.replace(&format!(" at {url}"), "")),
                 };
                 findings.note("comfyui", CheckState::Fail, &found, Some(Message::HintComfyuiStart { url }));
                 continue;
@@ -165,7 +165,7 @@ async fn comfyuis(node: &Node, findings: &mut Findings) {
             }
         }
     }
-    let around = comfyui::around(node).await;
+    let around = comfyui::around(node, findings.lang).await;
     let mut tried = Vec::new();
     for found in around.into_iter().filter(|found| !found.configured) {
         match found.version {
@@ -212,7 +212,10 @@ fn peers(node: &Node, findings: &mut Findings) {
     }
     for (id, peer) in &table.peers {
         if let Link::Refused { words } = &peer.link {
-            let found = Message::PeerRefused { name: views::node_ref(node, *id).name, words: words.clone() };
+            let found = Message::PeerRefused {
+                name: views::node_ref(node, *id).name,
+                words: phrase(findings.lang, words),
+            };
             findings.note("peers", CheckState::Fail, &found, None);
         }
     }
@@ -302,12 +305,12 @@ fn peer_finding(name: String, peer: &PeerView, findings: &mut Findings) {
         }
         Link::Down => {
             let address = peer.address.clone().unwrap_or_else(|| "-".into());
-            let why = peer.last_error.clone().unwrap_or(address);
+            let why = peer.last_error.as_deref().map_or(address, |words| phrase(findings.lang, words));
             let hint = Some(Message::HintPeer);
             findings.note("peer", CheckState::Fail, &Message::PeerDown { name, why }, hint);
         }
         Link::Refused { words } => {
-            let found = Message::PeerRefused { name, words: words.clone() };
+            let found = Message::PeerRefused { name, words: phrase(findings.lang, words) };
             findings.note("peer", CheckState::Fail, &found, None);
         }
     }

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::sse::{Event as Sse, KeepAlive, Sse as Stream};
 use axum::response::{IntoResponse, Response};
@@ -18,23 +19,29 @@ use tokio::sync::broadcast::error::RecvError;
 use super::trouble::Trouble;
 use super::views::{self, Shorts};
 use super::{Node, jobs};
+use crate::messages::Lang;
 use crate::scheduler::view::JobEvent;
 
 /// Clients take a longer silence for a daemon that died; theirs is 45 s.
 const ALIVE_EVERY: Duration = Duration::from_secs(15);
 
-pub(super) async fn of_job(State(node): State<Node>, Path(id): Path<String>) -> Result<Response, Trouble> {
+pub(super) async fn of_job(
+    State(node): State<Node>,
+    Extension(lang): Extension<Lang>,
+    Path(id): Path<String>,
+) -> Result<Response, Trouble> {
     let job = jobs::job_of(&node, &id).await?;
-    Ok(told(node, Some(job)))
+    Ok(told(node, lang, Some(job)))
 }
 
-pub(super) async fn of_all(State(node): State<Node>) -> Response {
-    told(node, None)
+pub(super) async fn of_all(State(node): State<Node>, Extension(lang): Extension<Lang>) -> Response {
+    told(node, lang, None)
 }
 
 /// One listener.
 struct Listener {
     node: Node,
+    lang: Lang,
     only: Option<JobId>,
     news: broadcast::Receiver<JobEvent>,
     shorts: Shorts,
@@ -42,11 +49,11 @@ struct Listener {
     due: Vec<Event>,
 }
 
-fn told(node: Node, only: Option<JobId>) -> Response {
+fn told(node: Node, lang: Lang, only: Option<JobId>) -> Response {
     // Subscribed before the first look, so that nothing falls in between.
     let news = node.ports.scheduler.events();
     let stop = node.stop.clone();
-    let listener = Listener { node, only, news, shorts: Shorts::default(), due: Vec::new() };
+    let listener = Listener { node, lang, only, news, shorts: Shorts::default(), due: Vec::new() };
     let events = stream::once(async move {
         let mut listener = listener;
         listener.look().await;
@@ -87,7 +94,7 @@ impl Listener {
             match news {
                 JobEvent::Job { job } => self.look_at(Some(job)).await,
                 news => {
-                    if let Some(event) = views::event(&self.node, &news, &self.shorts) {
+                    if let Some(event) = views::event(&self.node, &news, &self.shorts, self.lang) {
                         return Some(event);
                     }
                 }
@@ -102,13 +109,15 @@ impl Listener {
 
     async fn look_at(&mut self, wanted: Option<JobId>) {
         if let Some(wanted) = wanted {
-            self.due =
-                views::job(&self.node, wanted).await.map(|job| Event::Job { job }).into_iter().collect();
+            let job = views::job(&self.node, wanted, self.lang).await;
+            self.due = job.map(|job| Event::Job { job }).into_iter().collect();
             return;
         }
         let jobs = views::jobs(&self.node).await;
         self.shorts = Shorts::of(&jobs);
-        let told = jobs.iter().map(|job| Event::Job { job: views::job_view(&self.node, job, &self.shorts) });
+        let told = jobs
+            .iter()
+            .map(|job| Event::Job { job: views::job_view(&self.node, job, &self.shorts, self.lang) });
         self.due = told.collect();
     }
 }

@@ -1,14 +1,16 @@
 //! Looking at jobs, cancelling and retrying them.
 
+use axum::Extension;
 use axum::Json;
 use axum::extract::{Path, State};
 use scenemesh_protocol::api::{ErrorCode, JobView, JobsReply, LogReply, WhyReply};
 use scenemesh_protocol::ids::{JobId, TaskId};
 
-use super::Node;
 use super::trouble::Trouble;
 use super::views::{self, Shorts};
-use crate::messages::Message;
+use super::{Node, korean};
+use crate::messages::{Lang, Message};
+use crate::scheduler::story::Why;
 use crate::scheduler::{Id, ResolveError, SubmitError};
 use crate::store::JournalError;
 
@@ -60,8 +62,8 @@ pub(super) async fn task_of(node: &Node, given: &str) -> Result<(JobId, TaskId),
     }
 }
 
-pub(super) async fn view(node: &Node, job: JobId) -> Result<JobView, Trouble> {
-    views::job(node, job).await.ok_or_else(|| {
+pub(super) async fn view(node: &Node, job: JobId, lang: Lang) -> Result<JobView, Trouble> {
+    views::job(node, job, lang).await.ok_or_else(|| {
         let given = job.short();
         Trouble::new(ErrorCode::NotFound, &Message::NoSuchId { given }).hint(&Message::HintJobs)
     })
@@ -73,58 +75,77 @@ fn nothing_to(count: usize, message: &Message) -> Result<(), Trouble> {
 }
 
 pub(super) fn submit_trouble(error: &SubmitError) -> Trouble {
+    let korean = Some(korean::submit(error));
     match error {
         SubmitError::Stopping => Trouble::stopping(),
-        SubmitError::Journal(JournalError::NoSpace { .. }) => Trouble::of(ErrorCode::DiskFull, error, None),
+        SubmitError::Journal(JournalError::NoSpace { .. }) => Trouble::of(ErrorCode::DiskFull, error, korean),
         SubmitError::Journal(_) => Trouble::broke(error),
         SubmitError::TooLarge { .. } | SubmitError::Count { .. } => {
-            Trouble::of(ErrorCode::TooLarge, error, None)
+            Trouble::of(ErrorCode::TooLarge, error, korean)
         }
-        SubmitError::Graph(_) => Trouble::of(ErrorCode::InvalidGraph, error, None),
+        SubmitError::Graph(_) => Trouble::of(ErrorCode::InvalidGraph, error, korean),
         SubmitError::MissingInput { .. } | SubmitError::UnusedInput { .. } | SubmitError::Input { .. } => {
-            Trouble::of(ErrorCode::MissingInput, error, None)
+            Trouble::of(ErrorCode::MissingInput, error, korean)
         }
-        SubmitError::ExtraData(_) => Trouble::of(ErrorCode::Usage, error, None),
+        SubmitError::Partner { .. } | SubmitError::Token { .. } => {
+            Trouble::of(ErrorCode::Refused, error, korean)
+        }
+        SubmitError::ExtraData(_) => Trouble::of(ErrorCode::Usage, error, korean),
     }
 }
 
-pub(super) async fn list(State(node): State<Node>) -> Json<JobsReply> {
+pub(super) async fn list(State(node): State<Node>, Extension(lang): Extension<Lang>) -> Json<JobsReply> {
     let jobs = views::jobs(&node).await;
     let shorts = Shorts::of(&jobs);
-    Json(JobsReply { jobs: jobs.iter().map(|job| views::job_view(&node, job, &shorts)).collect() })
+    Json(JobsReply { jobs: jobs.iter().map(|job| views::job_view(&node, job, &shorts, lang)).collect() })
 }
 
-pub(super) async fn show(State(node): State<Node>, Path(id): Path<String>) -> Result<Json<JobView>, Trouble> {
+pub(super) async fn show(
+    State(node): State<Node>,
+    Extension(lang): Extension<Lang>,
+    Path(id): Path<String>,
+) -> Result<Json<JobView>, Trouble> {
     let job = job_of(&node, &id).await?;
-    view(&node, job).await.map(Json)
+    view(&node, job, lang).await.map(Json)
 }
 
-pub(super) async fn why(State(node): State<Node>, Path(id): Path<String>) -> Result<Json<WhyReply>, Trouble> {
+pub(super) async fn why(
+    State(node): State<Node>,
+    Extension(lang): Extension<Lang>,
+    Path(id): Path<String>,
+) -> Result<Json<WhyReply>, Trouble> {
     let resolved = resolve(&node, &id).await?;
-    let why = node.ports.scheduler.why(resolved).await.unwrap_or_default();
-    Ok(Json(WhyReply { id: resolved.to_string(), why }))
+    let why = node.ports.scheduler.why(resolved).await.unwrap_or(Why::Waits);
+    let code = why.code().into();
+    Ok(Json(WhyReply { id: resolved.to_string(), why: views::why(&why, lang), code }))
 }
 
-pub(super) async fn log(State(node): State<Node>, Path(id): Path<String>) -> Result<Json<LogReply>, Trouble> {
+pub(super) async fn log(
+    State(node): State<Node>,
+    Extension(lang): Extension<Lang>,
+    Path(id): Path<String>,
+) -> Result<Json<LogReply>, Trouble> {
     let resolved = resolve(&node, &id).await?;
     let lines = node.ports.scheduler.log(resolved).await;
-    Ok(Json(LogReply { lines: lines.iter().map(views::log_line).collect() }))
+    Ok(Json(LogReply { lines: lines.iter().map(|line| views::log_line(line, lang)).collect() }))
 }
 
 pub(super) async fn cancel(
     State(node): State<Node>,
+    Extension(lang): Extension<Lang>,
     Path(id): Path<String>,
 ) -> Result<Json<JobView>, Trouble> {
     let resolved = resolve(&node, &id).await?;
     nothing_to(node.ports.scheduler.cancel(resolved).await, &Message::NothingToCancel)?;
-    view(&node, resolved.job()).await.map(Json)
+    view(&node, resolved.job(), lang).await.map(Json)
 }
 
 pub(super) async fn retry(
     State(node): State<Node>,
+    Extension(lang): Extension<Lang>,
     Path(id): Path<String>,
 ) -> Result<Json<JobView>, Trouble> {
     let resolved = resolve(&node, &id).await?;
     nothing_to(node.ports.scheduler.retry(resolved).await, &Message::NothingToRetry)?;
-    view(&node, resolved.job()).await.map(Json)
+    view(&node, resolved.job(), lang).await.map(Json)
 }

@@ -1,12 +1,18 @@
 //! Korean for what the modules below refuse with. Their English stands at the errors themselves; as there, a hint
 //! comes after the last semicolon.
 
+mod story;
+
 use scenemesh_protocol::invite::{BadInvite, JoinRefusal};
 
 use crate::executor::graph::GraphError;
 use crate::membership::{CannotApprove, CannotFound, CannotInvite, CannotJoin, KeysError, NoInvite};
+use crate::messages::{Lang, phrase};
 use crate::network::PorchError;
-use crate::store::BlobError;
+use crate::scheduler::SubmitError;
+use crate::store::{BlobError, JournalError};
+
+pub(super) use story::{failure, line, name, why};
 
 pub(super) fn graph(error: &GraphError) -> String {
     match error {
@@ -196,7 +202,8 @@ pub(super) fn porch(error: &PorchError) -> String {
     match error {
         PorchError::NoAddress(_) => "초대한 노드의 주소가 없습니다; 새 초대를 받으세요".into(),
         PorchError::Unreachable { addresses, cause, .. } => format!(
-            "초대한 노드에 연결할 수 없습니다 ({addresses}): {cause}; 그쪽 데몬이 실행 중이고 현관 포트(7873)가 열려 있는지 확인하세요"
+            "초대한 노드에 연결할 수 없습니다 ({addresses}): {}; 그쪽 데몬이 실행 중이고 현관 포트(7873)가 열려 있는지 확인하세요",
+            phrase(Lang::Ko, cause)
         ),
         PorchError::WrongNode { address, .. } => {
             format!("{address} 주소에 다른 컴퓨터가 있습니다; 새 초대를 받으세요")
@@ -205,13 +212,52 @@ pub(super) fn porch(error: &PorchError) -> String {
             "초대한 노드가 제시간에 응답하지 않았습니다; 잠시 뒤 다시 시도하세요".into()
         }
         PorchError::Closed { cause, .. } => {
-            format!("초대한 노드가 답 없이 연결을 끊었습니다: {cause}; 1분 뒤 다시 시도하세요")
+            format!(
+                "초대한 노드가 답 없이 연결을 끊었습니다: {}; 1분 뒤 다시 시도하세요",
+                phrase(Lang::Ko, cause)
+            )
         }
         PorchError::Garbled { .. } => {
             "초대한 노드의 응답을 이 버전에서는 해석할 수 없습니다; 오래된 쪽을 업그레이드하세요".into()
         }
         PorchError::Setup(why) => format!("연결을 준비하지 못했습니다: {why}"),
     }
+}
+
+pub(super) fn submit(error: &SubmitError) -> String {
+    let said = |text: &dyn std::fmt::Display| phrase(Lang::Ko, &text.to_string());
+    match error {
+        SubmitError::Graph(error) => graph(error),
+        SubmitError::TooLarge { bytes } => format!(
+            "워크플로가 {bytes}바이트로 한도({}바이트)를 넘습니다; 큰 파일은 --input으로 보내세요",
+            crate::scheduler::GRAPH_LIMIT
+        ),
+        SubmitError::Count { count } => {
+            format!("작업의 태스크는 1개에서 {}개까지인데 {count}개입니다", crate::scheduler::COUNT_LIMIT)
+        }
+        SubmitError::MissingInput { name } => {
+            format!("워크플로에 적힌 파일 {name:?} 없음; --input {name}=FILE을 더하세요")
+        }
+        SubmitError::UnusedInput { name, known } => {
+            format!("워크플로의 어느 노드에도 입력 {name:?} 없음; 있는 이름: {known}")
+        }
+        SubmitError::Partner { node, class } => format!(
+            "노드 {node} ({class})는 누군가의 돈을 쓰는 파트너 노드라서 풀의 어느 컴퓨터에서도 실행하지 않습니다; 그 노드를 빼세요"
+        ),
+        SubmitError::Token { node, key } => format!(
+            "노드 {node}에 comfy.org 자격 증명({key})이 있습니다. 자격 증명은 어떤 태스크로도 이 컴퓨터를 떠나지 않습니다; 지우세요"
+        ),
+        SubmitError::ExtraData(why) => format!("extra_data가 JSON 객체가 아닙니다: {why}"),
+        SubmitError::Input { name, source } => {
+            format!("입력 {name:?} 파일이 저장소에 더는 없습니다: {}; 다시 보내세요", said(source))
+        }
+        SubmitError::Journal(error) => journal(error),
+        SubmitError::Stopping => "데몬이 종료하는 중입니다".into(),
+    }
+}
+
+fn journal(error: &JournalError) -> String {
+    format!("작업을 기록할 수 없습니다: {}", phrase(Lang::Ko, &error.to_string()))
 }
 
 /// Only what a person can do something about.

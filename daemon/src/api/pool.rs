@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::Json;
 use axum::extract::State;
 use scenemesh_protocol::api::{
@@ -21,7 +22,7 @@ use crate::membership::{
     InviteError, InviteTerms, JoinError, JoinOutcome, Joining, KeysError, LeaveError, NoInvite, Protection,
     Standing,
 };
-use crate::messages::Message;
+use crate::messages::{Lang, Message, phrase};
 use crate::network::{Link, PorchError, StartError};
 
 /// How long the answer to a join waits for the first link.
@@ -29,6 +30,7 @@ const FIRST_PEER: Duration = Duration::from_secs(2);
 
 pub(super) async fn init(
     State(node): State<Node>,
+    Extension(lang): Extension<Lang>,
     Asked(asked): Asked<InitRequest>,
 ) -> Result<Json<InitReply>, Trouble> {
     if asked.solo {
@@ -52,7 +54,7 @@ pub(super) async fn init(
         admin_key: founded.admin_key.display().to_string(),
         sealed,
         recovery_code: Some(founded.recovery_code.to_string()),
-        comfyui: comfyui::around(&node).await,
+        comfyui: comfyui::around(&node, lang).await,
     }))
 }
 
@@ -99,6 +101,7 @@ pub(super) async fn preview(Asked(asked): Asked<JoinPreviewRequest>) -> Result<J
 
 pub(super) async fn join(
     State(node): State<Node>,
+    Extension(lang): Extension<Lang>,
     Asked(asked): Asked<JoinRequest>,
 ) -> Result<Json<JoinReply>, Trouble> {
     let pool = Invite::from_code(&asked.code).map_err(|error| code_trouble(&error))?.pool;
@@ -131,14 +134,14 @@ pub(super) async fn join(
         signatures_missing: 0,
         peers_up: super::status::peers_up(&node),
         notes: Vec::new(),
-        comfyui: comfyui::around(&node).await,
+        comfyui: comfyui::around(&node, lang).await,
     };
     match outcome {
         JoinOutcome::Joined(joined) => {
             reply.pool_name = Some(joined.pool_name);
             reply.studio_name = Some(joined.studio);
             reply.name = joined.name;
-            reply.notes = joined.notes;
+            reply.notes = joined.notes.iter().map(|words| phrase(lang, words)).collect();
         }
         JoinOutcome::Pending { needs, .. } => match needs {
             JoinNeeds::Unlock => reply.state = JoinState::AwaitingUnlock,
@@ -159,7 +162,10 @@ async fn first_peer(node: &Node) {
     drop(tokio::time::timeout(FIRST_PEER, up).await);
 }
 
-pub(super) async fn show(State(node): State<Node>) -> Result<Json<PoolReply>, Trouble> {
+pub(super) async fn show(
+    State(node): State<Node>,
+    Extension(lang): Extension<Lang>,
+) -> Result<Json<PoolReply>, Trouble> {
     let pool = node.ports.membership.pool().await.ok_or_else(no_pool)?;
     let studios = pool.studios.iter().map(|studio| StudioView {
         id: studio.id,
@@ -196,21 +202,22 @@ pub(super) async fn show(State(node): State<Node>) -> Result<Json<PoolReply>, Tr
         epoch: pool.epoch,
         studios: studios.collect(),
         members: members.collect(),
-        proposals: pool.proposals.iter().map(proposal).collect(),
+        proposals: pool.proposals.iter().map(|known| proposal(known, lang)).collect(),
         invites: invites.collect(),
         unlocked: pool.unlocked,
-        warnings: pool.warnings.clone(),
+        warnings: pool.warnings.iter().map(|words| phrase(lang, words)).collect(),
     }))
 }
 
 pub(super) async fn approve(
     State(node): State<Node>,
+    Extension(lang): Extension<Lang>,
     Asked(asked): Asked<ApproveRequest>,
 ) -> Result<Json<ApproveReply>, Trouble> {
     let passphrase = asked.passphrase.as_ref().map(secret);
     let approved = node.ports.membership.approve(asked.proposal, passphrase).await;
     let approved = approved.map_err(|error| approve_trouble(&error))?;
-    Ok(Json(ApproveReply { proposal: proposal(&approved.proposal), in_force: approved.decided }))
+    Ok(Json(ApproveReply { proposal: proposal(&approved.proposal, lang), in_force: approved.decided }))
 }
 
 pub(super) async fn leave(State(node): State<Node>) -> Result<Json<LeaveReply>, Trouble> {
@@ -222,12 +229,12 @@ pub(super) async fn leave(State(node): State<Node>) -> Result<Json<LeaveReply>, 
     Ok(Json(LeaveReply { pool_name: left.pool_name, told: count(left.told) }))
 }
 
-fn proposal(proposal: &membership::ProposalView) -> ProposalView {
+fn proposal(proposal: &membership::ProposalView, lang: Lang) -> ProposalView {
     ProposalView {
         id: proposal.id,
         short: proposal.id.short(),
         epoch: proposal.epoch,
-        change: proposal.change.clone(),
+        change: phrase(lang, &proposal.change),
         signed_by: proposal.signed_by.clone(),
         signatures_missing: count(proposal.need.saturating_sub(proposal.signed_by.len())),
         mine: proposal.mine,

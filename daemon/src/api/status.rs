@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::Json;
 use axum::extract::State;
 use scenemesh_protocol::advert::GpuAdvert;
@@ -14,10 +15,11 @@ use super::{Node, views};
 use crate::clock;
 use crate::executor;
 use crate::membership;
+use crate::messages::{Lang, phrase};
 use crate::network::{self, Link};
 use crate::scheduler::view::TaskPhase;
 
-pub(super) async fn status(State(node): State<Node>) -> Json<StatusReply> {
+pub(super) async fn status(State(node): State<Node>, Extension(lang): Extension<Lang>) -> Json<StatusReply> {
     let standing = node.ports.membership.standing().borrow().clone();
     let peers = node.ports.network.peers().borrow().clone();
     let phases: Vec<TaskPhase> =
@@ -42,7 +44,7 @@ pub(super) async fn status(State(node): State<Node>) -> Json<StatusReply> {
         peers_total: number(peers.peers.len()),
         listening: listening.main,
         porch: listening.porch,
-        slots: slots(&node),
+        slots: slots(&node, lang),
         gpus: gpus(&node),
         tasks_queued: count(&|phase| phase == TaskPhase::Queued),
         tasks_running: count(&|phase| !phase.is_over() && phase != TaskPhase::Queued),
@@ -52,7 +54,7 @@ pub(super) async fn status(State(node): State<Node>) -> Json<StatusReply> {
         membership::Standing::Joining { pool, words, .. } => {
             reply.standing = Standing::Joining;
             reply.pool = Some(*pool);
-            reply.why = Some(words.clone());
+            reply.why = Some(phrase(lang, words));
         }
         membership::Standing::Member { roster, name, studio } => {
             reply.standing = Standing::Member;
@@ -62,12 +64,12 @@ pub(super) async fn status(State(node): State<Node>) -> Json<StatusReply> {
         }
         membership::Standing::Outside { roster, why } => {
             reply.standing = Standing::Outside;
-            reply.why = Some(why.clone());
+            reply.why = Some(phrase(lang, why));
             in_pool(&mut reply, roster);
         }
     }
     if let Some(pool) = node.ports.membership.pool().await {
-        reply.warnings = pool.warnings;
+        reply.warnings = pool.warnings.iter().map(|words| phrase(lang, words)).collect();
     }
     Json(reply)
 }
@@ -78,11 +80,11 @@ fn in_pool(reply: &mut StatusReply, roster: &Arc<Roster>) {
     reply.epoch = Some(roster.settings().epoch);
 }
 
-pub(super) async fn peers(State(node): State<Node>) -> Json<PeersReply> {
+pub(super) async fn peers(State(node): State<Node>, Extension(lang): Extension<Lang>) -> Json<PeersReply> {
     let roster = node.ports.membership.roster().borrow().clone();
     let table = node.ports.network.peers().borrow().clone();
     let mut peers: Vec<PeerView> =
-        table.peers.iter().map(|(id, peer)| peer_view(&node, *id, peer, roster.as_deref())).collect();
+        table.peers.iter().map(|(id, peer)| peer_view(&node, *id, peer, roster.as_deref(), lang)).collect();
     peers.sort_by(|a, b| (&a.studio, &a.name, a.node).cmp(&(&b.studio, &b.name, b.node)));
     Json(PeersReply { peers })
 }
@@ -92,12 +94,13 @@ fn peer_view(
     id: scenemesh_protocol::ids::NodeId,
     peer: &network::PeerView,
     roster: Option<&Roster>,
+    lang: Lang,
 ) -> PeerView {
     let named = views::node_ref(node, id);
     let (link, why) = match &peer.link {
         Link::Up => (LinkState::Up, None),
-        Link::Down => (LinkState::Down, peer.last_error.clone()),
-        Link::Refused { words } => (LinkState::Refused, Some(words.clone())),
+        Link::Down => (LinkState::Down, peer.last_error.as_deref().map(|words| phrase(lang, words))),
+        Link::Refused { words } => (LinkState::Refused, Some(phrase(lang, words))),
     };
     let advert = peer.advert.as_deref();
     PeerView {
@@ -142,14 +145,14 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn slots(node: &Node) -> Vec<SlotView> {
+fn slots(node: &Node, lang: Lang) -> Vec<SlotView> {
     let slots = node.ports.executor.slots().borrow().clone();
     let view = |slot: &executor::SlotView| {
         let (state, why, task) = match &slot.state {
             executor::SlotState::Starting => (SlotState::Starting, None, None),
             executor::SlotState::Ready => (SlotState::Ready, None, None),
             executor::SlotState::Busy { task, .. } => (SlotState::Busy, None, Some(*task)),
-            executor::SlotState::NotReady { why } => (SlotState::NotReady, Some(why.clone()), None),
+            executor::SlotState::NotReady { why } => (SlotState::NotReady, Some(phrase(lang, why)), None),
         };
         SlotView {
             url: slot.url.clone(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::Json;
 use axum::extract::State;
 use scenemesh_protocol::api::{COUNT_LIMIT, ErrorCode, JobView, ReachWords, SubmitRequest};
@@ -15,8 +16,9 @@ use super::workflow::{self, Machine, Stock};
 use super::{Node, jobs};
 use crate::clock;
 use crate::executor::SlotState;
+use crate::executor::graph::Graph;
 use crate::membership::{self, Role};
-use crate::messages::{Message, NotThere};
+use crate::messages::{Lang, Message, NotThere, phrase};
 use crate::scheduler::{JobSpec, Needs};
 
 /// Longest label, in characters.
@@ -26,6 +28,7 @@ const TIME_LIMIT: Duration = Duration::from_hours(24);
 
 pub(super) async fn submit(
     State(node): State<Node>,
+    Extension(lang): Extension<Lang>,
     Submitted(asked): Submitted<SubmitRequest>,
 ) -> Result<Json<JobView>, Trouble> {
     if !(1..=COUNT_LIMIT).contains(&asked.count) {
@@ -39,6 +42,7 @@ pub(super) async fn submit(
     }
     let names: Vec<String> = asked.inputs.iter().map(|input| input.name.clone()).collect();
     let graph = workflow::prepare(&asked.workflow, &asked.set, &names)?;
+    refuse_partners(&graph)?;
     workflow::check_machines(&graph, &machines(&node, roster.as_deref(), &reach))?;
     let bytes = graph.to_bytes();
     preflight(&node, &bytes, &names)?;
@@ -59,7 +63,7 @@ pub(super) async fn submit(
     };
     let job = node.ports.scheduler.submit(spec).await.map_err(|error| jobs::submit_trouble(&error))?;
     node.uploads.mark_used(asked.inputs.iter().map(|input| input.input.as_str()));
-    jobs::view(&node, job).await.map(Json)
+    jobs::view(&node, job, lang).await.map(Json)
 }
 
 fn reach(words: &ReachWords, roster: Option<&Roster>) -> Result<Reach, Trouble> {
@@ -144,15 +148,23 @@ fn machines(node: &Node, roster: Option<&Roster>, reach: &Reach) -> Vec<Machine>
     roster.members(now).map(machine).collect()
 }
 
+/// Said before anything else: no other machine would change it.
+fn refuse_partners(graph: &Graph) -> Result<(), Trouble> {
+    crate::scheduler::refuse_partners(graph).map_err(|error| jobs::submit_trouble(&error))
+}
+
 /// A graph that this machine's own ComfyUI calls invalid is invalid everywhere.
 fn preflight(node: &Node, graph: &[u8], inputs: &[String]) -> Result<(), Trouble> {
     let slots = node.ports.executor.slots().borrow().clone();
     let ready = |state: &SlotState| matches!(state, SlotState::Ready | SlotState::Busy { .. });
     for slot in slots.iter().filter(|slot| ready(&slot.state)) {
         if let Err(failure) = node.ports.executor.preflight(slot.slot, graph, inputs)
-            && failure.class == FailureClass::InvalidGraph
+            && matches!(failure.class, FailureClass::InvalidGraph | FailureClass::Policy)
         {
-            return Err(Trouble::of(ErrorCode::InvalidGraph, &failure.detail, None));
+            let policy = failure.class == FailureClass::Policy;
+            let code = if policy { ErrorCode::Refused } else { ErrorCode::InvalidGraph };
+            let korean = phrase(Lang::Ko, &failure.detail);
+            return Err(Trouble::of(code, &failure.detail, Some(korean)));
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use scenemesh_protocol::api::{ErrorBody, ErrorCode};
 
-use crate::messages::{Lang, Message};
+use crate::messages::{Lang, Message, phrase};
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,17 +30,21 @@ impl Trouble {
     }
 
     /// An error of a module below, whose sentence has its hint after the last semicolon. `korean` is its
-    /// translation, made the same way.
+    /// translation, made the same way; without one, the sentence is looked up among those that are known.
     pub(super) fn of(code: ErrorCode, error: &impl std::fmt::Display, korean: Option<String>) -> Self {
-        let english = Words::of(&error.to_string());
-        let korean = korean.map_or_else(|| english.clone(), |text| Words::of(&text));
+        let english = error.to_string();
+        let korean = Words::of(&korean.unwrap_or_else(|| phrase(Lang::Ko, &english)));
+        let english = Words::of(&english);
         Self { code, status: None, english, korean }
     }
 
     /// Our own mistake, or a disk's.
     pub(super) fn broke(error: &impl std::fmt::Display) -> Self {
-        let message = Message::Broke { what: error.to_string() };
-        Self::new(ErrorCode::Internal, &message).hint(&Message::HintLog)
+        let what = error.to_string();
+        let words =
+            |lang| Words { message: Message::Broke { what: phrase(lang, &what) }.text(lang), hint: None };
+        let (english, korean) = (words(Lang::En), words(Lang::Ko));
+        Self { code: ErrorCode::Internal, status: None, english, korean }.hint(&Message::HintLog)
     }
 
     pub(super) fn stopping() -> Self {

@@ -4,15 +4,18 @@ use std::collections::HashMap;
 
 use scenemesh_protocol::api::{
     Event, FailureView, JobState, JobView, LogLine, NodeRef, OutputView, ProgressView, ReachWords, TaskState,
-    TaskView, UsageView,
+    TaskView, UsageView, WipeCounts, WipeView,
 };
 use scenemesh_protocol::ids::{JobId, NodeId, TaskId};
 use scenemesh_protocol::lease::Progress;
+use scenemesh_protocol::receipt::{WipeCount, Wiped};
 use scenemesh_protocol::task::Reach;
 
-use super::Node;
+use super::{Node, korean};
 use crate::clock;
 use crate::membership;
+use crate::messages::Lang;
+use crate::scheduler::story::Why;
 use crate::scheduler::{ResolveError, view as scheduler};
 
 /// Shortest id that people are shown.
@@ -26,9 +29,9 @@ pub(super) async fn jobs(node: &Node) -> Vec<scheduler::JobView> {
 }
 
 /// One job. Its id is shortened against all others, its tasks' against each other.
-pub(super) async fn job(node: &Node, id: JobId) -> Option<JobView> {
+pub(super) async fn job(node: &Node, id: JobId, lang: Lang) -> Option<JobView> {
     let job = node.ports.scheduler.show(id).await?;
-    let mut view = job_view(node, &job, &Shorts::of(std::slice::from_ref(&job)));
+    let mut view = job_view(node, &job, &Shorts::of(std::slice::from_ref(&job)), lang);
     let whole = id.to_string();
     while view.short.len() < whole.len()
         && matches!(node.ports.scheduler.resolve(&view.short).await, Err(ResolveError::Ambiguous { .. }))
@@ -99,7 +102,7 @@ pub(super) fn node_ref(node: &Node, id: NodeId) -> NodeRef {
     }
 }
 
-pub(super) fn job_view(node: &Node, job: &scheduler::JobView, shorts: &Shorts) -> JobView {
+pub(super) fn job_view(node: &Node, job: &scheduler::JobView, shorts: &Shorts, lang: Lang) -> JobView {
     JobView {
         job: job.job,
         short: shorts.job(job.job),
@@ -114,11 +117,11 @@ pub(super) fn job_view(node: &Node, job: &scheduler::JobView, shorts: &Shorts) -
         class: job.class,
         reach: reach_words(node, &job.reach),
         created_ms: job.created_ms,
-        tasks: job.tasks.iter().map(|task| task_view(node, task, shorts)).collect(),
+        tasks: job.tasks.iter().map(|task| task_view(node, task, shorts, lang)).collect(),
     }
 }
 
-pub(super) fn task_view(node: &Node, task: &scheduler::TaskView, shorts: &Shorts) -> TaskView {
+pub(super) fn task_view(node: &Node, task: &scheduler::TaskView, shorts: &Shorts, lang: Lang) -> TaskView {
     let outputs = task.outputs.iter().zip(0_u32..).map(|(output, index)| OutputView {
         index,
         node: output.node.clone(),
@@ -126,16 +129,23 @@ pub(super) fn task_view(node: &Node, task: &scheduler::TaskView, shorts: &Shorts
         filename: output.filename.clone(),
         bytes: output.bytes,
     });
-    let failures =
-        task.failures.iter().map(|(name, why)| FailureView { node: name.clone(), why: why.clone() });
+    let failures = task.failures.iter().map(|(name, failure)| FailureView {
+        node: name_in(name, lang),
+        class: failure.class,
+        why: match lang {
+            Lang::En => failure.to_string(),
+            Lang::Ko => korean::failure(failure),
+        },
+    });
     let named = task.node.map(|id| {
         let mut named = node_ref(node, id);
         // Whoever rendered it may have left the roster since.
         if named.studio.is_none() && !task.node_name.is_empty() {
-            named.name.clone_from(&task.node_name);
+            named.name = name_in(&task.node_name, lang);
         }
         named
     });
+    let waits = Some(&task.why).filter(|_| task.state == scheduler::TaskPhase::Queued);
     TaskView {
         task: task.task,
         short: shorts.task(task.task),
@@ -155,8 +165,37 @@ pub(super) fn task_view(node: &Node, task: &scheduler::TaskView, shorts: &Shorts
         outputs: outputs.collect(),
         failures: failures.collect(),
         usage: UsageView { exec_ms: task.exec_ms, rgs_milli: None },
-        waiting: (task.state == scheduler::TaskPhase::Queued).then(|| task.why.clone()),
+        waiting: waits.map(|why| self::why(why, lang)),
+        waiting_code: waits.map(|why| why.code().to_owned()),
+        full_hygiene: task.full_hygiene,
+        wipes: task.wipes.iter().map(wipe_view).collect(),
     }
+}
+
+fn wipe_view(wipe: &scheduler::WipeView) -> WipeView {
+    let record = &wipe.record;
+    WipeView {
+        attempt: wipe.attempt,
+        node: wipe.node_name.clone(),
+        hygiene: record.hygiene,
+        wiped: wipe_counts(&record.wiped),
+        left: wipe_counts(&record.left),
+    }
+}
+
+fn wipe_counts(counted: &[WipeCount]) -> WipeCounts {
+    let mut counts = WipeCounts::default();
+    for WipeCount { what, count } in counted {
+        let of_kind = match what {
+            Wiped::History => &mut counts.history,
+            Wiped::Inputs => &mut counts.inputs,
+            Wiped::Outputs => &mut counts.outputs,
+            Wiped::Temp => &mut counts.temp,
+            Wiped::Cache => &mut counts.cache,
+        };
+        *of_kind = of_kind.saturating_add(*count);
+    }
+    counts
 }
 
 pub(super) fn progress_view(progress: &Progress) -> ProgressView {
@@ -169,22 +208,46 @@ pub(super) fn progress_view(progress: &Progress) -> ProgressView {
     }
 }
 
-pub(super) fn log_line(line: &scheduler::LogLine) -> LogLine {
-    LogLine { at_ms: line.at_ms, task: Some(line.task), index: Some(line.index), text: line.text.clone() }
+pub(super) fn log_line(line: &scheduler::LogLine, lang: Lang) -> LogLine {
+    LogLine {
+        at_ms: line.at_ms,
+        task: Some(line.task),
+        index: Some(line.index),
+        text: match lang {
+            Lang::En => line.line.to_string(),
+            Lang::Ko => korean::line(&line.line),
+        },
+        code: line.line.code().into(),
+    }
+}
+
+/// One sentence: why a job or task stands where it stands.
+pub(super) fn why(why: &Why, lang: Lang) -> String {
+    match lang {
+        Lang::En => why.to_string(),
+        Lang::Ko => korean::why(why),
+    }
+}
+
+fn name_in(name: &str, lang: Lang) -> String {
+    match lang {
+        Lang::En => name.to_owned(),
+        Lang::Ko => korean::name(name),
+    }
 }
 
 /// A change as clients hear it. A job is told whole, by whoever can look it up.
-pub(super) fn event(node: &Node, event: &scheduler::JobEvent, shorts: &Shorts) -> Option<Event> {
+pub(super) fn event(node: &Node, event: &scheduler::JobEvent, shorts: &Shorts, lang: Lang) -> Option<Event> {
     Some(match event {
         scheduler::JobEvent::Job { .. } => return None,
         scheduler::JobEvent::Task { job, task } => {
-            Event::Task { job: *job, task: task_view(node, task, shorts) }
+            Event::Task { job: *job, task: Box::new(task_view(node, task, shorts, lang)) }
         }
         scheduler::JobEvent::Progress { job, task, progress } => {
             Event::Progress { job: *job, task: *task, progress: progress_view(progress) }
         }
         scheduler::JobEvent::Preview { job, task } => Event::Preview { job: *job, task: *task },
-        scheduler::JobEvent::Log { job, line } => Event::Log { job: *job, line: log_line(line) },
+        scheduler::JobEvent::Log { job, line } => Event::Log { job: *job, line: log_line(line, lang) },
     })
 }
 

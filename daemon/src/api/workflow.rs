@@ -16,13 +16,18 @@ use crate::messages::{Message, NotThere};
 /// Names in one sentence at most.
 const NAMES_SHOWN: usize = 8;
 
-/// Reads a workflow, applies `--set`, and checks that the files it names are the files that come along.
-pub(super) fn prepare(workflow: &str, set: &[Setting], inputs: &[String]) -> Result<Graph, Trouble> {
+/// Reads a workflow.
+pub(super) fn read(workflow: &str) -> Result<Graph, Trouble> {
     if workflow.len() > GRAPH_LIMIT {
         let message = Message::WorkflowTooLarge { limit: GRAPH_LIMIT };
         return Err(Trouble::new(ErrorCode::TooLarge, &message).hint(&Message::HintNotEmbedded));
     }
-    let mut graph = Graph::parse(workflow.as_bytes()).map_err(|error| graph_trouble(&error))?;
+    Graph::parse(workflow.as_bytes()).map_err(|error| graph_trouble(&error))
+}
+
+/// Reads a workflow, applies `--set`, and checks that the files it names are the files that come along.
+pub(super) fn prepare(workflow: &str, set: &[Setting], inputs: &[String]) -> Result<Graph, Trouble> {
+    let mut graph = read(workflow)?;
     for setting in set {
         let value = value_for(&graph, setting)?;
         graph.set(&setting.path, value).map_err(|error| graph_trouble(&error))?;

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Backend, Command, Event, Executor, Inventory, Outcome, Reporter, Run, RunError, SlotId, SlotState,
-    SlotView,
+    Backend, Command, Event, Executor, Inventory, Outcome, Reporter, Run, RunEnd, RunError, SlotId,
+    SlotState, SlotView,
 };
 use crate::supervisor::Tasks;
 
@@ -168,13 +168,13 @@ impl Slot {
         let stop = CancellationToken::new();
         // Dropping this future in any way also tells the run to stop.
         let _cancel_on_drop = stop.clone().drop_guard();
-        let outcome = {
+        let ended = {
             let mut running = self.backend.run(&run, &reporter, stop.clone());
             let mut give_up_at = None;
             loop {
                 tokio::select! {
                     biased;
-                    outcome = &mut running => break Some(outcome),
+                    ended = &mut running => break Some(ended),
                     () = self.stopping.cancelled(), if give_up_at.is_none() => {
                         stop.cancel();
                         give_up_at = Some(Instant::now() + STOP_WITHIN);
@@ -194,8 +194,9 @@ impl Slot {
                 }
             }
         };
-        let outcome = outcome.unwrap_or_else(|| {
-            Outcome::Failed(Failure::new(FailureClass::Cancelled, "the node stopped before ComfyUI did"))
+        let RunEnd { outcome, wipe } = ended.unwrap_or_else(|| {
+            let words = "the node stopped before ComfyUI did";
+            Outcome::Failed(Failure::new(FailureClass::Cancelled, words)).into()
         });
         match &outcome {
             Outcome::Failed(failure) if failure.class == FailureClass::ComfyuiDied => {
@@ -204,7 +205,7 @@ impl Slot {
             _ => self.state = SlotState::Ready,
         }
         self.publish(|_| {});
-        drop(self.events.send(Event::Ended { task, attempt, outcome }).await);
+        drop(self.events.send(Event::Ended { task, attempt, outcome, wipe }).await);
     }
 
     fn publish(&self, change: impl FnOnce(&mut SlotView)) {

@@ -13,9 +13,10 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Backend, DeviceReading, EndpointConfig, Outcome, Probe, Reporter, Run};
+use super::{Backend, DeviceReading, EndpointConfig, Outcome, Probe, Reporter, Run, RunEnd};
 use crate::store::Blobs;
 
+mod cache;
 mod classify;
 mod client;
 mod collect;
@@ -154,7 +155,7 @@ impl Comfyui {
             None => hygiene::find(&self.client, &self.endpoint, stats, &self.owner).await,
         };
         if first {
-            let found = hygiene::sweep(&self.client, folders.as_ref(), &self.owner).await?;
+            let found = hygiene::sweep(&self.client, &inventory, folders.as_ref(), &self.owner).await?;
             let abandoned = std::mem::take(&mut self.abandoned);
             let due = |orphan: &Orphan| {
                 if abandoned.contains(&orphan.prompt_id) { now } else { now + ORPHAN_GRACE }
@@ -173,21 +174,22 @@ impl Comfyui {
             return Err(NotReady::Stuck(self.client.base()));
         }
         tracing::info!(tag = %orphan.tag, "removed a prompt of ours that nobody waits for");
-        let names =
-            Names { prompt_id: orphan.prompt_id.clone(), client_id: String::new(), tag: orphan.tag.clone() };
-        let folders = self.known.as_ref().and_then(|known| known.folders.as_ref());
+        let names = Names::of(orphan.prompt_id.clone(), orphan.tag.clone());
+        let Some(known) = &self.known else { return Ok(()) };
+        let folders = known.folders.as_ref();
         let entry = self.client.history(&names.prompt_id).await?.unwrap_or_default();
         let traces = run::traces_of(&entry);
-        report_left(&names, &hygiene::clean(&self.client, folders, &names, &traces, false).await);
+        let tally = hygiene::clean(&self.client, &known.inventory, folders, &names, &traces).await;
+        drop(tally.close(&names, folders));
         self.orphans.remove(&orphan);
         Ok(())
     }
 
-    async fn render(&mut self, run: &Run, report: &Reporter, stop: CancellationToken) -> Outcome {
-        let names = Names::new(&self.owner, run.task, run.attempt);
-        self.orphans.retain(|orphan, _| orphan.prompt_id != names.prompt_id);
+    async fn render(&mut self, run: &Run, report: &Reporter, stop: CancellationToken) -> RunEnd {
+        let names = Names::new(&self.owner, run.task, run.attempt, run.full_hygiene);
+        self.orphans.retain(|orphan, _| orphan.tag != names.tag);
         if let Err(error) = self.tend_orphans(Instant::now()).await {
-            return Outcome::Failed(Failure::new(FailureClass::ComfyuiDied, error.to_string()));
+            return Outcome::Failed(Failure::new(FailureClass::ComfyuiDied, error.to_string())).into();
         }
         let empty = Inventory::default();
         let known = self.known.as_ref();
@@ -203,11 +205,13 @@ impl Comfyui {
             report,
             stop,
         };
-        let run::Finished { outcome, models, left_behind } = attempt.perform().await;
-        report_left(&names, &left_behind);
+        let run::Finished { outcome, models, wipe } = attempt.perform().await;
         self.note_if_stuck(&names, &outcome).await;
+        if run.full_hygiene {
+            self.warm.clear();
+        }
         match &outcome {
-            Outcome::Done { .. } if run.full_hygiene => self.warm.clear(),
+            Outcome::Done { .. } if run.full_hygiene => {}
             Outcome::Done { .. } => self.warm_up(models),
             Outcome::Failed(failure) => match failure.class {
                 FailureClass::ComfyuiDied => (self.known, self.warm) = (None, Vec::new()),
@@ -216,7 +220,7 @@ impl Comfyui {
                 _ => {}
             },
         }
-        outcome
+        RunEnd { outcome, wipe }
     }
 
     /// A prompt that outlived its interrupt occupies ComfyUI and will still write files.
@@ -271,7 +275,7 @@ impl Backend for Comfyui {
         run: &'a Run,
         report: &'a Reporter,
         stop: CancellationToken,
-    ) -> BoxFuture<'a, Outcome> {
+    ) -> BoxFuture<'a, RunEnd> {
         self.render(run, report, stop).boxed()
     }
 
@@ -288,12 +292,6 @@ impl Backend for Comfyui {
                 *due = Instant::now();
             }
         }
-    }
-}
-
-fn report_left(names: &Names, left: &[String]) {
-    if !left.is_empty() {
-        tracing::warn!(tag = %names.tag, left = %left.join("; "), "something stays behind in ComfyUI");
     }
 }
 

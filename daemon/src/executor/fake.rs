@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::graph::Graph;
-use super::{Backend, DeviceReading, Inventory, Outcome, Probe, Reporter, Run};
+use super::{Backend, DeviceReading, Inventory, Outcome, Probe, Reporter, Run, RunEnd};
 
 /// What a run does, step by step. A script that ends without [`Step::End`] succeeds with no outputs.
 #[derive(Clone, Debug)]
@@ -100,7 +100,7 @@ impl FakeBackend {
                 Step::End(outcome) => return *outcome,
             }
         }
-        Outcome::Done { outputs: Vec::new(), exec_ms: 1, left_behind: Vec::new() }
+        Outcome::Done { outputs: Vec::new(), exec_ms: 1 }
     }
 }
 
@@ -119,17 +119,18 @@ impl Backend for FakeBackend {
         run: &'a Run,
         report: &'a Reporter,
         stop: CancellationToken,
-    ) -> BoxFuture<'a, Outcome> {
+    ) -> BoxFuture<'a, RunEnd> {
         let steps = self.with(|state| {
             state.seen.push((run.task, run.attempt));
             state.scripts.pop_front().unwrap_or_else(|| vec![Step::Start])
         });
         async move {
-            tokio::select! {
+            let outcome = tokio::select! {
                 biased;
                 () = stop.cancelled() => Outcome::Failed(Failure::new(FailureClass::Cancelled, "cancelled")),
                 outcome = self.play(steps, run, report) => outcome,
-            }
+            };
+            RunEnd::from(outcome)
         }
         .boxed()
     }

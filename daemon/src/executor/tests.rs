@@ -15,6 +15,7 @@ mod door;
 mod real;
 mod stub;
 mod traps;
+mod wipes;
 
 /// A running executor with its blobs and events.
 struct Bench {
@@ -35,6 +36,7 @@ struct Story {
     progress: Vec<(String, u32, u32, u32, u32)>,
     previews: Vec<(&'static str, bytes::Bytes)>,
     outcome: Outcome,
+    wipe: Option<Wipe>,
 }
 
 impl Bench {
@@ -117,7 +119,9 @@ impl Bench {
                     progress.push((node, step, max, nodes_done, nodes_total));
                 }
                 Event::Preview { format, bytes, .. } => previews.push((format, bytes)),
-                Event::Ended { outcome, .. } => return Story { started, progress, previews, outcome },
+                Event::Ended { outcome, wipe, .. } => {
+                    return Story { started, progress, previews, outcome, wipe };
+                }
             }
         }
     }
@@ -133,9 +137,9 @@ impl Bench {
 }
 
 impl Story {
-    fn done(self) -> (Vec<OutputFile>, Vec<String>) {
+    fn done(self) -> (Vec<OutputFile>, Vec<WipeCount>) {
         match self.outcome {
-            Outcome::Done { outputs, left_behind, .. } => (outputs, left_behind),
+            Outcome::Done { outputs, .. } => (outputs, self.wipe.expect("it was in ComfyUI").left),
             Outcome::Failed(failure) => panic!("failed: {failure}"),
         }
     }
@@ -160,11 +164,12 @@ fn run_of(graph: &Value) -> Run {
         slot: SlotId(0),
         task: TaskId::random(),
         attempt: 1,
-        graph: serde_json::to_vec(graph).unwrap(),
-        extra_data: Vec::new(),
+        graph: serde_json::to_vec(graph).unwrap().into(),
+        extra_data: zeroize::Zeroizing::default(),
         inputs: Vec::new(),
         previews: false,
         full_hygiene: false,
         time_limit: Duration::from_mins(5),
+        rules: Rules { policy: tokio::sync::watch::channel(Arc::default()).1, whose: Whose::OwnMachine },
     }
 }

@@ -1,6 +1,6 @@
 //! Korean.
 
-use super::{Message, NotThere, RecordKind, gigabytes, limit_words, milliseconds};
+use super::{Lang, Message, NotThere, RecordKind, gigabytes, limit_words, milliseconds, phrase};
 
 #[expect(clippy::too_many_lines, reason = "one line per sentence")]
 pub(super) fn text(message: &Message) -> String {
@@ -47,6 +47,11 @@ pub(super) fn text(message: &Message) -> String {
         }
         Message::HintNotEmbedded => "그림을 워크플로에 넣지 말고 --input NAME=FILE로 보내세요".into(),
         Message::BadSetting { path, value, stands } => {
+            let stands = match stands.as_str() {
+                "number" => "숫자",
+                "boolean" => "참/거짓",
+                other => other,
+            };
             format!("--set {path}={value}: 그 자리에는 {stands} 값이 있는데 {value:?} 값은 JSON이 아닙니다")
         }
         Message::HintQuote => format!("글자를 넣으려면 JSON 따옴표를 쓰세요: --set {}", r#"'NODE.INPUT="글"'"#),
@@ -116,7 +121,9 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintWithoutSolo => "--solo를 빼세요: 노드가 하나뿐인 풀도 똑같이 동작하며 포트만 열립니다".into(),
 
         Message::DataDirFine { path } => format!("{path}에 쓸 수 있습니다"),
-        Message::DataDirNotWritable { path, why } => format!("{path}에 쓸 수 없습니다: {why}"),
+        Message::DataDirNotWritable { path, why } => {
+            format!("{path}에 쓸 수 없습니다: {}", phrase(Lang::Ko, why))
+        },
         Message::HintDataDir => "폴더의 소유자와 권한, 디스크가 읽기 전용이 아닌지 확인하세요".into(),
         Message::DiskFine { free, used } => {
             format!("여유 {}, 입력과 결과가 쓰는 공간 {}", gigabytes(*free), gigabytes(*used))

@@ -312,6 +312,7 @@ impl OwnAdvert {
         for inventory in [&publication.inventory_shared, &publication.inventory_studio] {
             hasher.update(inventory.root().as_bytes());
         }
+        hasher.update(publication.rules.as_bytes());
         ContentHash::from_bytes(*hasher.finalize().as_bytes())
     }
 }

@@ -40,11 +40,12 @@ pub(super) fn judge(pool: &PoolId, now_ms: u64, hello: &Hello) -> Result<Agreed,
     }
     let skew_ms = skew(now_ms, hello.now_ms);
     if skew_ms.unsigned_abs() > SKEW_LIMIT_MS {
-        return Err(format!(
-            "its clock is {} {} ours: let both set their clocks from a time server",
-            span(skew_ms.unsigned_abs()),
-            if skew_ms > 0 { "ahead of" } else { "behind" }
-        ));
+        let apart = span(skew_ms.unsigned_abs());
+        return Err(if skew_ms > 0 {
+            format!("its clock is {apart} ahead of ours: let both set their clocks from a time server")
+        } else {
+            format!("its clock is {apart} behind ours: let both set their clocks from a time server")
+        });
     }
     Ok(Agreed { skew_ms })
 }

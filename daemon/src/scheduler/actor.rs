@@ -52,7 +52,8 @@ const TASKS_TOLD: usize = 256;
 const PUBLISH_GAP: Duration = Duration::from_secs(1);
 /// A full disk is tried again after this.
 const DISK_AGAIN: Duration = Duration::from_secs(1);
-/// Unwanted blobs are swept this long after a start: by then results that were half fetched are being fetched again.
+/// Unwanted blobs are swept this long after a start, where results may have been half fetched: by then those are being
+/// fetched again. Elsewhere at once.
 const FIRST_SWEEP: Duration = Duration::from_mins(10);
 /// Between two sweeps.
 const SWEEP_EVERY: Duration = Duration::from_hours(1);
@@ -115,7 +116,7 @@ impl Actor {
     ) -> Self {
         let id = me.id();
         let (reports, reported) = mpsc::channel(REPORTS);
-        let picture = Picture::new(id, config.shared_folders.clone());
+        let picture = Picture::new(id, config.shared_folders.clone(), config.lend.clone());
         let shelf = Shelf::new(ports.store.blobs.clone());
         let retention = Retention::new(config.keep_results, Instant::now(), clock::wall_ms());
         Self {
@@ -178,9 +179,14 @@ impl Actor {
         let mut peers = self.ports.network.peers();
         let mut slots = self.ports.executor.slots();
         let mut gpus = self.ports.gpus.clone();
+        let mut policy = self.ports.policy.clone();
         self.look();
         self.feed(Inbound::Requester(requester::Input::Started));
         self.feed(Inbound::Renderer(renderer::Input::Started));
+        if !self.is_fetching_elsewhere() {
+            // Nothing that is half here is wanted: what an earlier run left goes at once.
+            self.sweep_at = Instant::now();
+        }
         self.greet(self.id, self.me.boot);
         self.settle(&mut commands).await?;
         loop {
@@ -195,6 +201,7 @@ impl Actor {
                 Ok(()) = peers.changed() => self.look(),
                 Ok(()) = slots.changed() => self.look(),
                 Ok(()) = gpus.changed() => self.look(),
+                Ok(()) = policy.changed() => self.look(),
                 () = tokio::time::sleep_until(wake) => self.tick(),
             }
             // Whatever else waits shares the commit.
@@ -223,6 +230,11 @@ impl Actor {
                 }
             }
         }
+    }
+
+    /// Whether results of other nodes may be half here: their names are known once those nodes are heard again.
+    fn is_fetching_elsewhere(&self) -> bool {
+        self.requester.jobs().live_attempts().any(|(_, _, attempt)| attempt.node != self.id)
     }
 
     fn deadline(&self) -> Instant {
@@ -386,7 +398,8 @@ impl Actor {
         let peers = self.ports.network.peers().borrow().clone();
         let slots = self.ports.executor.slots().borrow().clone();
         let gpus = self.ports.gpus.borrow().clone();
-        self.picture.update(roster, peers, slots, gpus);
+        let policy = self.ports.policy.borrow().clone();
+        self.picture.update(roster, peers, slots, gpus, policy);
         let now_ms = clock::wall_ms();
         let facts = Arc::new(self.picture.renderer(now_ms));
         self.feed(Inbound::Renderer(renderer::Input::Facts(facts)));

@@ -6,8 +6,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use scenemesh_protocol::advert::{Availability, Hygiene, Inventory};
-use scenemesh_protocol::ids::{JobId, NodeId, StudioId};
-use scenemesh_protocol::task::{ModelName, Reach, Shape};
+use scenemesh_protocol::ids::{ContentHash, JobId, NodeId, StudioId};
+use scenemesh_protocol::task::{Failure, ModelName, Reach, Shape};
+
+use super::story::No;
 
 /// Offers of one job go to at least this many eligible nodes, and to twice as many as it has ready tasks.
 const LEAST_OFFERS: usize = 4;
@@ -57,13 +59,15 @@ pub struct Card {
     pub warm: Vec<ModelName>,
     /// `None` until it was fetched.
     pub inventory: Option<Arc<Inventory>>,
+    /// Its advert's mark for what it can and may run: another mark, another answer.
+    pub revision: Option<ContentHash>,
 }
 
 impl Card {
     /// Whether another card of the same node would be judged alike: what a refusal depends on, free slots aside.
     pub fn same_abilities(&self, other: &Self) -> bool {
         let of = |card: &Self| (card.availability, card.hygiene, card.slots_total, card.vram_mib, card.cc);
-        of(self) == of(other) && self.inventory == other.inventory
+        of(self) == of(other) && self.inventory == other.inventory && self.revision == other.revision
     }
 }
 
@@ -101,12 +105,15 @@ pub enum WhyNot {
         has: u16,
     },
     PartialHygiene,
-    /// Every waiting task of the job failed there in a way that does not pass.
-    FailedThere(String),
-    /// It said no itself, and is asked again later.
-    SaidNo {
-        why: String,
+    /// Every task of the job has a node by now.
+    NoneLeft,
+    /// It failed what waits, or lost it (then there is no failure); `returns` when it gets it again later.
+    FailedThere {
+        failure: Option<Failure>,
+        returns: bool,
     },
+    /// It is asked again later.
+    SaidNo(No),
 }
 
 impl fmt::Display for WhyNot {
@@ -136,17 +143,26 @@ impl fmt::Display for WhyNot {
                 write!(f, "has compute capability {}, {} needed", capability(*has), capability(*need))
             }
             Self::PartialHygiene => f.write_str("cannot clean its ComfyUI completely (hygiene = partial)"),
-            Self::FailedThere(why) => write!(f, "failed it: {why}"),
-            Self::SaidNo { why } => write!(f, "refused: {why}"),
+            Self::NoneLeft => f.write_str("comes too late: other nodes have all of it"),
+            Self::FailedThere { failure, returns } => {
+                match failure {
+                    Some(failure) => write!(f, "failed it: {failure}")?,
+                    None => f.write_str("lost it")?,
+                }
+                if *returns { f.write_str("; it gets it again later") } else { Ok(()) }
+            }
+            Self::SaidNo(no) => write!(f, "refused: {no}"),
         }
     }
 }
 
-fn gigabytes(mib: u32) -> String {
+/// GiB, as memory is counted, under the name that people know.
+pub fn gigabytes(mib: u32) -> String {
     format!("{:.1} GB", f64::from(mib) / 1024.0)
 }
 
-fn capability(tenths: u16) -> String {
+/// `8.9`.
+pub fn capability(tenths: u16) -> String {
     format!("{}.{}", tenths / 10, tenths % 10)
 }
 
@@ -191,8 +207,9 @@ pub fn check(nodes: &Nodes, id: NodeId, shape: &Shape, reach: &Reach) -> Result<
     if card.slots_total == 0 {
         return Err(WhyNot::NoSlot);
     }
-    // Calendar and lending are for others; one's own machine serves its owner.
-    if card.availability == Availability::NotNow && id != nodes.me {
+    // Calendar and lending are for other studios.
+    let ours = id == nodes.me || (node.studio.is_some() && node.studio == nodes.my_studio);
+    if card.availability == Availability::NotNow && !ours {
         return Err(WhyNot::NotNow);
     }
     fits(card.inventory.as_deref(), card.vram_mib, card.cc, card.hygiene, shape)
@@ -314,6 +331,7 @@ mod tests {
             cc: Some(86),
             warm: Vec::new(),
             inventory: Some(Arc::new(inventory)),
+            revision: None,
         };
         Node { name: name.into(), studio: Some(studio(of)), link: Link::Up, renders: true, card: Some(card) }
     }

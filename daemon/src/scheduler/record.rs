@@ -8,6 +8,7 @@ use std::fmt;
 use scenemesh_protocol::codec::{Decode, Encode};
 use scenemesh_protocol::ids::{ClaimId, ContentHash, JobId, MsgId, NodeId, TaskId};
 use scenemesh_protocol::lease::{AcceptedTerms, BlobRef, Finished, Grant, RefusalReason};
+use scenemesh_protocol::receipt::WipeRecord;
 use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::{Class, Failure, InputFile, OutputFile, Reach, Shape};
 
@@ -124,6 +125,12 @@ pub enum RequesterRecord {
         tasks: Vec<TaskId>,
         at_ms: u64,
     },
+    /// What the renderer says it removed after an attempt; checked, and the first that came.
+    Wiped {
+        task: TaskId,
+        attempt: u32,
+        wipe: Box<Signed<WipeRecord>>,
+    },
     /// What is left of a grant when its task has ended: a compaction writes it.
     Tried {
         task: TaskId,
@@ -153,6 +160,7 @@ impl RequesterRecord {
             | Self::Revived { task, .. }
             | Self::Unheld { task, .. }
             | Self::Failed { task, .. }
+            | Self::Wiped { task, .. }
             | Self::Stored { task, .. } => vec![*task],
         }
     }

@@ -21,14 +21,17 @@ use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::{Failure, ModelName, OutputFile};
 
 use super::conversation::{Answer, AttemptKey, IdSource, Now, Ticket};
+use super::lend::LendFacts;
 use super::record::RendererRecord;
+use crate::executor::Wipe;
+use crate::executor::policy::Policy;
 
 mod attempts;
 mod grants;
 pub mod holdings;
 mod queue;
 
-use attempts::Work;
+use attempts::{Farewell, Work};
 use holdings::Holdings;
 use queue::{HeldClaim, Queued};
 
@@ -43,6 +46,10 @@ pub struct Facts {
     pub renders: bool,
     pub members: BTreeMap<NodeId, MemberFacts>,
     pub slots: Vec<Slot>,
+    /// Which node classes run here.
+    pub policy: Arc<Policy>,
+    /// Whose work is taken now.
+    pub lend: LendFacts,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,7 +207,7 @@ pub enum RunEvent {
     Started,
     Progress { node: String, step: u32, max: u32, nodes_done: u32, nodes_total: u32 },
     Preview(Preview),
-    Ended(RunOutcome),
+    Ended { outcome: RunOutcome, wipe: Option<Wipe> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -243,7 +250,11 @@ pub enum Action {
     /// Sign how it ended and seal the keys; answer with [`Input::Sealed`].
     SealResult {
         key: AttemptKey,
+        /// Hash of the grant's terms.
+        grant: ContentHash,
         outcome: RunOutcome,
+        /// What was removed from ComfyUI, to be signed too.
+        wipe: Option<Wipe>,
     },
     Progress {
         key: AttemptKey,
@@ -291,6 +302,8 @@ pub struct Renderer {
     arrivals: u64,
     claims: BTreeMap<ClaimId, HeldClaim>,
     work: BTreeMap<AttemptKey, Work>,
+    /// Given up while they ran: their requesters are still told what was removed afterwards.
+    farewells: BTreeMap<AttemptKey, Farewell>,
     /// Which slots are not free, whatever the executor says of them.
     taken: BTreeMap<String, Occupant>,
     draining: bool,
@@ -317,6 +330,8 @@ impl Renderer {
             renders: false,
             members: BTreeMap::new(),
             slots: Vec::new(),
+            policy: Arc::default(),
+            lend: LendFacts::default(),
         };
         Self {
             ids,
@@ -329,6 +344,7 @@ impl Renderer {
             arrivals: 0,
             claims: BTreeMap::new(),
             work: BTreeMap::new(),
+            farewells: BTreeMap::new(),
             taken: BTreeMap::new(),
             draining: false,
             asking: None,
@@ -410,6 +426,7 @@ impl Renderer {
         for key in held {
             self.reconcile(now, key);
         }
+        self.say_farewell_to(node);
     }
 
     fn tick(&mut self, now: Now) {

@@ -19,15 +19,19 @@ use scenemesh_protocol::task::{Class, OutputFile};
 use super::conversation::{Answer, IdSource, Now, Ticket};
 use super::placement::Nodes;
 use super::record::{RequesterRecord, Submission};
+use super::story::{Line, No};
+use crate::executor::policy::WhyDenied;
 
 mod attempts;
 pub mod jobs;
+mod lines;
 mod offers;
 mod results;
 mod why;
 
 use attempts::{Contact, Rest};
 use jobs::{AttemptState, Jobs, Over};
+use lines::Lines;
 use offers::{Refusal, Reservation};
 
 /// What happened.
@@ -205,7 +209,7 @@ pub enum Action {
     /// A line for the task's log, for people.
     Log {
         task: TaskId,
-        line: String,
+        line: Line,
     },
 }
 
@@ -229,9 +233,10 @@ pub struct Requester {
     contacts: BTreeMap<(TaskId, u32), Contact>,
     /// Cancels that were not answered yet.
     cancels: BTreeMap<(TaskId, u32), NodeId>,
-    /// Jobs to look at, and those that want placing, in the order of service.
+    /// Our jobs' lines at the nodes, and who waits for a place in one.
+    lines: Lines,
+    /// Jobs to look at.
     dirty: BTreeSet<JobId>,
-    waiting: BTreeSet<(std::cmp::Reverse<Class>, u64, JobId)>,
     out: Vec<Action>,
 }
 
@@ -256,8 +261,8 @@ impl Requester {
             promised: BTreeMap::new(),
             contacts: BTreeMap::new(),
             cancels: BTreeMap::new(),
+            lines: Lines::default(),
             dirty: BTreeSet::new(),
-            waiting: BTreeSet::new(),
             out: Vec::new(),
         }
     }
@@ -270,6 +275,17 @@ impl Requester {
     /// Results that are on their way here.
     pub fn fetching(&self) -> impl Iterator<Item = ContentHash> {
         self.contacts.values().filter_map(|contact| contact.fetch.as_ref()).flat_map(results::Fetch::roots)
+    }
+
+    /// Node classes that nodes said they do not run, as far as they are remembered.
+    pub fn refused_classes(&self) -> BTreeMap<NodeId, BTreeMap<String, WhyDenied>> {
+        let mut refused: BTreeMap<NodeId, BTreeMap<String, WhyDenied>> = BTreeMap::new();
+        for ((_, node), refusal) in &self.refusals {
+            if let No::Class { class, why } = &refusal.no {
+                refused.entry(*node).or_default().insert(class.clone(), *why);
+            }
+        }
+        refused
     }
 
     /// Whether we ever granted this attempt to this node: then it is us it should ask.
@@ -287,7 +303,7 @@ impl Requester {
             Input::Submitted(submission) => self.submit(now, submission),
             Input::CancelWanted(tasks) => self.cancel(now, tasks),
             Input::RetryWanted(tasks) => self.retry(now, tasks),
-            Input::Claimed { node, claim, ticket } => self.claimed(node, &claim, Some(ticket)),
+            Input::Claimed { node, claim, ticket } => self.claimed(now, node, &claim, Some(ticket)),
             Input::Progressed { node, progress, ticket } => self.progressed(now, node, *progress, ticket),
             Input::Finished { node, finished, ticket } => self.finished(now, node, finished, Some(ticket)),
             Input::Probed { node, probe, ticket } => self.probed(now, node, probe, ticket),
@@ -323,6 +339,7 @@ impl Requester {
         let offers = reservations.filter(|(node, _)| self.up.contains_key(*node));
         let offers = offers.map(|(_, reservation)| reservation.refresh_at());
         let rests = self.resting.values().filter_map(|rest| rest.until);
+        let rests = rests.chain(self.lines.deadline(|node| self.up.contains_key(node)));
         contacts.chain(refusals).chain(offers).chain(rests).chain(self.returns.values().copied()).min()
     }
 
@@ -359,6 +376,7 @@ impl Requester {
         for (task, attempt) in live {
             self.judge_silence(now, task, attempt);
         }
+        self.move_lines_on(now);
         self.refresh_offers(now);
     }
 
@@ -420,7 +438,7 @@ impl Requester {
         let tasks: Vec<TaskId> = submission.tasks.iter().map(|plan| plan.task).collect();
         self.commit(now, RequesterRecord::Submitted(submission));
         for task in tasks {
-            self.log(task, "queued");
+            self.log(task, Line::Queued);
         }
     }
 
@@ -448,8 +466,8 @@ impl Requester {
         self.nodes.name(&node)
     }
 
-    fn log(&mut self, task: TaskId, line: impl Into<String>) {
-        self.out.push(Action::Log { task, line: line.into() });
+    fn log(&mut self, task: TaskId, line: Line) {
+        self.out.push(Action::Log { task, line });
     }
 
     fn reply(&mut self, ticket: Ticket, response: impl Into<Response>) {

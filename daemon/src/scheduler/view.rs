@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use scenemesh_protocol::ids::{JobId, NodeId, TaskId};
 use scenemesh_protocol::lease::Progress;
-use scenemesh_protocol::task::{Class, OutputFile, Reach};
+use scenemesh_protocol::receipt::WipeRecord;
+use scenemesh_protocol::task::{Class, Failure, OutputFile, Reach};
+
+use super::story::{Line, Why};
 
 /// A job and its tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,12 +40,24 @@ pub struct TaskView {
     pub progress: Option<Progress>,
     pub outputs: Vec<OutputFile>,
     /// Failed attempts: node name and failure, oldest first.
-    pub failures: Vec<(String, String)>,
+    pub failures: Vec<(String, Failure)>,
     /// Milliseconds of execution of the result.
     pub exec_ms: Option<u64>,
-    /// One sentence: why it stands where it stands.
-    pub why: String,
+    /// Why it stands where it stands.
+    pub why: Why,
     pub ended_ms: Option<u64>,
+    /// The task insists on leaving nothing, not even in a cache.
+    pub full_hygiene: bool,
+    /// What renderers say they removed, oldest attempt first.
+    pub wipes: Vec<WipeView>,
+}
+
+/// What one renderer removed after one attempt, signed by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WipeView {
+    pub attempt: u32,
+    pub node_name: String,
+    pub record: Arc<WipeRecord>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,5 +182,5 @@ pub struct LogLine {
     pub task: TaskId,
     /// Index of that task within its job.
     pub index: u32,
-    pub text: String,
+    pub line: Line,
 }

@@ -5,8 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::advert::Hygiene;
 use crate::ids::{JobId, NodeId, TaskId};
-use crate::task::{Class, OutputKind};
+use crate::task::{Class, FailureClass, OutputKind};
 
 /// How far a job may travel, as people write it: `machine`, `studio`, `pool`, or names or ids of studios with commas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -203,8 +204,50 @@ pub struct TaskView {
     pub outputs: Vec<OutputView>,
     pub failures: Vec<FailureView>,
     pub usage: UsageView,
-    /// While queued: for what, in one sentence.
+    /// While queued: for what, in one sentence of the asker's language.
     pub waiting: Option<String>,
+    /// The same for programs: as [`WhyReply::code`].
+    pub waiting_code: Option<String>,
+    /// It insists on leaving nothing behind, not even in a cache.
+    #[serde(default)]
+    pub full_hygiene: bool,
+    /// What renderers signed that they removed, oldest attempt first.
+    #[serde(default)]
+    pub wipes: Vec<WipeView>,
+}
+
+/// What one renderer removed after one attempt, and what it could not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WipeView {
+    pub attempt: u32,
+    /// Name of the node.
+    pub node: String,
+    /// What could be removed there at all.
+    pub hygiene: Hygiene,
+    pub wiped: WipeCounts,
+    pub left: WipeCounts,
+}
+
+/// How many of each kind of trace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WipeCounts {
+    /// Entries of ComfyUI's history.
+    pub history: u32,
+    /// Uploaded files.
+    pub inputs: u32,
+    /// Saved files.
+    pub outputs: u32,
+    /// Previews and other temporary files.
+    pub temp: u32,
+    /// Its execution cache.
+    pub cache: u32,
+}
+
+impl WipeCounts {
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How far ComfyUI is with a task.
@@ -237,7 +280,8 @@ pub struct OutputView {
 pub struct FailureView {
     /// Name of the node that tried.
     pub node: String,
-    /// Class and detail: `out of memory: …`.
+    pub class: FailureClass,
+    /// Class and detail, in the asker's language: `out of memory: …`.
     pub why: String,
 }
 
@@ -260,7 +304,10 @@ pub struct JobsReply {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhyReply {
     pub id: String,
+    /// One sentence in the asker's language.
     pub why: String,
+    /// `in_line`, `nobody`, `rendering` …: stable, for programs; more may be added.
+    pub code: String,
 }
 
 /// What happened to a job or task, oldest first.
@@ -277,7 +324,10 @@ pub struct LogLine {
     pub task: Option<TaskId>,
     /// Index of that task within its job.
     pub index: Option<u32>,
+    /// One sentence in the asker's language.
     pub text: String,
+    /// `offered`, `granted`, `lost` …: stable, for programs; more may be added.
+    pub code: String,
 }
 
 /// What a client of the event streams hears. Each is the `data` of one server-sent event.
@@ -291,7 +341,7 @@ pub enum Event {
     /// A task changed in more than its progress.
     Task {
         job: JobId,
-        task: TaskView,
+        task: Box<TaskView>,
     },
     Progress {
         job: JobId,

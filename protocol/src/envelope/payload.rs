@@ -1,5 +1,7 @@
 //! What travels in envelopes: the task to render, and the keys of its results.
 
+use zeroize::Zeroizing;
+
 use super::{OpenError, Sealable};
 use crate::codec::{self, Decode, Encode, Message};
 use crate::ids::{ContentHash, TaskId};
@@ -27,7 +29,7 @@ pub enum GrantPayload {
 impl GrantPayload {
     /// Whether a spec travels inside the grant.
     pub fn fits_inline(spec: &TaskSpec) -> bool {
-        codec::encode_body(spec).len() <= INLINE_LIMIT
+        Zeroizing::new(codec::encode_body(spec)).len() <= INLINE_LIMIT
     }
 
     /// Reads the spec out of an opened payload blob and compares the attempt it names.

@@ -467,7 +467,9 @@ fn messages(all: &mut Vec<Sample>) {
     message(all, "Inventory", &inventory());
     message(all, "TaskSpec", &task_spec());
     for (name, reach) in [("TaskSpec, machine", Reach::Machine), ("TaskSpec, studio", Reach::Studio)] {
-        message(all, name, &TaskSpec { reach, project: None, ..task_spec() });
+        let mut spec = task_spec();
+        (spec.reach, spec.project) = (reach, None);
+        message(all, name, &spec);
     }
     let segments = vec![hash(0x33), hash(0x34)];
     message(all, "Manifest", &Manifest::new((1 << 20) + 16 + 17, segments).unwrap());

@@ -46,14 +46,11 @@ pub struct BadEndpoint {
 pub(super) enum CallError {
     #[error("{call} at {base}: no answer ({why}); is ComfyUI running there?")]
     Unreachable { call: &'static str, base: String, why: String, refused: bool },
-    #[error("{call} at {base}: status {status}{}", said(body))]
+    /// What it says besides stays out of the sentence: it may name files, and sentences are logged.
+    #[error("{call} at {base}: status {status}")]
     Status { call: &'static str, base: String, status: u16, body: String },
     #[error("{call} at {base}: the answer is not what ComfyUI says: {why}")]
     Garbage { call: &'static str, base: String, why: String },
-}
-
-fn said(body: &str) -> String {
-    if body.is_empty() { String::new() } else { format!(": {body}") }
 }
 
 /// What ComfyUI said to a prompt.

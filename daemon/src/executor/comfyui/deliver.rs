@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::path::Path;
 
 use scenemesh_protocol::task::{Failure, FailureClass, OutputFile, OutputKind};
 
 use super::client::{CallError, Client, FileRef};
 use super::collect::{Found, What};
+use super::hygiene::Folders;
 use super::rewrite::Streamed;
 use super::run::died;
 use crate::store::{BlobError, Blobs, Sealer};
@@ -17,11 +19,14 @@ pub(super) struct Sink<'a> {
     store: &'a Blobs,
     outputs: Vec<OutputFile>,
     names: BTreeSet<String>,
+    /// Directories of this machine, which texts that travel do not name.
+    places: Vec<String>,
 }
 
 impl<'a> Sink<'a> {
-    pub(super) fn new(client: &'a Client, store: &'a Blobs) -> Self {
-        Self { client, store, outputs: Vec::new(), names: BTreeSet::new() }
+    pub(super) fn new(client: &'a Client, store: &'a Blobs, folders: Option<&Folders>) -> Self {
+        let places = folders.map(|folders| places(&folders.all())).unwrap_or_default();
+        Self { client, store, outputs: Vec::new(), names: BTreeSet::new(), places }
     }
 
     /// Seals everything a history entry names.
@@ -30,6 +35,7 @@ impl<'a> Sink<'a> {
             match what {
                 What::Text(text) => {
                     let name = format!("text_{}.txt", self.outputs.len() + 1);
+                    let text = without_places(text, &self.places);
                     self.take_bytes(&node, kind, &name, text.as_bytes()).await?;
                 }
                 What::File(file) => {
@@ -146,6 +152,22 @@ impl<'a> Sink<'a> {
     }
 }
 
+/// ComfyUI's folders, and what they lie in.
+fn places(folders: &[&Path]) -> Vec<String> {
+    let parents = folders.iter().filter_map(|folder| folder.parent());
+    // A folder in the root would hide every slash.
+    let all = folders.iter().copied().chain(parents).filter(|folder| folder.parent().is_some());
+    let mut all: Vec<String> = all.filter_map(Path::to_str).map(str::to_owned).collect();
+    all.sort_by_key(|place| std::cmp::Reverse(place.len()));
+    all.dedup();
+    all
+}
+
+/// A text as a node shows it, without the directories of the machine that it ran on.
+fn without_places(text: String, places: &[String]) -> String {
+    places.iter().fold(text, |text, place| text.replace(place.as_str(), "…"))
+}
+
 fn lost(error: &CallError) -> Failure {
     if error.is_refused() { died(error) } else { Failure::new(FailureClass::Transfer, error.to_string()) }
 }
@@ -160,4 +182,20 @@ fn unsealed(error: &BlobError) -> Failure {
     };
     let class = if full { FailureClass::DiskFull } else { FailureClass::Transfer };
     Failure::new(class, format!("a result cannot be stored: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn texts_that_travel_do_not_name_directories_of_this_machine() {
+        let folders = ["/srv/kim/comfy/input", "/srv/kim/comfy/output", "/scratch"].map(Path::new);
+        let places = places(&folders);
+        let text =
+            "saved /srv/kim/comfy/output/a.png, model /srv/kim/comfy/models/m, /scratch/x; 1/2".to_owned();
+        let expected = "saved …/a.png, model …/models/m, …/x; 1/2";
+        assert_eq!(without_places(text, &places), expected);
+    }
 }

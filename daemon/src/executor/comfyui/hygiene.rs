@@ -4,17 +4,21 @@
 //! its command line, in `/internal/folder_paths`. A guess counts only once a marker uploaded through ComfyUI has been
 //! seen on disk; a path that merely looks right may belong to another ComfyUI, or to the host of a container.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use scenemesh_protocol::advert::Hygiene;
 use scenemesh_protocol::ids::random_bytes;
+use scenemesh_protocol::receipt::{WipeCount, Wiped};
 use serde_json::Value;
 
+use super::cache;
 use super::client::{CallError, Client, FileRef};
+use super::inventory::Inventory;
 use super::rewrite::{MARK, Names, ROOT};
-use crate::executor::EndpointConfig;
+use crate::executor::{EndpointConfig, Wipe};
 
 /// Latest history entries searched for our own after a start. ComfyUI keeps 10000, each with a whole graph.
 const SWEPT_HISTORY: usize = 256;
@@ -28,8 +32,12 @@ pub(super) struct Folders {
 }
 
 impl Folders {
-    fn all(&self) -> [&Path; 3] {
+    pub(super) fn all(&self) -> [&Path; 3] {
         [&self.input, &self.output, &self.temp]
+    }
+
+    fn kinds(&self) -> [(&Path, Wiped); 3] {
+        [(&self.input, Wiped::Inputs), (&self.output, Wiped::Outputs), (&self.temp, Wiped::Temp)]
     }
 
     fn of_kind(&self, kind: &str) -> Option<&Path> {
@@ -124,52 +132,137 @@ async fn holds_marker(client: &Client, folder: &Path, kind: &'static str, owner:
     seen
 }
 
-/// What a run has left in ComfyUI's folders.
+/// What a run has left in ComfyUI, as far as it tells.
 #[derive(Debug, Default)]
 pub(super) struct Traces {
-    pub uploads: usize,
+    /// Something of it went there.
+    pub reached: bool,
+    /// Its history entry was seen.
+    pub history: bool,
+    pub uploads: u32,
     /// Files that our prompt itself reported, wherever they lie.
     pub files: Vec<FileRef>,
 }
 
-/// Removes everything of one attempt, and says what it could not.
+/// What is removed and what is not, while cleaning.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    wiped: BTreeMap<Wiped, u32>,
+    left: BTreeMap<Wiped, u32>,
+    /// Why something is left, for the operator.
+    why: Vec<String>,
+}
+
+impl Tally {
+    fn wiped(&mut self, what: Wiped, count: u32) {
+        *self.wiped.entry(what).or_default() += count;
+    }
+
+    pub(super) fn left(&mut self, what: Wiped, count: u32, why: impl std::fmt::Display) {
+        if count > 0 {
+            *self.left.entry(what).or_default() += count;
+            self.why.push(format!("{what:?}: {count} ({why})"));
+        }
+    }
+
+    /// Says in the log what stays behind, and gives the counts.
+    pub(super) fn close(self, names: &Names, folders: Option<&Folders>) -> Wipe {
+        if !self.why.is_empty() {
+            tracing::warn!(tag = %names.tag, left = %self.why.join("; "), "something stays behind in ComfyUI");
+        }
+        let counts = |counts: BTreeMap<Wiped, u32>| {
+            let known = counts.into_iter().filter(|(_, count)| *count > 0);
+            known.map(|(what, count)| WipeCount { what, count }).collect()
+        };
+        let hygiene = if folders.is_some() { Hygiene::Full } else { Hygiene::Partial };
+        Wipe { hygiene, wiped: counts(self.wiped), left: counts(self.left) }
+    }
+}
+
+/// Removes everything of one attempt, from the cache too where its names say so.
 pub(super) async fn clean(
     client: &Client,
+    inventory: &Inventory,
     folders: Option<&Folders>,
     names: &Names,
     traces: &Traces,
-    full: bool,
-) -> Vec<String> {
-    let mut left = Vec::new();
+) -> Tally {
+    let mut tally = Tally::default();
+    let full = names.full_hygiene();
     match folders {
         Some(folders) => {
+            if full {
+                // Until the cache is empty this folder tells the next run of this node what is owed.
+                drop(tokio::fs::create_dir_all(folders.temp.join(ROOT).join(&names.tag)).await);
+            }
             for file in &traces.files {
-                if let Err(error) = remove_reported(folders, file).await {
-                    left.push(format!("an output file ({})", error.kind()));
+                let what = kind_of(&file.kind);
+                match remove_reported(folders, file).await {
+                    Ok(removed) => tally.wiped(what, u32::from(removed)),
+                    Err(error) => tally.left(what, 1, error.kind()),
                 }
             }
-            for folder in folders.all() {
-                if let Err(error) = remove_ours(folder, &names.tag).await {
-                    left.push(format!("the task's folder ({})", error.kind()));
+            for (folder, what) in folders.kinds() {
+                let tag = folder.join(ROOT).join(&names.tag);
+                let there = files_in(&tag).await;
+                let emptied = if full && what == Wiped::Temp {
+                    empty_dir(&tag).await
+                } else {
+                    remove_ours(folder, &names.tag).await
+                };
+                let still = if emptied.is_ok() { 0 } else { files_in(&tag).await.max(1) };
+                tally.wiped(what, there.saturating_sub(still));
+                if let Err(error) = emptied {
+                    tally.left(what, still, error.kind());
                 }
             }
         }
         None => {
-            let out_of_reach = |count: usize, what: &str| {
-                (count > 0).then(|| format!("{what}: {count} (ComfyUI's folders are out of reach)"))
-            };
-            left.extend(out_of_reach(traces.uploads, "uploaded inputs"));
-            left.extend(out_of_reach(traces.files.len(), "output files"));
+            let why = "ComfyUI's folders are out of reach";
+            tally.left(Wiped::Inputs, traces.uploads, why);
+            for what in [Wiped::Outputs, Wiped::Temp] {
+                let files = traces.files.iter().filter(|file| kind_of(&file.kind) == what).count();
+                tally.left(what, u32::try_from(files).unwrap_or(u32::MAX), why);
+            }
         }
     }
     // After the files: should this node die in between, the entry tells the next sweep of them.
-    if let Err(error) = forget(client, &names.prompt_id).await {
-        left.push(format!("the history entry ({error})"));
+    match forget(client, &names.prompt_id).await {
+        Ok(()) => tally.wiped(Wiped::History, u32::from(traces.history)),
+        Err(error) => tally.left(Wiped::History, 1, error),
     }
-    if full && let Err(error) = client.free().await {
-        left.push(format!("the execution cache ({error})"));
+    if full {
+        empty_cache(client, inventory, folders, names, &mut tally).await;
     }
-    left
+    tally
+}
+
+async fn empty_cache(
+    client: &Client,
+    inventory: &Inventory,
+    folders: Option<&Folders>,
+    names: &Names,
+    tally: &mut Tally,
+) {
+    match cache::empty(client, inventory, names).await {
+        Ok(()) => tally.wiped(Wiped::Cache, 1),
+        Err(error) => tally.left(Wiped::Cache, 1, error),
+    }
+    // The proof may have saved a picture; the folder that told what was owed goes last.
+    for folder in folders.iter().flat_map(|folders| folders.all()) {
+        if let Err(error) = remove_ours(folder, &names.tag).await {
+            tracing::debug!(%error, "removing an empty folder of ours");
+        }
+    }
+}
+
+/// By the folder that history and `/view` name.
+fn kind_of(folder: &str) -> Wiped {
+    match folder {
+        "input" => Wiped::Inputs,
+        "temp" => Wiped::Temp,
+        _ => Wiped::Outputs,
+    }
 }
 
 /// Deletes a history entry and looks whether it is gone: right after the end it may not have been there yet.
@@ -186,6 +279,37 @@ async fn forget(client: &Client, prompt_id: &str) -> Result<(), CallError> {
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
     }
     client.forget(prompt_id).await
+}
+
+/// Files below a folder, at any depth. Links are counted, not followed.
+async fn files_in(folder: &Path) -> u32 {
+    let (mut count, mut folders) = (0_u32, vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        let Ok(mut entries) = tokio::fs::read_dir(&folder).await else { continue };
+        while let Ok(Some(entry)) = entries.next_entry().await {
+            match entry.file_type().await {
+                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                _ => count += 1,
+            }
+        }
+    }
+    count
+}
+
+/// Removes what is in `folder`, and keeps it.
+async fn empty_dir(folder: &Path) -> std::io::Result<()> {
+    let mut entries = match tokio::fs::read_dir(folder).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    while let Some(entry) = entries.next_entry().await? {
+        if entry.file_type().await?.is_dir() {
+            tokio::fs::remove_dir_all(entry.path()).await?;
+        } else {
+            tokio::fs::remove_file(entry.path()).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes `ROOT/tag`, and `ROOT` when nothing else is in it.
@@ -209,16 +333,17 @@ async fn remove_ours(folder: &Path, tag: &str) -> std::io::Result<()> {
     }
 }
 
-async fn remove_reported(folders: &Folders, file: &FileRef) -> std::io::Result<()> {
+/// Whether there was such a file.
+async fn remove_reported(folders: &Folders, file: &FileRef) -> std::io::Result<bool> {
     let relative = Path::new(&file.subfolder).join(&file.filename);
     let inside = relative.components().all(|part| matches!(part, Component::Normal(_)));
     let Some(folder) = folders.of_kind(&file.kind).filter(|_| inside && file.kind != "input") else {
-        return Ok(());
+        return Ok(false);
     };
     let path = folder.join(relative);
     match tokio::fs::symlink_metadata(&path).await {
-        Ok(found) if found.is_file() => tokio::fs::remove_file(&path).await,
-        _ => Ok(()),
+        Ok(found) if found.is_file() => tokio::fs::remove_file(&path).await.map(|()| true),
+        _ => Ok(false),
     }
 }
 
@@ -233,6 +358,7 @@ pub(super) struct Orphan {
 /// does know. They may be asked for again, so they are not touched yet.
 pub(super) async fn sweep(
     client: &Client,
+    inventory: &Inventory,
     folders: Option<&Folders>,
     owner: &str,
 ) -> Result<BTreeSet<Orphan>, CallError> {
@@ -248,6 +374,14 @@ pub(super) async fn sweep(
     for folder in folders.iter().flat_map(|folders| folders.all()) {
         for tag in tags_in(folder, owner).await {
             if orphans.iter().any(|orphan| orphan.tag == tag) {
+                continue;
+            }
+            // Its prompt is forgotten, but what it left in the cache may still be owed.
+            let names = Names::of(format!("sweep of {tag}"), tag.clone());
+            if names.full_hygiene()
+                && let Err(error) = cache::empty(client, inventory, &names).await
+            {
+                tracing::warn!(%tag, %error, "ComfyUI's cache may still hold what an earlier run left in it");
                 continue;
             }
             match remove_ours(folder, &tag).await {

@@ -33,6 +33,8 @@ pub(super) struct NodeType {
     /// Type names; combos and whatever is not a plain name are `*`.
     pub outputs: Vec<String>,
     pub output_node: bool,
+    /// Calls a paid service of somebody else.
+    pub partner: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -155,7 +157,10 @@ impl NodeType {
         let outputs = entry.get("output").and_then(Value::as_array).into_iter().flatten();
         let outputs = outputs.map(|kind| plain_type(kind).unwrap_or("*").to_owned()).collect();
         let output_node = entry.get("output_node").and_then(Value::as_bool).unwrap_or(false);
-        Some(Self { inputs, outputs, output_node })
+        let module = entry.get("python_module").and_then(Value::as_str).unwrap_or_default();
+        let partner = entry.get("api_node").and_then(Value::as_bool).unwrap_or(false)
+            || module.starts_with("comfy_api_nodes");
+        Some(Self { inputs, outputs, output_node, partner })
     }
 
     pub(super) fn input(&self, name: &str) -> Option<&InputType> {

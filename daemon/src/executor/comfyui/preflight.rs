@@ -58,6 +58,11 @@ impl<'a> Check<'a> {
             if !self.inventory.has_class(node.class) {
                 self.missing(format!("node {}: class {} is not installed here", node.id, node.class));
             }
+            // ComfyUI says so of nodes that no list knows yet.
+            if self.inventory.node_type(node.class).is_some_and(|kind| kind.partner) {
+                let what = format!("node {} ({}): it calls a paid service", node.id, node.class);
+                self.problems.push((FailureClass::Policy, what));
+            }
         }
     }
 
@@ -233,7 +238,7 @@ impl<'a> Check<'a> {
     fn verdict(mut self) -> Result<(), Failure> {
         let invalid = |(class, _): &(FailureClass, String)| *class == FailureClass::InvalidGraph;
         // A graph that is wrong everywhere is told as that, whatever else this machine lacks.
-        self.problems.sort_by_key(|problem| !invalid(problem));
+        self.problems.sort_by_key(|problem| (problem.0 != FailureClass::Policy, !invalid(problem)));
         let Some((class, _)) = self.problems.first() else { return Ok(()) };
         let class = *class;
         let more = self.problems.len().saturating_sub(TOLD);

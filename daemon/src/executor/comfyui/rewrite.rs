@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::inventory::Inventory;
 use crate::executor::graph::{Graph, as_link, without_annotation};
+use crate::executor::policy::strip_tokens;
 
 /// The folder inside ComfyUI's own folders under which everything of ours lies.
 pub(super) const ROOT: &str = "scenemesh";
@@ -26,15 +27,40 @@ pub(super) struct Names {
     pub prompt_id: String,
     /// Of the attempt's own socket; the same after a restart, so that its frames are heard again.
     pub client_id: String,
-    /// `OWNER-TASK8-ATTEMPT`
+    /// `OWNER-TASK8-ATTEMPT`, and `-full` behind it where the cache is to be emptied too: whoever finds it after a
+    /// crash knows what is owed.
     pub tag: String,
 }
 
+/// The end of a tag whose attempt leaves nothing in the cache either.
+const FULL: &str = "-full";
+/// Prompts that an attempt may need to prove its cache empty.
+const PROBES: u8 = 4;
+
 impl Names {
-    pub(super) fn new(owner: &str, task: TaskId, attempt: u32) -> Self {
-        let prompt_id = prompt_id(task, attempt);
+    pub(super) fn new(owner: &str, task: TaskId, attempt: u32, full_hygiene: bool) -> Self {
+        let full = if full_hygiene { FULL } else { "" };
+        Self::of(prompt_id(task, attempt), format!("{owner}-{}-{attempt}{full}", task.short()))
+    }
+
+    /// The names of a prompt that was found.
+    pub(super) fn of(prompt_id: String, tag: String) -> Self {
         let client_id = prompt_id.replace('-', "");
-        Self { prompt_id, client_id, tag: format!("{owner}-{}-{attempt}", task.short()) }
+        Self { prompt_id, client_id, tag }
+    }
+
+    pub(super) fn full_hygiene(&self) -> bool {
+        self.tag.ends_with(FULL)
+    }
+
+    /// Ids of the prompts that prove its cache empty; the same after a restart.
+    pub(super) fn probes(&self) -> Vec<String> {
+        let id = |number: u8| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(b"scenemesh/v1/cache probe\0").update(self.prompt_id.as_bytes()).update(&[number]);
+            uuid(&hasher.finalize())
+        };
+        (0..PROBES).map(id).collect()
     }
 
     /// The attempt's folder inside each of ComfyUI's folders.
@@ -48,7 +74,10 @@ impl Names {
 pub(in crate::executor) fn prompt_id(task: TaskId, attempt: u32) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"scenemesh/v1/prompt\0").update(task.as_bytes()).update(&attempt.to_le_bytes());
-    let hash = hasher.finalize();
+    uuid(&hasher.finalize())
+}
+
+fn uuid(hash: &blake3::Hash) -> String {
     let mut id = [0; 16];
     id.copy_from_slice(&hash.as_bytes()[..16]);
     id[6] = id[6] & 0x0f | 0x80;
@@ -177,7 +206,8 @@ pub(super) fn prompt_body(
         })?,
     };
     // comfy.org credentials let their holder spend money; they have no business on another machine.
-    extra.retain(|key, _| !key.ends_with("_comfy_org"));
+    extra.retain(|key, _| !key.to_ascii_lowercase().ends_with("_comfy_org"));
+    extra.values_mut().for_each(strip_tokens);
     extra.insert("preview_method".into(), Value::from(if previews { "auto" } else { "none" }));
     extra.insert(MARK.into(), Value::from(names.tag.as_str()));
     Ok(json!({
@@ -194,7 +224,7 @@ mod tests {
     use crate::executor::comfyui::testing;
 
     fn names() -> Names {
-        Names::new("amber", TaskId::from_bytes([0xab; 16]), 2)
+        Names::new("amber", TaskId::from_bytes([0xab; 16]), 2, false)
     }
 
     fn rewritten(graph: Value, uploads: &[(&str, &str)], saving: Saving) -> (Graph, Streamed) {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use scenemesh_protocol::receipt::Wiped;
 use scenemesh_protocol::task::{Failure, FailureClass, InputFile, ModelName};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::classify;
-use super::client::{CallError, Client, FileRef, Posted, Socket};
+use super::client::{CallError, Client, Posted, Socket, Uploaded};
 use super::collect::{self, What};
 use super::deliver::Sink;
 use super::follow::{self, Followed};
@@ -16,8 +17,11 @@ use super::hygiene::{self, Folders, Traces};
 use super::inventory::Inventory;
 use super::rewrite::{self, Names, Saving, Streamed};
 use crate::executor::graph::Graph;
-use crate::executor::{Outcome, Reporter, Run};
+use crate::executor::{Outcome, Reporter, Run, Wipe};
 use crate::store::Blobs;
+
+/// Times one upload is tried where ComfyUI itself stumbles.
+const UPLOADS: u32 = 3;
 
 /// Everything one attempt needs.
 pub(super) struct Attempt<'a> {
@@ -36,7 +40,7 @@ pub(super) struct Finished {
     pub outcome: Outcome,
     /// What is loaded now if it went well.
     pub models: Vec<ModelName>,
-    pub left_behind: Vec<String>,
+    pub wipe: Option<Wipe>,
 }
 
 /// What ComfyUI already has of this prompt.
@@ -51,28 +55,50 @@ impl Attempt<'_> {
     pub(super) async fn perform(self) -> Finished {
         let mut traces = Traces::default();
         let mut models = Vec::new();
-        let mut sink = Sink::new(self.client, self.store);
+        let mut sink = Sink::new(self.client, self.store, self.folders);
         let result = match self.work(&mut traces, &mut models, &mut sink).await {
             Ok((streamed, exec_ms)) => sink.finish(&streamed).await.map(|outputs| (outputs, exec_ms)),
             Err(failure) => {
                 sink.discard().await;
-                traces.files = self.reported_files().await;
+                if traces.reached {
+                    self.look_for_traces(&mut traces).await;
+                }
                 Err(failure)
             }
         };
-        let full = self.run.full_hygiene;
-        let left_behind = hygiene::clean(self.client, self.folders, self.names, &traces, full).await;
+        let wipe = if traces.reached {
+            let mut tally =
+                hygiene::clean(self.client, self.inventory, self.folders, self.names, &traces).await;
+            if self.still_runs(&result).await {
+                tally.left(Wiped::History, 1, "it does not react to an interrupt");
+            }
+            Some(tally.close(self.names, self.folders))
+        } else {
+            None
+        };
         let outcome = match result {
-            Ok((outputs, exec_ms)) => Outcome::Done { outputs, exec_ms, left_behind: left_behind.clone() },
+            Ok((outputs, exec_ms)) => Outcome::Done { outputs, exec_ms },
             Err(failure) => Outcome::Failed(failure),
         };
-        Finished { outcome, models, left_behind }
+        Finished { outcome, models, wipe }
     }
 
-    /// Of a prompt that did not run to its end: it may have saved some by then.
-    async fn reported_files(&self) -> Vec<FileRef> {
-        let entry = self.client.history(&self.names.prompt_id).await.ok().flatten();
-        entry.map(|entry| traces_of(&entry).files).unwrap_or_default()
+    /// Of a prompt that did not run to its end: it may have saved files by then.
+    async fn look_for_traces(&self, traces: &mut Traces) {
+        if let Ok(Some(entry)) = self.client.history(&self.names.prompt_id).await {
+            (traces.history, traces.files) = (true, traces_of(&entry).files);
+        }
+    }
+
+    /// A prompt that outlived its interrupt will still write what was just removed.
+    async fn still_runs<T>(&self, result: &Result<T, Failure>) -> bool {
+        let stopped =
+            |failure: &Failure| matches!(failure.class, FailureClass::Cancelled | FailureClass::Timeout);
+        if !result.as_ref().is_err_and(stopped) {
+            return false;
+        }
+        let queue = self.client.queue().await.unwrap_or_default();
+        queue.running.iter().any(|row| row.prompt_id == self.names.prompt_id)
     }
 
     async fn work(
@@ -84,14 +110,24 @@ impl Attempt<'_> {
         let mut graph = Graph::parse(&self.run.graph)
             .map_err(|error| Failure::new(FailureClass::InvalidGraph, error.to_string()))?;
         let attached: Vec<String> = self.run.inputs.iter().map(|input| input.name.clone()).collect();
+        let rules = &self.run.rules;
+        rules.check(&graph, &self.run.extra_data, &attached)?;
         self.inventory.check(&graph, &attached)?;
+        if self.run.full_hygiene && self.folders.is_none() {
+            // Its offer said so too; the folders went out of reach since.
+            let words = "the task insists on hygiene = full, and ComfyUI's folders cannot be reached here";
+            return Err(Failure::new(FailureClass::Policy, words));
+        }
         *models = graph.models();
 
         let already = self.look_up().await.map_err(|error| died(&error))?;
-        traces.uploads = self.run.inputs.len();
+        traces.reached = true;
         let uploads = match &already {
-            Already::Nothing => self.unless_stopped(self.upload_all()).await?,
-            _ => BTreeMap::new(),
+            Already::Nothing => self.unless_stopped(self.upload_all(&mut traces.uploads)).await?,
+            _ => {
+                traces.uploads = u32::try_from(self.run.inputs.len()).unwrap_or(u32::MAX);
+                BTreeMap::new()
+            }
         };
         let streamed = rewrite::rewrite(&mut graph, self.inventory, self.names, &uploads, self.saving);
         let followed = match already {
@@ -107,6 +143,9 @@ impl Attempt<'_> {
             Already::Nothing => {
                 // The socket first, or the first frames go nowhere. Without one, history tells all but progress.
                 let socket = self.unless_stopped(self.socket()).await?;
+                // As it goes out, by what holds now: between the grant and here there may have been hours.
+                let uploaded: Vec<String> = uploads.values().cloned().collect();
+                rules.check(&graph, &self.run.extra_data, &uploaded)?;
                 let body = rewrite::prompt_body(&graph, &self.run.extra_data, self.names, self.run.previews)?;
                 let prompt_id = self.post(&body).await?;
                 follow::Following::new(self, &prompt_id, graph.len(), &streamed)
@@ -114,8 +153,7 @@ impl Attempt<'_> {
                     .await?
             }
         };
-        let reported = traces_of(&followed.entry);
-        traces.files = reported.files;
+        (traces.history, traces.files) = (true, traces_of(&followed.entry).files);
         let exec_ms = match collect::ending(&followed.entry) {
             Some(collect::Ending::Success { exec_ms }) => exec_ms.unwrap_or(followed.measured_ms),
             Some(collect::Ending::Interrupted) => {
@@ -157,10 +195,11 @@ impl Attempt<'_> {
     }
 
     /// Uploads all inputs; gives their names in literals with the names ComfyUI gave them.
-    async fn upload_all(&self) -> Result<BTreeMap<String, String>, Failure> {
+    async fn upload_all(&self, begun: &mut u32) -> Result<BTreeMap<String, String>, Failure> {
         let mut uploads = BTreeMap::new();
         for (index, input) in self.run.inputs.iter().enumerate() {
             let name = rewrite::upload_name(index, &input.name);
+            *begun += 1;
             let uploaded = self.upload(input, &name).await?;
             let literal = match uploaded.subfolder.as_str() {
                 "" => uploaded.name,
@@ -171,7 +210,33 @@ impl Attempt<'_> {
         Ok(uploads)
     }
 
-    async fn upload(&self, input: &InputFile, name: &str) -> Result<super::client::Uploaded, Failure> {
+    async fn upload(&self, input: &InputFile, name: &str) -> Result<Uploaded, Failure> {
+        let mut tries = 1..UPLOADS;
+        let uploaded = loop {
+            match self.upload_once(input, name).await? {
+                // ComfyUI makes the folder, then the file in it; another node that shares this ComfyUI may have
+                // removed the folder, empty as it was, in between.
+                Err(CallError::Status { status: 500, .. }) if tries.next().is_some() => {}
+                uploaded => break uploaded,
+            }
+        };
+        uploaded.map_err(|error| match &error {
+            CallError::Status { status: 413, .. } => Failure::new(
+                FailureClass::Transfer,
+                format!("an input of {} bytes is over ComfyUI's upload limit; start it with a larger --max-upload-size", input.bytes),
+            ),
+            CallError::Status { status: 507, .. } => Failure::new(FailureClass::DiskFull, error.to_string()),
+            CallError::Unreachable { .. } => died(&error),
+            _ => Failure::new(FailureClass::Transfer, error.to_string()),
+        })
+    }
+
+    /// The outer error is of the input, the inner one of ComfyUI.
+    async fn upload_once(
+        &self,
+        input: &InputFile,
+        name: &str,
+    ) -> Result<Result<Uploaded, CallError>, Failure> {
         let unreadable =
             |why: String| Failure::new(FailureClass::Transfer, format!("an input cannot be read: {why}"));
         let opener = self.store.open(input.root, &input.key).await;
@@ -197,16 +262,10 @@ impl Attempt<'_> {
         });
         let body = reqwest::Body::wrap_stream(stream);
         let uploaded = self.client.upload("input", &self.names.folder(), name, body, input.bytes).await;
-        uploaded.map_err(|error| match (broken.get(), &error) {
-            (Some(why), _) => unreadable(why.clone()),
-            (None, CallError::Status { status: 413, .. }) => Failure::new(
-                FailureClass::Transfer,
-                format!("an input of {} bytes is over ComfyUI's upload limit; start it with a larger --max-upload-size", input.bytes),
-            ),
-            (None, CallError::Status { status: 507, .. }) => Failure::new(FailureClass::DiskFull, error.to_string()),
-            (None, CallError::Unreachable { .. }) => died(&error),
-            (None, _) => Failure::new(FailureClass::Transfer, error.to_string()),
-        })
+        match (broken.get(), uploaded) {
+            (Some(why), Err(_)) => Err(unreadable(why.clone())),
+            (_, uploaded) => Ok(uploaded),
+        }
     }
 
     /// Posts the prompt. Not to be dropped halfway: it would be unknown whether it was accepted.
@@ -254,7 +313,7 @@ pub(super) fn traces_of(entry: &Value) -> Traces {
         What::File(file) | What::MaybeFile(file) => Some(file),
         What::Text(_) => None,
     });
-    Traces { uploads: 0, files: files.collect() }
+    Traces { reached: true, history: !entry.is_null(), uploads: 0, files: files.collect() }
 }
 
 pub(super) fn cancelled() -> Failure {

@@ -97,10 +97,10 @@ async fn a_small_graph_renders_and_leaves_no_trace() {
     let task = run.task;
     let story = bench.perform(run).await;
     assert_eq!(story.started, 1);
-    let (outputs, left_behind) = story.done();
+    let (outputs, left) = story.done();
     let names: Vec<&str> = outputs.iter().map(|output| output.filename.as_str()).collect();
     assert_eq!(names, ["scene_001_00001_.png", "scene_001_00002_.png"]);
-    assert_eq!(left_behind, Vec::<String>::new());
+    assert_eq!(left, Vec::new());
     for output in &outputs {
         let bytes = bench.open(output).await;
         assert!(bytes.starts_with(&PNG) && bytes.len() as u64 == output.bytes);
@@ -125,8 +125,8 @@ async fn an_uploaded_picture_comes_back_inverted_and_its_upload_is_gone() {
     for _ in 0..2 {
         let run = Run { inputs: vec![input.clone()], ..run_of(&graph) };
         let task = run.task;
-        let (outputs, left_behind) = bench.perform(run).await.done();
-        assert_eq!((outputs.len(), left_behind), (1, Vec::new()));
+        let (outputs, left) = bench.perform(run).await.done();
+        assert_eq!((outputs.len(), left), (1, Vec::new()));
         assert!(bench.open(&outputs[0]).await.starts_with(&PNG));
         assert!(!history_mentions(&view.url, task).await);
         let left = traces(&view.url).await;
@@ -214,8 +214,8 @@ async fn video_audio_free_outputs_and_streamed_pictures_come_too() {
         graph.as_object_mut().unwrap().retain(|id, _| id != "2" && id != "3");
     }
     let story = bench.perform(Run { full_hygiene: true, ..run_of(&graph) }).await;
-    let (outputs, left_behind) = story.done();
-    assert_eq!(left_behind, Vec::<String>::new());
+    let (outputs, left) = story.done();
+    assert_eq!(left, Vec::new());
     let of = |node: &str| outputs.iter().filter(|output| output.node == node).collect::<Vec<_>>();
     assert!(!with_video || of("3")[0].filename == "clip_00001_.mp4");
     assert_eq!(of("4")[0].filename, "anim_00001_.webp");

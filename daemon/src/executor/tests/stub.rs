@@ -1,6 +1,6 @@
 //! A server that speaks just enough of ComfyUI's dialect to misbehave on cue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,6 +50,12 @@ pub(super) struct Inner {
     pub unqueued: Vec<Value>,
     pub forgotten: Vec<Value>,
     pub freed: usize,
+    /// Colours whose picture the execution cache holds.
+    pub cache: BTreeSet<String>,
+    /// `/free` is answered and forgotten.
+    pub keeps_cache: bool,
+    /// Uploads that fail with 500 before one goes well.
+    pub stumbles: usize,
     /// Sockets opened so far.
     pub sockets: usize,
     /// Where uploads go to disk, and what `/internal/folder_paths` tells.
@@ -161,6 +167,19 @@ impl Stub {
         self.end(id, json!({"outputs": outputs, "status": status}));
     }
 
+    /// Executes a posted graph of one picture, or answers it from the cache.
+    pub(super) fn execute(&self, id: &str) {
+        let messages = self.with(|state| {
+            let posted = state.posted.iter().rev().find(|body| body["prompt_id"] == id);
+            let picture = posted.map(|body| body["prompt"]["1"]["inputs"]["color"].to_string());
+            let cached = picture.is_some_and(|picture| !state.cache.insert(picture));
+            let nodes = if cached { json!(["1"]) } else { json!([]) };
+            json!([["execution_start", {}], ["execution_cached", {"nodes": nodes}], ["execution_success", {}]])
+        });
+        let status = json!({"status_str": "success", "completed": true, "messages": messages});
+        self.end(id, json!({"outputs": {}, "status": status}));
+    }
+
     pub(super) fn end(&self, id: &str, entry: Value) {
         self.with(|state| {
             state.running.remove(id);
@@ -261,11 +280,24 @@ async fn interrupt(State(stub): State<Stub>, axum::Json(body): axum::Json<Value>
 }
 
 async fn free(State(stub): State<Stub>) {
-    stub.with(|state| state.freed += 1);
+    stub.with(|state| {
+        state.freed += 1;
+        if !state.keeps_cache {
+            state.cache.clear();
+        }
+    });
 }
 
 /// Renames whatever it gets, as the real one does when a name is taken.
-async fn upload(State(stub): State<Stub>, mut form: Multipart) -> axum::Json<Value> {
+async fn upload(State(stub): State<Stub>, mut form: Multipart) -> Result<axum::Json<Value>, StatusCode> {
+    let stumbles = stub.with(|state| {
+        let stumbles = state.stumbles > 0;
+        state.stumbles = state.stumbles.saturating_sub(1);
+        stumbles
+    });
+    if stumbles {
+        return Err(StatusCode::INTERNAL_SERVER_ERROR);
+    }
     let (mut name, mut subfolder, mut kind) = (String::new(), String::new(), String::new());
     while let Some(field) = form.next_field().await.unwrap() {
         match field.name().unwrap_or_default() {
@@ -284,7 +316,7 @@ async fn upload(State(stub): State<Stub>, mut form: Multipart) -> axum::Json<Val
             _ => {}
         }
     }
-    axum::Json(json!({"name": name, "subfolder": subfolder, "type": "input"}))
+    Ok(axum::Json(json!({"name": name, "subfolder": subfolder, "type": "input"})))
 }
 
 async fn view(State(stub): State<Stub>, Query(query): Query<BTreeMap<String, String>>) -> Response {

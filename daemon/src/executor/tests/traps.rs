@@ -55,16 +55,18 @@ async fn history_may_come_after_success() {
     assert_eq!(view.hygiene, Hygiene::Partial, "nobody has seen the stub's folders");
     let run = run_of(&video());
     let id = prompt_id(run.task, 1);
-    let story = bench.perform(Run { full_hygiene: true, ..run }).await;
+    let story = bench.perform(run).await;
     assert_eq!(story.started, 1);
-    let Outcome::Done { outputs, exec_ms, left_behind } = story.outcome else { panic!("it is done") };
+    let Outcome::Done { outputs, exec_ms } = story.outcome else { panic!("it is done") };
     assert_eq!((outputs.len(), exec_ms), (1, 250));
-    assert_eq!(left_behind, ["output files: 1 (ComfyUI's folders are out of reach)"]);
+    let wipe = story.wipe.expect("it was in ComfyUI");
+    assert_eq!((wipe.hygiene, wipe.wiped(Wiped::History)), (Hygiene::Partial, 1));
+    assert_eq!(wipe.left, [WipeCount { what: Wiped::Outputs, count: 1 }], "the folders are out of reach");
     assert_eq!(bench.open(&outputs[0]).await, b"\x89PNG picture");
     stub.with(|state| {
         assert_eq!(state.posted.len(), 1);
         assert_eq!(state.posted[0]["prompt_id"], json!(id));
-        assert!(state.history.is_empty() && state.freed == 1);
+        assert!(state.history.is_empty());
     });
     bench.stop().await;
 }
@@ -375,8 +377,8 @@ async fn where_files_would_stay_pictures_come_over_the_socket() {
     bench.ready().await;
     let story = bench.perform(Run { previews: true, ..run_of(&testing::ksampler()) }).await;
     assert_eq!(story.previews, [("image/png", bytes::Bytes::from_static(b"\x89PNG a preview"))]);
-    let (outputs, left_behind) = story.done();
-    assert_eq!(left_behind, Vec::<String>::new());
+    let (outputs, left) = story.done();
+    assert_eq!(left, Vec::new());
     assert_eq!(outputs[0].filename, "scene_001_cut_003_00001_.png");
     assert_eq!(bench.open(&outputs[0]).await, b"\x89PNG a result");
     stub.with(|state| assert_eq!(state.posted[0]["prompt"]["9"]["class_type"], json!("SaveImageWebsocket")));
@@ -398,9 +400,11 @@ async fn preflight_needs_no_server() {
 }
 
 /// A supervisor, a stub with folders of its own, and those folders.
-async fn with_folders() -> (Supervisor, Stub, tempfile::TempDir) {
+pub(super) async fn with_folders(
+    on_prompt: impl Fn(Stub, String) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+) -> (Supervisor, Stub, tempfile::TempDir) {
     let supervisor = Supervisor::new(Duration::from_secs(20));
-    let stub = Stub::start(&supervisor.tasks(), |stub, id| async move { stub.finish(&id) }.boxed()).await;
+    let stub = Stub::start(&supervisor.tasks(), on_prompt).await;
     let dir = tempfile::tempdir().unwrap();
     for folder in ["input", "output", "temp"] {
         std::fs::create_dir(dir.path().join(folder)).unwrap();
@@ -409,7 +413,7 @@ async fn with_folders() -> (Supervisor, Stub, tempfile::TempDir) {
     (supervisor, stub, dir)
 }
 
-fn everything_in(dir: &std::path::Path) -> Vec<String> {
+pub(super) fn everything_in(dir: &std::path::Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
@@ -424,7 +428,7 @@ fn everything_in(dir: &std::path::Path) -> Vec<String> {
 
 #[tokio::test]
 async fn folders_are_proved_and_left_as_they_were() {
-    let (supervisor, stub, dir) = with_folders().await;
+    let (supervisor, stub, dir) = with_folders(|stub, id| async move { stub.finish(&id) }.boxed()).await;
     let before = everything_in(dir.path());
     let endpoint = EndpointConfig { url: stub.url.clone(), ..EndpointConfig::default() };
     let mut bench = Bench::on(supervisor, endpoint).await;
@@ -432,15 +436,15 @@ async fn folders_are_proved_and_left_as_they_were() {
     let mut graph = video();
     graph["1"] = json!({"class_type": "LoadImage", "inputs": {"image": "plate.png"}});
     let input = bench.seal("plate.png", b"bytes").await;
-    let (_, left_behind) = bench.perform(Run { inputs: vec![input], ..run_of(&graph) }).await.done();
-    assert_eq!(left_behind, Vec::<String>::new());
+    let (_, left) = bench.perform(Run { inputs: vec![input], ..run_of(&graph) }).await.done();
+    assert_eq!(left, Vec::new());
     assert_eq!(everything_in(dir.path()), before);
     bench.stop().await;
 }
 
 #[tokio::test]
 async fn leftovers_of_an_earlier_run_are_swept_and_others_kept() {
-    let (supervisor, stub, dir) = with_folders().await;
+    let (supervisor, stub, dir) = with_folders(|stub, id| async move { stub.finish(&id) }.boxed()).await;
     for tag in ["amber-aaaaaaaa-1", "amber-bbbbbbbb-1", "birch-aaaaaaaa-1"] {
         let folder = dir.path().join("output/scenemesh").join(tag);
         std::fs::create_dir_all(&folder).unwrap();

@@ -142,6 +142,7 @@ fn publication(slots_free: u16) -> Arc<Publication> {
         comfyui: String::new(),
         inventory_studio: Arc::default(),
         inventory_shared: Arc::default(),
+        rules: ContentHash::of(b"rules"),
     })
 }
 

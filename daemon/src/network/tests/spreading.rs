@@ -1,5 +1,6 @@
 //! Adverts and inventories: who hears of whom, and who may see what.
 
+use scenemesh_protocol::ids::ContentHash;
 use scenemesh_protocol::task::ModelName;
 
 use super::harness::*;
@@ -21,6 +22,7 @@ fn publication(slots_free: u16) -> Publication {
         comfyui: "0.3.0".into(),
         inventory_studio: inventory("Everything"),
         inventory_shared: inventory("Shared"),
+        rules: ContentHash::of(b"rules"),
     }
 }
 

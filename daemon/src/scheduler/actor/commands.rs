@@ -6,6 +6,7 @@ use super::{Actor, Inbound};
 use crate::scheduler::record::RequesterRecord;
 use crate::scheduler::renderer;
 use crate::scheduler::requester::{Action, Input};
+use crate::scheduler::story::Why;
 use crate::scheduler::view::{JobEvent, LogLine};
 use crate::scheduler::{Command, Id, ResolveError};
 use crate::store::{Entry, JournalError};
@@ -83,6 +84,7 @@ impl Actor {
             Command::Show { job, reply } => drop(reply.send(self.requester.job_view(now, job))),
             Command::Task { task, reply } => drop(reply.send(self.requester.task_view(now, task))),
             Command::Why { id, reply } => drop(reply.send(self.why(id))),
+            Command::RefusedClasses { reply } => drop(reply.send(self.requester.refused_classes())),
             Command::Resolve { prefix, reply } => drop(reply.send(self.resolve(prefix))),
             Command::Preview { task, reply } => drop(reply.send(self.board.preview(task))),
             Command::Log { id, reply } => {
@@ -115,7 +117,7 @@ impl Actor {
     }
 
     /// A job is where its first task is that has not ended well.
-    fn why(&self, id: Id) -> Option<String> {
+    fn why(&self, id: Id) -> Option<Why> {
         let now = self.now();
         match id {
             Id::Task { task, .. } => self.requester.why(now, task),
@@ -125,12 +127,13 @@ impl Actor {
                 let open = view.tasks.iter().find(|task| !task.state.is_over());
                 let stuck = open.or_else(|| view.tasks.iter().find(|task| !done(task.state)));
                 let Some(task) = stuck else {
-                    return Some(format!("all {} tasks are done", view.tasks.len()));
+                    return Some(Why::AllDone { tasks: view.tasks.len() });
                 };
                 if view.tasks.len() == 1 {
                     return Some(task.why.clone());
                 }
-                Some(format!("task {} of {}: {}", task.index + 1, view.tasks.len(), task.why))
+                let why = Box::new(task.why.clone());
+                Some(Why::OfTask { number: task.index + 1, of: view.tasks.len(), why })
             }
         }
     }

@@ -8,9 +8,12 @@ use scenemesh_protocol::ids::NodeId;
 use scenemesh_protocol::roster::Roster;
 use scenemesh_protocol::task::ModelName;
 
+use crate::executor::policy::Policy;
 use crate::executor::{self, SlotState as Doing, SlotView};
 use crate::gpu::GpuReading;
 use crate::network::{self, PeerTable, PeerView, Publication};
+use crate::platform;
+use crate::scheduler::lend::Lend;
 use crate::scheduler::placement::{Card, Link, Node, Nodes};
 use crate::scheduler::renderer::{Facts, MemberFacts, Slot, SlotState};
 
@@ -22,6 +25,8 @@ pub(super) struct Picture {
     peers: Arc<PeerTable>,
     pub(super) slots: Arc<Vec<SlotView>>,
     gpus: Arc<Vec<GpuReading>>,
+    policy: Arc<Policy>,
+    lend: Lend,
     lists: Lists,
 }
 
@@ -71,13 +76,15 @@ fn is_ready(view: &SlotView) -> bool {
 }
 
 impl Picture {
-    pub(super) fn new(me: NodeId, shared_folders: BTreeSet<String>) -> Self {
+    pub(super) fn new(me: NodeId, shared_folders: BTreeSet<String>, lend: Lend) -> Self {
         Self {
             me,
             roster: None,
             peers: Arc::default(),
             slots: Arc::default(),
             gpus: Arc::default(),
+            policy: Arc::default(),
+            lend,
             lists: Lists { shared_folders, ..Lists::default() },
         }
     }
@@ -88,9 +95,11 @@ impl Picture {
         peers: Arc<PeerTable>,
         slots: Arc<Vec<SlotView>>,
         gpus: Arc<Vec<GpuReading>>,
+        policy: Arc<Policy>,
     ) {
         self.lists.update(&slots);
         (self.roster, self.peers, self.slots, self.gpus) = (roster, peers, slots, gpus);
+        self.policy = policy;
     }
 
     /// The pool as placement sees it.
@@ -143,6 +152,8 @@ impl Picture {
                 .zip(&self.lists.per_slot)
                 .map(|(view, list)| self.slot(view, list))
                 .collect(),
+            policy: self.policy.clone(),
+            lend: self.lend.facts(self.roster.as_deref(), now_ms, platform::utc_offset_s),
         }
     }
 
@@ -157,7 +168,9 @@ impl Picture {
         let renders = self.roster.as_ref().and_then(|roster| roster.member(&self.me, now_ms));
         let renders = renders.is_some_and(|member| member.roles.render);
         let card = self.card(slots_free);
-        let availability = if renders && !draining { Availability::Available } else { Availability::NotNow };
+        let open = self.lend.facts(self.roster.as_deref(), now_ms, platform::utc_offset_s).open;
+        let availability =
+            if renders && !draining && open { Availability::Available } else { Availability::NotNow };
         Publication {
             availability,
             hygiene: card.hygiene,
@@ -173,6 +186,7 @@ impl Picture {
             comfyui: self.slots.first().map(|view| view.comfyui_version.clone()).unwrap_or_default(),
             inventory_studio: self.lists.whole.clone(),
             inventory_shared: self.lists.shared.clone(),
+            rules: self.policy.fingerprint(),
         }
     }
 
@@ -199,6 +213,7 @@ impl Picture {
             cc: readings.iter().filter_map(|(_, cc)| *cc).max(),
             warm,
             inventory: Some(self.lists.whole.clone()),
+            revision: Some(self.policy.fingerprint()),
         }
     }
 
@@ -277,5 +292,6 @@ fn card_of(peer: &PeerView) -> Option<Card> {
         cc: advert.gpus.iter().filter_map(|gpu| gpu.cc).max(),
         warm: advert.warm.clone(),
         inventory: peer.inventory.clone(),
+        revision: Some(advert.inventory_root),
     })
 }

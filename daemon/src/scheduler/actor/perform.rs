@@ -10,13 +10,15 @@ use scenemesh_protocol::ids::{ClaimId, ContentHash, NodeId, TaskId};
 use scenemesh_protocol::lease::{BlobRef, Finished, Grant, PREVIEW_LIMIT, Preview, RefusalReason};
 use scenemesh_protocol::roster::{Member, Roster};
 use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, TaskSpec};
+use zeroize::Zeroizing;
 
 use super::retention;
 use super::seal::{self, BadResult, GrantParts, NO_POOL, PoolFacts, ResultParts};
 use super::shelf::For;
 use super::{Actor, Inbound, ReplyTo};
 use crate::clock;
-use crate::executor::{self, Executor, Run, RunError, SlotId};
+use crate::executor::policy::Whose;
+use crate::executor::{self, Executor, Rules, Run, RunError, SlotId, Wipe};
 use crate::network::{FetchError, Network};
 use crate::scheduler::conversation::{AttemptKey, NoAnswer};
 use crate::scheduler::link::{self, Question, Sorted};
@@ -24,6 +26,7 @@ use crate::scheduler::renderer::{
     self, Examination, InputTrouble, Rejection, RunEvent, RunOutcome, RunTrouble,
 };
 use crate::scheduler::requester::{self, FetchTrouble};
+use crate::scheduler::story::Line;
 use crate::scheduler::view::LogLine;
 use crate::store::{BlobError, Blobs};
 
@@ -108,10 +111,10 @@ impl Actor {
         }
     }
 
-    fn log(&mut self, task: TaskId, text: String) {
+    fn log(&mut self, task: TaskId, line: Line) {
         let Some(known) = self.requester.jobs().task(&task) else { return };
         let (job, index) = (known.job, known.index);
-        self.board.log(job, LogLine { at_ms: clock::wall_ms(), task, index, text });
+        self.board.log(job, LogLine { at_ms: clock::wall_ms(), task, index, line });
     }
 
     /// Removes blobs, except those that a job or an attempt names: some of these roots were chosen by peers.
@@ -261,7 +264,7 @@ impl Actor {
                     None
                 });
             }
-            A::SealResult { key, outcome } => self.seal_result(key, outcome),
+            A::SealResult { key, grant, outcome, wipe } => self.seal_result(key, grant, outcome, wipe),
             A::Serve { key, roots } if key.from != self.id => {
                 self.shelf.serve(For::Results(key.task, key.attempt), key.from, roots);
             }
@@ -291,6 +294,7 @@ impl Actor {
             return self.inside.push_back(answer(Err(rejection)));
         };
         let (me, keys, executor) = (self.id, self.me.clone(), self.ports.executor.clone());
+        let rules = self.rules(from);
         let own = (from == me).then(|| self.own_spec(judged.task, judged.attempt));
         self.errand("examine a grant", async move {
             let bad = |why: String| seal::not_taken(RefusalReason::BadGrant, why);
@@ -304,10 +308,13 @@ impl Actor {
                     },
                 };
                 if let Some(spec) = spec {
-                    preflight(&executor, slot, &spec).map_err(|failure| Rejection {
-                        refusal: seal::not_taken(reason_of(failure.class), failure.detail.clone()).refusal,
-                        failure: Some(failure),
-                    })?;
+                    vet(&rules, &spec).and_then(|()| preflight(&executor, slot, &spec)).map_err(
+                        |failure| Rejection {
+                            refusal: seal::not_taken(reason_of(failure.class), failure.detail.clone())
+                                .refusal,
+                            failure: Some(failure),
+                        },
+                    )?;
                 }
                 let hash = grant.terms.hash();
                 let accepted = seal::accept(hash, judged.task, judged.attempt, &keys.node);
@@ -358,18 +365,44 @@ impl Actor {
         seal::spec(recipe, &job.reach, plan, attempt)
     }
 
-    fn fetch_inputs(&mut self, key: AttemptKey, blobs: Vec<BlobRef>) {
+    /// What a task of this node must keep to.
+    fn rules(&self, from: NodeId) -> Rules {
+        let whose = if from == self.id { Whose::OwnMachine } else { Whose::Others };
+        Rules { policy: self.ports.policy.clone(), whose }
+    }
+
+    fn fetch_inputs(&mut self, key: AttemptKey, mut blobs: Vec<BlobRef>) {
         let answer = move |result| Inbound::Renderer(renderer::Input::InputsFetched { key, result });
         if key.from == self.id {
             return self.inside.push_back(answer(Ok(())));
         }
         let (network, broom) = (self.ports.network.clone(), self.broom.clone());
         broom.pardon(blobs.iter().map(|blob| blob.root));
+        let grant = self.renderer.holdings().held(&key).map(|held| held.acceptance.clone());
+        let (me, kem, rules) = (self.id, self.me.kem.clone(), self.rules(key.from));
+        let store = self.ports.store.blobs.clone();
         self.errand("fetch inputs", async move {
             // What is here and being removed must be gone before it is asked for.
             drop(broom.sweeping().await);
-            let fetched = fetch_all(&network, key.from, key.task, key.attempt, blobs).await;
-            Some(answer(fetched.map_err(input_trouble)))
+            let fetch = async |blobs| {
+                let fetched = fetch_all(&network, key.from, key.task, key.attempt, blobs).await;
+                fetched.map_err(input_trouble)
+            };
+            let fetched = async {
+                // A task that travels as a blob is looked at before anything else of it is fetched.
+                let payload = grant.and_then(|held| seal::open_grant(&held.grant, me, &kem).ok());
+                if let Some(payload) = payload
+                    && let GrantPayload::Blob { root, .. } = payload
+                    && let Some(at) = blobs.iter().position(|blob| blob.root == root)
+                {
+                    fetch(vec![blobs.swap_remove(at)]).await?;
+                    let spec = seal::payload_spec(payload, key.task, key.attempt, &store).await;
+                    let bad = |why| InputTrouble::Failed(Failure::new(FailureClass::Transfer, why));
+                    vet(&rules, &spec.map_err(bad)?).map_err(InputTrouble::Failed)?;
+                }
+                fetch(blobs).await
+            };
+            Some(answer(fetched.await))
         });
     }
 
@@ -386,11 +419,11 @@ impl Actor {
         let own = (key.from == self.id).then(|| self.own_spec(key.task, key.attempt));
         let (me, kem) = (self.id, self.me.kem.clone());
         let (executor, blobs) = (self.ports.executor.clone(), self.ports.store.blobs.clone());
-        let most = self.config.time_limit;
+        let (most, rules) = (self.config.time_limit, self.rules(key.from));
         self.errand("start a run", async move {
             let start = async {
                 let bad = |why: String| RunTrouble::Failed(Failure::new(FailureClass::Transfer, why));
-                let spec = match own {
+                let mut spec = match own {
                     Some(own) => own.map_err(bad)?,
                     None => {
                         let payload = seal::open_grant(&grant.grant, me, &kem).map_err(bad)?;
@@ -398,18 +431,21 @@ impl Actor {
                         spec.map_err(bad)?
                     }
                 };
-                preflight(&executor, slot, &spec).map_err(RunTrouble::Failed)?;
+                vet(&rules, &spec)
+                    .and_then(|()| preflight(&executor, slot, &spec))
+                    .map_err(RunTrouble::Failed)?;
                 let asked = std::time::Duration::from_millis(spec.time_limit_ms);
                 let run = Run {
                     slot,
                     task: key.task,
                     attempt: key.attempt,
-                    graph: spec.graph,
-                    extra_data: spec.extra_data,
-                    inputs: spec.inputs,
+                    graph: Zeroizing::new(std::mem::take(&mut spec.graph)),
+                    extra_data: Zeroizing::new(std::mem::take(&mut spec.extra_data)),
+                    inputs: std::mem::take(&mut spec.inputs),
                     previews: spec.previews,
                     full_hygiene: spec.full_hygiene,
                     time_limit: asked.min(most),
+                    rules,
                 };
                 executor.run(run).await.map_err(|error| match error {
                     RunError::NoSuchSlot(_) => {
@@ -422,7 +458,7 @@ impl Actor {
         });
     }
 
-    fn seal_result(&mut self, key: AttemptKey, outcome: RunOutcome) {
+    fn seal_result(&mut self, key: AttemptKey, grant: ContentHash, outcome: RunOutcome, wipe: Option<Wipe>) {
         let (to, outcome) = match self.recipient(key.from) {
             Ok(to) => (to, outcome),
             Err(why) => {
@@ -432,11 +468,9 @@ impl Actor {
                 (None, RunOutcome::Failed(Failure::new(FailureClass::Revoked, why)))
             }
         };
-        let held = self.renderer.holdings().held(&key);
-        let grant = held.map_or(ContentHash::of(&[]), |held| held.acceptance.grant.terms.hash());
         let (pool, now_ms) = (self.pool(), clock::wall_ms());
         let AttemptKey { task, attempt, .. } = key;
-        let parts = ResultParts { pool, task, attempt, grant, to, outcome, now_ms };
+        let parts = ResultParts { pool, task, attempt, grant, to, outcome, wipe, now_ms };
         let (node, blobs) = (self.me.node.clone(), self.ports.store.blobs.clone());
         self.errand("seal a result", async move {
             let (finished, roots) = seal::finished(parts, &node, &blobs).await;
@@ -459,12 +493,12 @@ impl Actor {
                 let preview = Preview { mime: format.to_owned(), bytes: bytes.to_vec() };
                 (task, attempt, RunEvent::Preview(preview))
             }
-            E::Ended { task, attempt, outcome } => {
+            E::Ended { task, attempt, outcome, wipe } => {
                 let outcome = match outcome {
-                    executor::Outcome::Done { outputs, exec_ms, .. } => RunOutcome::Done { outputs, exec_ms },
+                    executor::Outcome::Done { outputs, exec_ms } => RunOutcome::Done { outputs, exec_ms },
                     executor::Outcome::Failed(failure) => RunOutcome::Failed(failure),
                 };
-                (task, attempt, RunEvent::Ended(outcome))
+                (task, attempt, RunEvent::Ended { outcome, wipe })
             }
         };
         self.feed(Inbound::Renderer(renderer::Input::Ran { task, attempt, event }));
@@ -487,6 +521,13 @@ fn standing(roster: &Arc<Roster>, node: &NodeId, now_ms: u64) -> Standing {
         None if roster.revocation(&(*node).into()).is_some() => Standing::Revoked,
         None => Standing::Unknown,
     }
+}
+
+/// Whether policy lets this task run here.
+fn vet(rules: &Rules, spec: &TaskSpec) -> Result<(), Failure> {
+    let names: Vec<String> = spec.inputs.iter().map(|input| input.name.clone()).collect();
+    let policy = rules.policy.borrow().clone();
+    policy.check(&spec.graph, &spec.extra_data, &names, rules.whose)
 }
 
 fn preflight(executor: &Executor, slot: SlotId, spec: &TaskSpec) -> Result<(), Failure> {

@@ -10,9 +10,12 @@ use scenemesh_protocol::keys::{KemSecret, SecretKey};
 use scenemesh_protocol::lease::{
     AcceptedTerms, BlobRef, Finished, FinishedTerms, Grant, GrantTerms, Outcome, Refusal, RefusalReason,
 };
+use scenemesh_protocol::receipt::WipeRecord;
 use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, Reach, TaskSpec};
+use zeroize::Zeroizing;
 
+use crate::executor::Wipe;
 use crate::executor::graph::Graph;
 use crate::scheduler::conversation::LEASE;
 use crate::scheduler::record::{Recipe, TaskPlan};
@@ -85,7 +88,7 @@ pub(super) async fn grant(parts: GrantParts, key: SecretKey, blobs: Blobs) -> Re
             let payload = if GrantPayload::fits_inline(&spec) {
                 GrantPayload::Inline(spec)
             } else {
-                let sealed = seal_bytes(&blobs, &codec::encode_body(&spec)).await?;
+                let sealed = seal_bytes(&blobs, &Zeroizing::new(codec::encode_body(&spec))).await?;
                 roots.push(BlobRef { root: sealed.root, sealed_bytes: sealed.sealed_bytes });
                 GrantPayload::Blob { root: sealed.root, key: sealed.key, bytes: sealed.bytes }
             };
@@ -182,7 +185,8 @@ pub(super) async fn payload_spec(
             if opener.bytes() > TaskSpec::LIMIT as u64 {
                 return Err("the task is larger than it says".into());
             }
-            let mut plain = Vec::new();
+            // At its whole length at once: growing would leave copies.
+            let mut plain = Zeroizing::new(Vec::with_capacity(usize::try_from(opener.bytes()).unwrap_or(0)));
             while let Some(piece) = opener.next().await.map_err(|error| error.to_string())? {
                 plain.extend_from_slice(&piece);
             }
@@ -216,6 +220,7 @@ pub(super) struct ResultParts {
     /// None: for this machine itself.
     pub(super) to: Option<Recipient>,
     pub(super) outcome: RunOutcome,
+    pub(super) wipe: Option<Wipe>,
     pub(super) now_ms: u64,
 }
 
@@ -225,7 +230,7 @@ pub(super) async fn finished(
     key: &SecretKey,
     blobs: &Blobs,
 ) -> (Finished, Vec<ContentHash>) {
-    let ResultParts { pool, task, attempt, grant, to, outcome, now_ms } = parts;
+    let ResultParts { pool, task, attempt, grant, to, outcome, wipe, now_ms } = parts;
     let failed = |failure| (Outcome::Failed(failure), Vec::new(), 0, Vec::new());
     let (outcome, keys, exec_ms, roots) = match outcome {
         RunOutcome::Failed(failure) => failed(failure),
@@ -245,7 +250,11 @@ pub(super) async fn finished(
         }
     };
     let terms = FinishedTerms { pool: pool.pool, task, attempt, grant, outcome, exec_ms };
-    (Finished { terms: Signed::new(&terms, key), keys, usage: None, wipe: None }, roots)
+    let wipe = wipe.map(|Wipe { hygiene, wiped, left }| {
+        let record = WipeRecord { pool: pool.pool, task, attempt, grant, hygiene, wiped, left };
+        Signed::new(&record, key)
+    });
+    (Finished { terms: Signed::new(&terms, key), keys, usage: None, wipe }, roots)
 }
 
 #[expect(clippy::too_many_arguments, reason = "the one caller has them all at hand")]
@@ -269,12 +278,12 @@ async fn result_keys(
         refs.push(BlobRef { root: output.root, sealed_bytes: manifest.sealed_bytes() });
     }
     let keys = ResultKeys { task, attempt, grant, outputs };
-    let plain = codec::encode_body(&keys);
+    let plain = Zeroizing::new(codec::encode_body(&keys));
     if plain.len() > ResultKeys::LIMIT {
         return Err(too_many_files(keys.outputs.len()));
     }
     let bytes = match to {
-        None => plain,
+        None => plain.to_vec(),
         Some(to) => {
             let terms = Terms {
                 pool: pool.pool,
@@ -400,6 +409,7 @@ mod tests {
                 grant: ContentHash::of(b"grant"),
                 to: None,
                 outcome: RunOutcome::Done { outputs: (0..count).map(output).collect(), exec_ms: 1 },
+                wipe: None,
                 now_ms: 1,
             };
             let (finished, _) = super::finished(parts, &key, &store.blobs).await;

@@ -10,6 +10,7 @@ use scenemesh_protocol::messages::{Decline, Declined, Done};
 use scenemesh_protocol::task::{Failure, FailureClass};
 
 use super::{Action, InputTrouble, Occupant, Renderer, RunEvent, RunOutcome, RunTrouble, SlotState};
+use crate::executor::Wipe;
 use crate::scheduler::conversation::{
     Answer, AttemptKey, HEARTBEAT, NoAnswer, Now, RESULT_KEPT_MS, TOMBSTONE_KEPT_MS, Ticket,
 };
@@ -63,6 +64,18 @@ enum Stage {
     /// The result waits to be taken.
     Sealed { again: Option<Instant>, tries: u32 },
 }
+
+/// What is still owed for an attempt that was given up while it ran.
+#[derive(Debug)]
+pub(super) enum Farewell {
+    /// Its run has not ended; the hash of its grant's terms.
+    Leaving(ContentHash),
+    /// Signed; told until it is answered, or until this node stops.
+    Told(Box<Finished>),
+}
+
+/// Farewells kept for requesters that are away.
+const FAREWELLS: usize = 64;
 
 impl Work {
     pub(super) fn new(now: Instant) -> Self {
@@ -148,12 +161,12 @@ impl Renderer {
         match &work.stage {
             Stage::Fetching { again: Some(_), give_up: Some(at) } if *at <= now.at => {
                 let failure = Failure::new(FailureClass::Transfer, "the inputs could not be fetched");
-                self.seal(key, RunOutcome::Failed(failure));
+                self.seal(key, RunOutcome::Failed(failure), None);
             }
             Stage::Fetching { again: Some(at), .. } if *at <= now.at => self.fetch_inputs(now, key),
             Stage::Waiting { give_up, .. } if *give_up <= now.at => {
                 let failure = Failure::new(FailureClass::ComfyuiDied, "its ComfyUI did not become ready");
-                self.seal(key, RunOutcome::Failed(failure));
+                self.seal(key, RunOutcome::Failed(failure), None);
             }
             Stage::Waiting { again: Some(at), .. } if *at <= now.at => self.run(now, key),
             Stage::Sealed { again: Some(at), .. } if up && *at <= now.at => self.announce(key),
@@ -190,7 +203,7 @@ impl Renderer {
                 let give_up = Some(give_up.unwrap_or(now.at + PATIENCE));
                 work.stage = Stage::Fetching { again: Some(now.at + AGAIN), give_up };
             }
-            Err(InputTrouble::Failed(failure)) => self.seal(key, RunOutcome::Failed(failure)),
+            Err(InputTrouble::Failed(failure)) => self.seal(key, RunOutcome::Failed(failure), None),
         }
     }
 
@@ -226,7 +239,10 @@ impl Renderer {
             // beginning: say it again; where it took nothing there is nothing to wait for.
             match result {
                 Ok(()) => self.out.push(Action::CancelRun { task: key.task, attempt: key.attempt }),
-                Err(_) => self.let_go(key),
+                Err(_) => {
+                    self.let_go(key);
+                    self.farewells.remove(&key);
+                }
             }
             return;
         };
@@ -238,15 +254,15 @@ impl Renderer {
             Err(RunTrouble::NotNow(_)) => {
                 work.stage = Stage::Waiting { again: Some(now.at + AGAIN), give_up: now.at + PATIENCE };
             }
-            Err(RunTrouble::Failed(failure)) => self.seal(key, RunOutcome::Failed(failure)),
+            Err(RunTrouble::Failed(failure)) => self.seal(key, RunOutcome::Failed(failure), None),
         }
     }
 
     pub(super) fn ran(&mut self, task: TaskId, attempt: u32, event: RunEvent) {
         let named = |key: &AttemptKey| (key.task, key.attempt) == (task, attempt);
         let Some(key) = self.work.keys().copied().find(named) else {
-            if let RunEvent::Ended(outcome) = event {
-                self.ended_unwanted(task, attempt, outcome);
+            if let RunEvent::Ended { outcome, wipe } = event {
+                self.ended_unwanted(task, attempt, outcome, wipe);
             }
             return;
         };
@@ -267,20 +283,22 @@ impl Renderer {
                 work.preview = Some(preview);
                 work.news = true;
             }
-            RunEvent::Ended(outcome) => self.seal(key, outcome),
+            RunEvent::Ended { outcome, wipe } => self.seal(key, outcome, wipe),
         }
     }
 
-    fn seal(&mut self, key: AttemptKey, outcome: RunOutcome) {
+    fn seal(&mut self, key: AttemptKey, outcome: RunOutcome, wipe: Option<Wipe>) {
+        let Some(held) = self.holdings.held(&key) else { return };
+        let grant = held.acceptance.grant.terms.hash();
         if let Some(work) = self.work.get_mut(&key) {
             work.stage = Stage::Sealing;
             work.set_phase(Phase::Sealing);
-            self.out.push(Action::SealResult { key, outcome });
+            self.out.push(Action::SealResult { key, grant, outcome, wipe });
         }
     }
 
     /// A run that was cancelled has let its slot go.
-    fn ended_unwanted(&mut self, task: TaskId, attempt: u32, outcome: RunOutcome) {
+    fn ended_unwanted(&mut self, task: TaskId, attempt: u32, outcome: RunOutcome, wipe: Option<Wipe>) {
         let leaving = self.taken.values().find_map(|occupant| match occupant {
             Occupant::Leaving(key) if (key.task, key.attempt) == (task, attempt) => Some(*key),
             _ => None,
@@ -290,6 +308,29 @@ impl Renderer {
         if let RunOutcome::Done { outputs, .. } = outcome {
             let roots = outputs.iter().map(|output| output.root).collect();
             self.out.push(Action::DropResults { key, roots });
+        }
+        let owed = self.farewells.remove(&key);
+        if let (Some(Farewell::Leaving(grant)), Some(_)) = (owed, &wipe) {
+            self.farewells.insert(key, Farewell::Leaving(grant));
+            let outcome = RunOutcome::Failed(Failure::new(FailureClass::Cancelled, "cancelled while it ran"));
+            self.out.push(Action::SealResult { key, grant, outcome, wipe });
+        }
+    }
+
+    /// What was removed after an attempt that its requester does not want any more.
+    fn farewell(&mut self, key: AttemptKey, finished: Box<Finished>) {
+        if self.up.contains_key(&key.from) {
+            self.out.push(Action::Finished { key, finished: finished.clone() });
+        }
+        self.farewells.insert(key, Farewell::Told(finished));
+    }
+
+    /// Again for those who were away.
+    pub(super) fn say_farewell_to(&mut self, node: NodeId) {
+        for (key, farewell) in &self.farewells {
+            if let (true, Farewell::Told(finished)) = (key.from == node, farewell) {
+                self.out.push(Action::Finished { key: *key, finished: finished.clone() });
+            }
         }
     }
 
@@ -308,6 +349,9 @@ impl Renderer {
     ) {
         let Some(work) = self.work.get_mut(&key) else {
             self.out.push(Action::DropResults { key, roots });
+            if self.farewells.contains_key(&key) {
+                self.farewell(key, finished);
+            }
             return;
         };
         if !matches!(work.stage, Stage::Sealing) {
@@ -325,6 +369,7 @@ impl Renderer {
         };
         self.commit(record);
         self.let_go(key);
+        self.drop_inputs(key);
         self.out.push(Action::Serve { key, roots });
         if self.up.contains_key(&from) {
             self.announce(key);
@@ -344,6 +389,9 @@ impl Renderer {
 
     pub(super) fn finished_answered(&mut self, now: Now, key: AttemptKey, answer: Answer<FinishedReply>) {
         let Some(Work { stage: Stage::Sealed { again, tries }, .. }) = self.work.get_mut(&key) else {
+            if answer.is_ok() {
+                self.farewells.remove(&key);
+            }
             return;
         };
         match answer {
@@ -428,6 +476,10 @@ impl Renderer {
         match self.work.remove(&key).map(|work| work.stage) {
             Some(Stage::Running) => {
                 self.taken.insert(held.acceptance.slot.clone(), Occupant::Leaving(key));
+                if self.farewells.len() >= FAREWELLS {
+                    self.farewells.pop_first();
+                }
+                self.farewells.insert(key, Farewell::Leaving(held.acceptance.grant.terms.hash()));
                 self.out.push(Action::CancelRun { task, attempt });
             }
             Some(Stage::Fetching { .. } | Stage::Waiting { .. }) => {
@@ -441,9 +493,20 @@ impl Renderer {
             self.out.push(Action::Unserve { key });
             self.out.push(Action::DropResults { key, roots: sealed.roots });
         }
+        let inputs = held.acceptance.roots.iter().map(|blob| blob.root).collect();
+        self.drop_unnamed(key, inputs);
+    }
+
+    /// An attempt that has ended needs its inputs no more, though its result may wait for days.
+    fn drop_inputs(&mut self, key: AttemptKey) {
+        let Some(held) = self.holdings.held(&key) else { return };
+        let inputs = held.acceptance.roots.iter().map(|blob| blob.root).collect();
+        self.drop_unnamed(key, inputs);
+    }
+
+    fn drop_unnamed(&mut self, key: AttemptKey, mut roots: Vec<ContentHash>) {
         let still_named = self.holdings.roots();
-        let inputs = held.acceptance.roots.iter().map(|blob| blob.root);
-        let roots: Vec<ContentHash> = inputs.filter(|root| !still_named.contains(root)).collect();
+        roots.retain(|root| !still_named.contains(root));
         if !roots.is_empty() {
             self.out.push(Action::DropInputs { key, roots });
         }

@@ -8,7 +8,7 @@ use scenemesh_protocol::lease::{Grant, GrantReply, Refusal, RefusalReason};
 use scenemesh_protocol::task::Class;
 
 use super::attempts::Work;
-use super::queue::may_submit;
+use super::queue::{may_lend, may_submit};
 use super::{Action, Examination, Occupant, Rejection, Renderer};
 use crate::scheduler::conversation::{AttemptKey, Now, Ticket};
 use crate::scheduler::record::{Acceptance, RendererRecord};
@@ -65,7 +65,9 @@ impl Renderer {
         if self.holdings.is_given_up(&key) {
             return Err(refused(RefusalReason::Tombstone, "this attempt was given up here"));
         }
-        may_submit(&self.facts, from).map_err(|refusal| Rejection { refusal, failure: None })?;
+        may_submit(&self.facts, from)
+            .and_then(|()| may_lend(&self.facts, from, terms.class, None))
+            .map_err(|refusal| Rejection { refusal, failure: None })?;
         if from != self.facts.me && Some(terms.pool) != self.facts.pool {
             return Err(bad("the grant is of another pool"));
         }

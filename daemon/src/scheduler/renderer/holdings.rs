@@ -84,9 +84,10 @@ impl Holdings {
         self.tombstones.keys()
     }
 
-    /// Every blob that a held attempt names.
+    /// Every blob that is still needed: inputs of attempts that have not ended, results of those that have.
     pub fn roots(&self) -> BTreeSet<ContentHash> {
-        let inputs = self.held.values().flat_map(|held| held.acceptance.roots.iter().map(|blob| blob.root));
+        let going_on = self.held.values().filter(|held| held.sealed.is_none());
+        let inputs = going_on.flat_map(|held| held.acceptance.roots.iter().map(|blob| blob.root));
         let results = self.held.values().filter_map(|held| held.sealed.as_ref());
         inputs.chain(results.flat_map(|sealed| sealed.roots.iter().copied())).collect()
     }

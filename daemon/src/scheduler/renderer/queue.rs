@@ -10,6 +10,7 @@ use scenemesh_protocol::task::{Class, Shape};
 
 use super::grants::Exam;
 use super::{Action, Facts, Occupant, Renderer, Slot, SlotState};
+use crate::executor::policy::Whose;
 use crate::scheduler::conversation::{Answer, CLAIM_HOLD, NoAnswer, Now, Ticket};
 use crate::scheduler::placement::{self, WhyNot};
 
@@ -55,7 +56,11 @@ impl Renderer {
     pub(super) fn see_facts(&mut self, now: Now, facts: Arc<Facts>) {
         self.facts = facts;
         let facts = &self.facts;
-        self.queue.retain(|queued| may_submit(facts, queued.from).is_ok());
+        self.queue.retain(|queued| {
+            may_submit(facts, queued.from).is_ok()
+                && may_lend(facts, queued.from, queued.class, queued.shape.vram_mib).is_ok()
+                && may_run(facts, queued.from, &queued.shape.classes).is_ok()
+        });
         self.run_what_waits(now);
     }
 
@@ -119,6 +124,8 @@ impl Renderer {
             return refuse(RefusalReason::Stopping, "it takes no new work: it is being drained");
         }
         may_submit(&self.facts, from)?;
+        may_lend(&self.facts, from, offer.class, offer.shape.vram_mib)?;
+        may_run(&self.facts, from, &offer.shape.classes)?;
         let ready = |slot: &&Slot| !matches!(slot.state, SlotState::NotReady { .. });
         let mut slots = self.facts.slots.iter().filter(ready).peekable();
         if slots.peek().is_none() {
@@ -276,6 +283,30 @@ pub(super) fn may_submit(facts: &Facts, from: NodeId) -> Result<(), Refusal> {
         Some(member) if !member.submits => not_allowed("you have no role `submit`"),
         Some(_) => Ok(()),
     }
+}
+
+/// Whether this machine lends itself to this node now. Another studio learns no more than that it does not.
+pub(super) fn may_lend(
+    facts: &Facts,
+    from: NodeId,
+    class: Class,
+    vram_mib: Option<u32>,
+) -> Result<(), Refusal> {
+    let studio = facts.members.get(&from).map(|member| member.studio);
+    if from == facts.me || (studio.is_some() && studio == facts.my_studio) {
+        return Ok(());
+    }
+    if studio.is_some_and(|studio| facts.lend.takes(studio, class, vram_mib)) {
+        return Ok(());
+    }
+    Err(Refusal { reason: RefusalReason::NotNow, detail: "not now".to_owned() })
+}
+
+/// Whether tasks of this node with these node classes may run here.
+fn may_run(facts: &Facts, from: NodeId, classes: &[String]) -> Result<(), Refusal> {
+    let whose = if from == facts.me { Whose::OwnMachine } else { Whose::Others };
+    let judged = facts.policy.classes(classes, whose);
+    judged.map_err(|denied| Refusal { reason: RefusalReason::NotAllowed, detail: denied.to_string() })
 }
 
 fn fits(slot: &Slot, shape: &Shape) -> Result<(), WhyNot> {

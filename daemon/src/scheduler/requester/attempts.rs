@@ -10,11 +10,12 @@ use scenemesh_protocol::lease::{
 };
 
 use super::jobs::{AttemptState, TaskState};
-use super::offers::{patience, sentence};
+use super::offers::{no_of, patience};
 use super::results::Fetch;
 use super::{Action, Requester};
 use crate::scheduler::conversation::{Answer, LEASE, NoAnswer, Now, PROBE_PATIENCE, Ticket};
 use crate::scheduler::record::RequesterRecord;
+use crate::scheduler::story::{Doing, Line};
 
 /// A grant without an answer is sent again after this.
 const GRANT_AGAIN: Duration = Duration::from_secs(2);
@@ -115,7 +116,7 @@ impl Requester {
                     named && terms.signer() == PublicKey::from(node)
                 });
                 if !holds {
-                    self.log(task, format!("{name} accepted with a signature that does not hold"));
+                    self.log(task, Line::BadSignature { node: name });
                     self.grant_again(now, task, attempt);
                     return;
                 }
@@ -123,23 +124,24 @@ impl Requester {
                 if granted {
                     let accepted = Box::new(accepted);
                     self.commit(now, RequesterRecord::Accepted { task, attempt, accepted });
-                    self.log(task, format!("accepted by {name}"));
+                    self.log(task, Line::Accepted { node: name });
                 } else {
                     self.verdict(now, node, task, attempt);
                 }
             }
             Ok(GrantReply::Rejected { refusal, failure: Some(failure) }) => {
-                self.log(task, format!("rejected by {name}: {}", sentence(refusal.detail, refusal.reason)));
+                self.log(task, Line::Rejected { node: name, no: no_of(refusal) });
                 self.fail(now, task, attempt, failure);
             }
             Ok(GrantReply::Rejected { refusal, failure: None }) => {
-                let why = sentence(refusal.detail, refusal.reason);
-                self.log(task, format!("not taken by {name}: {why}"));
-                self.commit(now, RequesterRecord::Refused { task, attempt, reason: refusal.reason });
+                let reason = refusal.reason;
+                let no = no_of(refusal);
+                self.log(task, Line::NotTaken { node: name, no: no.clone() });
+                self.commit(now, RequesterRecord::Refused { task, attempt, reason });
                 self.balked(now, node);
                 let job = self.jobs.task(&task).map(|task| task.job);
-                if let Some(job) = job.filter(|_| refusal.reason != RefusalReason::Busy) {
-                    self.refuse(now, job, node, why, patience(refusal.reason));
+                if let Some(job) = job.filter(|_| reason != RefusalReason::Busy) {
+                    self.refuse(now, job, node, no, patience(reason));
                 }
             }
             Err(NoAnswer(_)) => self.grant_again(now, task, attempt),
@@ -216,7 +218,7 @@ impl Requester {
             None if up => {
                 contact.probing = Some(now.at);
                 self.out.push(Action::Probe { node, task, attempt });
-                self.log(task, format!("{} is silent: asking it", self.name(node)));
+                self.log(task, Line::Silent { node: self.name(node) });
             }
             Some(since) if now.at < since + PROBE_PATIENCE => {}
             _ => self.lose(now, task, attempt),
@@ -226,9 +228,9 @@ impl Requester {
     fn lose(&mut self, now: Now, task: TaskId, attempt: u32) {
         let Some(contact) = self.contacts.get_mut(&(task, attempt)) else { return };
         contact.probing = None;
-        let silent = now.at.saturating_duration_since(contact.heard).as_secs();
-        let name = self.name(self.contacts[&(task, attempt)].node);
-        self.log(task, format!("lease lost: {name} has been silent for {silent} s"));
+        let silent_s = now.at.saturating_duration_since(contact.heard).as_secs();
+        let node = self.name(self.contacts[&(task, attempt)].node);
+        self.log(task, Line::Lost { node, silent_s });
         self.commit(now, RequesterRecord::Lost { task, attempt });
     }
 
@@ -240,7 +242,7 @@ impl Requester {
             // What is being fetched proves itself, or fails by itself.
             Ok(Report::Unknown) if contact.fetch.as_ref().is_some_and(|fetch| fetch.again.is_none()) => {}
             Ok(Report::Unknown) => {
-                self.log(task, format!("{} does not have it any more", self.name(node)));
+                self.log(task, Line::Unheld { node: self.name(node) });
                 self.commit(now, RequesterRecord::Unheld { task, attempt });
                 self.balked(now, node);
             }
@@ -289,11 +291,11 @@ impl Requester {
         }
         let quarter = (u64::from(progress.step) * 4).checked_div(u64::from(progress.max)).unwrap_or(0);
         let milestone = (progress.phase, quarter);
-        let line = (contact.milestone.replace(milestone) != Some(milestone)).then(|| words(&progress));
+        let line = (contact.milestone.replace(milestone) != Some(milestone)).then(|| Doing::of(&progress));
         contact.progress = Some(progress);
         self.out.push(Action::Moved(task));
-        if let Some(line) = line {
-            self.log(task, format!("{}: {line}", self.name(node)));
+        if let Some(doing) = line {
+            self.log(task, Line::Doing { node: self.name(node), doing });
         }
     }
 
@@ -331,22 +333,11 @@ impl Requester {
         let waits = known.state == TaskState::Ready && !self.promised.contains_key(&task);
         let lost = known.attempts.get(&attempt).filter(|attempt| attempt.state == AttemptState::Lost);
         let Some(node) = lost.filter(|_| waits).map(|attempt| attempt.node) else { return };
+        let fetch = self.contacts.get(&(task, attempt)).and_then(|contact| contact.fetch.as_ref());
+        if fetch.is_some_and(|fetch| fetch.given_up) {
+            return;
+        }
         self.commit(now, RequesterRecord::Revived { task, attempt });
-        self.log(task, format!("{} is back and still has it", self.name(node)));
-    }
-}
-
-pub(super) fn words(progress: &Progress) -> String {
-    match progress.phase {
-        Phase::Fetching => "fetching inputs".to_owned(),
-        Phase::Queued => "queued in ComfyUI".to_owned(),
-        Phase::Sealing => "sealing the results".to_owned(),
-        Phase::Running if progress.max > 0 => {
-            let node = super::offers::cut(progress.node.clone());
-            format!("rendering, node {node}, step {} of {}", progress.step, progress.max)
-        }
-        Phase::Running => {
-            format!("rendering, {} of {} nodes done", progress.nodes_done, progress.nodes_total)
-        }
+        self.log(task, Line::Back { node: self.name(node) });
     }
 }

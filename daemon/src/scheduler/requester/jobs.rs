@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use scenemesh_protocol::ids::{ClaimId, ContentHash, JobId, NodeId, TaskId};
 use scenemesh_protocol::lease::{BlobRef, Grant, RefusalReason};
+use scenemesh_protocol::receipt::WipeRecord;
 use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile};
 
 use crate::scheduler::record::{Recipe, RequesterRecord, Submission, TaskPlan};
 
 /// So many different nodes that fail a task fail it for good.
 const NODES_THAT_FAIL_A_TASK: usize = 3;
+/// A task under which ComfyUI dies this often, wherever that is, does not get another one to kill.
+const DEATHS_THAT_FAIL_A_TASK: usize = 3;
 
 /// All jobs. Changed by [`Jobs::apply`] only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,6 +85,8 @@ pub struct Attempt {
     pub grant_hash: ContentHash,
     pub roots: Vec<BlobRef>,
     pub state: AttemptState,
+    /// What its renderer has signed that it removed afterwards, and what not.
+    pub wipe: Option<Arc<WipeRecord>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,7 +220,8 @@ impl Jobs {
             RequesterRecord::Granted { task, attempt, node, claim, grant, roots, .. } => {
                 let state = AttemptState::Granted(Arc::new((**grant).clone()));
                 let grant_hash = grant.terms.hash();
-                let new = Attempt { node: *node, claim: *claim, grant_hash, roots: roots.clone(), state };
+                let roots = roots.clone();
+                let new = Attempt { node: *node, claim: *claim, grant_hash, roots, state, wipe: None };
                 if let Some(known) = self.tasks.get_mut(task) {
                     known.attempts.insert(*attempt, new);
                     self.set_state(task, TaskState::Held(*attempt), None);
@@ -264,10 +270,16 @@ impl Jobs {
                 }
             }
             RequesterRecord::Retried { tasks, .. } => tasks.iter().for_each(|task| self.retried(task)),
+            RequesterRecord::Wiped { task, attempt, wipe } => {
+                let known = self.tasks.get_mut(task).and_then(|known| known.attempts.get_mut(attempt));
+                if let (Some(known), Ok(wipe)) = (known, wipe.verify()) {
+                    known.wipe = Some(Arc::new((*wipe).clone()));
+                }
+            }
             RequesterRecord::Tried { task, attempt, node, claim, grant } => {
                 let (node, claim, grant_hash) = (*node, *claim, *grant);
                 let state = AttemptState::Running;
-                let tried = Attempt { node, claim, grant_hash, roots: Vec::new(), state };
+                let tried = Attempt { node, claim, grant_hash, roots: Vec::new(), state, wipe: None };
                 if let Some(known) = self.tasks.get_mut(task) {
                     known.attempts.insert(*attempt, tried);
                     self.set_state(task, TaskState::Held(*attempt), None);
@@ -356,8 +368,14 @@ impl Jobs {
     }
 
     fn failed(&mut self, task: &TaskId, number: u32, failure: &Failure, vram: Option<u32>, at_ms: u64) {
-        self.set_attempt(task, number, AttemptState::Over(Over::Failed(failure.class)));
         let Some(known) = self.tasks.get_mut(task) else { return };
+        match known.attempts.get_mut(&number) {
+            // Its result could not be had; should it still come first, it counts.
+            Some(attempt)
+                if attempt.state == AttemptState::Lost && failure.class == FailureClass::Transfer => {}
+            Some(attempt) => attempt.state = AttemptState::Over(Over::Failed(failure.class)),
+            None => {}
+        }
         let Some(node) = known.attempts.get(&number).map(|attempt| attempt.node) else { return };
         known.failures.push((node, failure.clone()));
         if !failure.class.may_return_here() {
@@ -366,7 +384,11 @@ impl Jobs {
         known.more_vram_than_mib = known.more_vram_than_mib.max(vram);
         let counted = known.failures.iter().filter(|(_, failure)| failure.class.counts_against_task());
         let distinct = counted.map(|(node, _)| node).collect::<BTreeSet<_>>().len();
-        let for_good = failure.class == FailureClass::InvalidGraph || distinct >= NODES_THAT_FAIL_A_TASK;
+        let died = |failure: &Failure| failure.class == FailureClass::ComfyuiDied;
+        let deaths = known.failures.iter().filter(|(_, failure)| died(failure)).count();
+        let for_good = failure.class == FailureClass::InvalidGraph
+            || distinct >= NODES_THAT_FAIL_A_TASK
+            || deaths >= DEATHS_THAT_FAIL_A_TASK;
         if !known.state.is_open() {
             return;
         }

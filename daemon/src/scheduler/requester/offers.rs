@@ -1,22 +1,22 @@
 //! From queue to grant: whom a job is offered to, and which of its tasks a claim gets.
 
-use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use scenemesh_protocol::ids::{ClaimId, JobId, NodeId, ReservationId, TaskId};
-use scenemesh_protocol::lease::{Claim, ClaimReply, Offer, OfferReply, RefusalReason};
+use scenemesh_protocol::lease::{self, Claim, ClaimReply, Offer, OfferReply, RefusalReason};
 use scenemesh_protocol::task::Shape;
 
 use super::jobs::{AttemptState, Task, TaskState};
+use super::lines::Place;
 use super::{Action, Promise, Requester, SealedGrant};
+use crate::executor::policy::Denied;
 use crate::scheduler::conversation::{Answer, NoAnswer, Now, Ticket};
 use crate::scheduler::placement::{self, Nodes, WhyNot};
 use crate::scheduler::record::RequesterRecord;
+use crate::scheduler::story::{self, Line, No, cut};
 
-/// So many of our jobs are on offer at a time; the others wait behind them, so that a long queue here does not
-/// become a long queue everywhere.
-const JOBS_ON_OFFER: usize = 64;
 /// A node that did not answer an offer is asked again after this.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -28,21 +28,15 @@ const REFRESH: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub(super) struct Reservation {
     id: ReservationId,
-    state: Place,
+    state: story::Place,
     asked: Instant,
     /// Ready tasks that the node still believes in: as offered, less its claims.
     told: u32,
 }
 
-#[derive(Clone, Debug)]
-pub(super) enum Place {
-    Asked,
-    Waiting { position: u32, eta_ms: Option<u64> },
-}
-
 impl Reservation {
-    pub(super) fn place(&self) -> &Place {
-        &self.state
+    pub(super) fn place(&self) -> story::Place {
+        self.state
     }
 
     /// When the offer is repeated.
@@ -54,7 +48,7 @@ impl Reservation {
 /// A node's no, and how long it is taken for an answer.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
-    pub(super) why: String,
+    pub(super) no: No,
     pub(super) until: Instant,
 }
 
@@ -83,6 +77,7 @@ impl Requester {
         for reservations in self.reservations.values_mut() {
             reservations.remove(&node);
         }
+        self.lines.forget(node);
         self.reservations.retain(|_, reservations| !reservations.is_empty());
         self.refusals.retain(|(_, at), _| *at != node);
     }
@@ -94,25 +89,33 @@ impl Requester {
     }
 
     pub(super) fn place_waiting_jobs(&mut self, now: Now) {
-        for job in std::mem::take(&mut self.dirty) {
-            let Some(known) = self.jobs.job(&job) else { continue };
-            let key = (Reverse(known.submission.class), known.submission.created_ms, job);
-            if self.ready_of(job) == 0 {
-                self.waiting.remove(&key);
-                self.withdraw(job);
-            } else {
-                self.waiting.insert(key);
+        loop {
+            let dirty = std::mem::take(&mut self.dirty);
+            let in_order = dirty.iter().filter_map(|job| Some((self.place_of(*job)?, *job)));
+            let dirty: BTreeSet<_> = in_order.collect();
+            for (_, job) in dirty {
+                if self.ready_of(job) == 0 {
+                    self.withdraw(job);
+                    self.lines.wait_no_more(job);
+                } else {
+                    self.place(now, job);
+                }
             }
+            // A place in a line is free for whoever waits there.
+            let Some(next) = self.lines.next_in() else { return };
+            self.dirty.insert(next);
         }
-        let mut next = self.waiting.first().copied();
-        while let Some(key) = next {
-            let (_, _, job) = key;
-            if self.reservations.len() >= JOBS_ON_OFFER && !self.reservations.contains_key(&job) {
-                break;
-            }
-            self.waiting.remove(&key);
-            self.place(now, job);
-            next = self.waiting.range(key..).next().copied();
+    }
+
+    fn place_of(&self, job: JobId) -> Option<Place> {
+        let submission = &self.jobs.job(&job)?.submission;
+        Some(Place::of(submission.class, submission.created_ms, job))
+    }
+
+    /// Where a line is full and does not move, whoever is in it for longest makes room for whoever waits.
+    pub(super) fn move_lines_on(&mut self, now: Now) {
+        for (node, job) in self.lines.stuck(now.at, |node| self.up.contains_key(node)) {
+            self.withdraw_at(job, node);
         }
     }
 
@@ -155,9 +158,22 @@ impl Requester {
                 (Err(_), Some(_)) => self.withdraw_at(job, node),
             }
         }
-        let room = limit.saturating_sub(on_offer);
-        for node in placement::choose(&self.nodes, job, &shape, fresh, room) {
+        let mut room = limit.saturating_sub(on_offer);
+        let Some(place) = self.place_of(job) else { return };
+        let (open, full): (Vec<_>, Vec<_>) =
+            fresh.into_iter().partition(|node| self.lines.takes(*node, &place));
+        for node in placement::choose(&self.nodes, job, &shape, open, room) {
+            if let Some(last) = self.lines.overtaken(node) {
+                self.withdraw_at(last.job, node);
+                self.lines.wait(node, last);
+            }
             self.offer(now, job, node, &shape, ready);
+            room -= 1;
+        }
+        if room > 0 {
+            for node in full {
+                self.lines.wait(node, place);
+            }
         }
     }
 
@@ -177,18 +193,20 @@ impl Requester {
             return Err(WhyNot::NotConnected);
         }
         if self.resting.get(&node).is_some_and(|rest| rest.until.is_some()) {
-            let why = "it keeps claiming what it then does not take; it is asked again later".into();
-            return Err(WhyNot::SaidNo { why });
+            return Err(WhyNot::SaidNo(No::Balks));
         }
         if let Some(refusal) = self.refusals.get(&(job, node)) {
-            return Err(WhyNot::SaidNo { why: refusal.why.clone() });
+            return Err(match &refusal.no {
+                No::Refused { reason: RefusalReason::NotNow, .. } => WhyNot::NotNow,
+                no => WhyNot::SaidNo(no.clone()),
+            });
         }
         self.pick(job, node).map(|_| ())
     }
 
     /// The first waiting task of a job that this node may have.
     fn pick(&self, job: JobId, node: NodeId) -> Result<TaskId, WhyNot> {
-        let mut why = WhyNot::FailedThere("another task has it already".into());
+        let mut why = WhyNot::NoneLeft;
         let Some(known) = self.jobs.job(&job) else { return Err(why) };
         for index in &known.ready {
             let Some(plan) = known.submission.tasks.get(*index as usize) else { continue };
@@ -207,13 +225,13 @@ impl Requester {
     fn may_have(&self, id: TaskId, task: &Task, node: NodeId) -> Result<(), WhyNot> {
         let last = || {
             let last = task.failures.iter().rev().find(|(at, _)| *at == node);
-            last.map_or_else(|| "it lost it".to_owned(), |(_, failure)| failure.to_string())
+            last.map(|(_, failure)| failure.clone())
         };
         if task.barred.contains(&node) {
-            return Err(WhyNot::FailedThere(last()));
+            return Err(WhyNot::FailedThere { failure: last(), returns: false });
         }
         if self.returns.contains_key(&(id, node)) {
-            return Err(WhyNot::FailedThere(format!("{}; it gets it again later", last())));
+            return Err(WhyNot::FailedThere { failure: last(), returns: true });
         }
         let Some(floor) = task.more_vram_than_mib else { return Ok(()) };
         let card = self.nodes.nodes.get(&node).and_then(|node| node.card.as_ref());
@@ -234,16 +252,20 @@ impl Requester {
         let first = !reservations.contains_key(&node);
         let reservation = reservations.entry(node).or_insert_with(|| Reservation {
             id: self.ids.reservation(),
-            state: Place::Asked,
+            state: story::Place::Asked,
             asked: now.at,
             told,
         });
         (reservation.told, reservation.asked) = (told, now.at);
+        if first {
+            let place = Place::of(class, known.submission.created_ms, job);
+            self.lines.enter(now.at, node, place);
+        }
         let id = reservation.id;
         let offer = Offer { reservation: id, job, shape: shape.clone(), class, ready: told };
         self.out.push(Action::Offer { node, offer });
         if first {
-            self.log_waiting(job, &format!("offered to {}", self.name(node)));
+            self.log_waiting(job, &Line::Offered { node: self.name(node) });
         }
     }
 
@@ -271,6 +293,7 @@ impl Requester {
         if at.is_empty() {
             self.reservations.remove(&job);
         }
+        self.lines.leave(node, job);
         reservation
     }
 
@@ -290,44 +313,46 @@ impl Requester {
         let Some(job) = self.reserved(node, id) else { return };
         match answer {
             Ok(OfferReply::Claim(claim)) => {
-                self.claimed(node, &Claim { reservation: id, claim }, None);
+                self.claimed(now, node, &Claim { reservation: id, claim }, None);
             }
             Ok(OfferReply::Waiting { position, eta_ms }) => {
                 let reservation = self.reservations.get_mut(&job).and_then(|at| at.get_mut(&node));
                 let Some(reservation) = reservation else { return };
-                let before = std::mem::replace(&mut reservation.state, Place::Waiting { position, eta_ms });
-                if matches!(before, Place::Asked) {
-                    self.log_waiting(job, &format!("waits at {}, {position} ahead", self.name(node)));
+                let before =
+                    std::mem::replace(&mut reservation.state, story::Place::Waiting { position, eta_ms });
+                if matches!(before, story::Place::Asked) {
+                    self.log_waiting(job, &Line::InLine { node: self.name(node), position });
                 }
             }
             Ok(OfferReply::Refused(refusal)) => {
                 self.end_reservation(job, node);
-                let why = sentence(refusal.detail, refusal.reason);
-                self.log_waiting(job, &format!("refused by {}: {why}", self.name(node)));
-                self.refuse(now, job, node, why, patience(refusal.reason));
+                let wait = patience(refusal.reason);
+                let no = no_of(refusal);
+                self.log_waiting(job, &Line::SaidNo { node: self.name(node), no: no.clone() });
+                self.refuse(now, job, node, no, wait);
             }
             Err(NoAnswer(why)) => {
                 self.end_reservation(job, node);
-                self.refuse(now, job, node, format!("no answer to the offer ({why})"), ASK_AGAIN);
+                self.refuse(now, job, node, No::NoAnswer { why }, ASK_AGAIN);
             }
         }
     }
 
     /// Takes a node's no for an answer for a while.
-    pub(super) fn refuse(&mut self, now: Now, job: JobId, node: NodeId, why: String, wait: Duration) {
-        self.refusals.insert((job, node), Refusal { why, until: now.at + wait });
+    pub(super) fn refuse(&mut self, now: Now, job: JobId, node: NodeId, no: No, wait: Duration) {
+        self.refusals.insert((job, node), Refusal { no, until: now.at + wait });
         self.dirty.insert(job);
     }
 
     /// A slot is free for one of our reservations: promise it the best fitting task, or say that there is none.
-    pub(super) fn claimed(&mut self, node: NodeId, claim: &Claim, ticket: Option<Ticket>) {
-        let answer = self.answer_claim(node, claim);
+    pub(super) fn claimed(&mut self, now: Now, node: NodeId, claim: &Claim, ticket: Option<Ticket>) {
+        let answer = self.answer_claim(now, node, claim);
         if let Some(ticket) = ticket {
             self.reply(ticket, answer);
         }
     }
 
-    fn answer_claim(&mut self, node: NodeId, claim: &Claim) -> ClaimReply {
+    fn answer_claim(&mut self, now: Now, node: NodeId, claim: &Claim) -> ClaimReply {
         if self.promised.values().any(|promise| (promise.node, promise.claim) == (node, claim.claim)) {
             return ClaimReply::Coming;
         }
@@ -351,10 +376,11 @@ impl Requester {
             reservation.told = reservation.told.saturating_sub(1);
         }
         self.promised.insert(task, Promise { node, claim: claim.claim, job });
+        self.lines.moved(now.at, node);
         let attempts = self.jobs.task(&task).map(|task| &task.attempts);
         let attempt = attempts.and_then(|all| all.keys().next_back()).map_or(1, |last| last + 1);
         let class = self.jobs.job(&job).map(|known| known.submission.class).unwrap_or_default();
-        self.log(task, format!("claimed by {}", self.name(node)));
+        self.log(task, Line::Claimed { node: self.name(node) });
         self.out.push(Action::SealGrant { node, task, attempt, claim: claim.claim, class });
         self.dirty.insert(job);
         ClaimReply::Coming
@@ -392,8 +418,8 @@ impl Requester {
         let sealed = match sealed {
             Ok(sealed) => sealed,
             Err(why) => {
-                self.log(task, format!("could not be sealed for {}: {why}", self.name(node)));
-                self.refuse(now, promise.job, node, why, Duration::from_mins(1));
+                self.log(task, Line::NotSealed { node: self.name(node), why: why.clone() });
+                self.refuse(now, promise.job, node, No::NotSealed { why }, Duration::from_mins(1));
                 return;
             }
         };
@@ -408,7 +434,7 @@ impl Requester {
         let grant = Box::new(grant);
         let at_ms = now.wall_ms;
         self.commit(now, RequesterRecord::Granted { task, attempt, node, claim, grant, roots, at_ms });
-        self.log(task, format!("granted to {}, attempt {attempt}", self.name(node)));
+        self.log(task, Line::Granted { node: self.name(node), attempt });
         self.send_grant(task, attempt);
     }
 
@@ -427,27 +453,24 @@ impl Requester {
     }
 
     /// A line in the log of every task of a job that waits; bounded, because a job can have thousands.
-    fn log_waiting(&mut self, job: JobId, line: &str) {
+    fn log_waiting(&mut self, job: JobId, line: &Line) {
         const TASKS_TOLD: usize = 16;
         let Some(known) = self.jobs.job(&job) else { return };
         let plans = known.ready.iter().filter_map(|index| known.submission.tasks.get(*index as usize));
         let tasks: Vec<TaskId> = plans.map(|plan| plan.task).take(TASKS_TOLD).collect();
         for task in tasks {
-            self.log(task, line);
+            self.log(task, line.clone());
         }
     }
 }
 
-/// A peer's sentence, within bounds; a default where it says nothing.
-pub(super) fn sentence(detail: String, reason: RefusalReason) -> String {
-    if detail.trim().is_empty() { format!("{reason:?}") } else { cut(detail) }
-}
-
-/// Cuts what a peer says to the length that is agreed on, and control characters out of it.
-pub(super) fn cut(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(scenemesh_protocol::lease::SENTENCE_LIMIT));
-    text.retain(|c| !c.is_control());
-    text
+/// A peer's refusal, its words within bounds. A class is kept as such: people are told in their own language.
+pub(super) fn no_of(refusal: lease::Refusal) -> No {
+    let denied = (refusal.reason == RefusalReason::NotAllowed).then(|| Denied::of_sentence(&refusal.detail));
+    match denied.flatten() {
+        Some(Denied { class, why }) => No::Class { class: cut(class), why },
+        None => No::Refused { reason: refusal.reason, detail: cut(refusal.detail) },
+    }
 }
 
 /// How long a refusal is taken for an answer. A change in the node's advert ends it sooner.

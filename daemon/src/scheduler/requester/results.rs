@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 use scenemesh_protocol::ids::{ContentHash, NodeId, TaskId};
 use scenemesh_protocol::keys::PublicKey;
 use scenemesh_protocol::lease::{Ack, AckKind, Finished, FinishedReply, FinishedTerms, Outcome};
+use scenemesh_protocol::receipt::WipeRecord;
+use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::{Failure, FailureClass, OutputFile};
 
-use super::jobs::TaskState;
-use super::offers::cut;
+use super::jobs::{AttemptState, TaskState};
 use super::{Action, FetchTrouble, Requester};
 use crate::scheduler::conversation::{Now, Ticket};
 use crate::scheduler::record::RequesterRecord;
+use crate::scheduler::story::{Line, cut};
 
 /// First wait before a node that dropped a task may have it back; doubled each time.
 const RETURN_AFTER: Duration = Duration::from_secs(10);
@@ -19,6 +21,10 @@ const RETURN_AFTER: Duration = Duration::from_secs(10);
 const RETURN_AT_LAST: Duration = Duration::from_mins(10);
 /// First wait after a fetch that failed; doubled each time.
 const FETCH_AGAIN: Duration = Duration::from_secs(1);
+/// So long, and so many times, a renderer that is connected may fail to serve a result before the task is somebody
+/// else's to take as well.
+const FETCH_PATIENCE: Duration = Duration::from_mins(5);
+const FETCH_FAILURES: u32 = 6;
 /// Longest wait between two fetches.
 const FETCH_AT_LAST: Duration = Duration::from_secs(30);
 
@@ -30,9 +36,17 @@ pub(super) struct Fetch {
     pub(super) again: Option<Instant>,
     pub(super) tries: u32,
     pub(super) trouble: Option<String>,
+    /// When it was first not served though the renderer was there, and how often since.
+    unserved: Option<(Instant, u32)>,
+    /// The task is not this attempt's any more; a result that comes first is taken all the same.
+    pub(super) given_up: bool,
 }
 
 impl Fetch {
+    fn new(finished: Box<Finished>) -> Self {
+        Self { finished, again: None, tries: 0, trouble: None, unserved: None, given_up: false }
+    }
+
     /// What is being fetched.
     pub(super) fn roots(&self) -> Vec<ContentHash> {
         match self.finished.terms.verify().map(|terms| terms.outcome.clone()) {
@@ -61,6 +75,9 @@ impl Requester {
             return;
         };
         let (task, attempt) = (terms.task, terms.attempt);
+        if let Some(wipe) = &finished.wipe {
+            self.note_wipe(now, node, &terms, wipe);
+        }
         let reply = self.take_finished(now, node, &terms, finished);
         match ticket {
             Some(ticket) => self.reply(ticket, reply),
@@ -68,6 +85,33 @@ impl Requester {
                 self.out.push(Action::Ack { node, ack: Ack { task, attempt, kind: AckKind::Discard } });
             }
             None => {}
+        }
+    }
+
+    /// Keeps what the renderer signs that it removed. One that does not hold changes nothing else.
+    fn note_wipe(&mut self, now: Now, node: NodeId, terms: &FinishedTerms, wipe: &Signed<WipeRecord>) {
+        let (task, attempt) = (terms.task, terms.attempt);
+        let Some(known) = self.jobs.attempt(&task, attempt).filter(|known| known.node == node) else {
+            return;
+        };
+        let (grant, first) = (known.grant_hash, known.wipe.is_none());
+        let verified = wipe.verify().ok().filter(|wipe| {
+            let about = (wipe.pool, wipe.task, wipe.attempt, wipe.grant);
+            wipe.signer() == PublicKey::from(node) && about == (terms.pool, task, attempt, grant)
+        });
+        let Some(verified) = verified else {
+            tracing::warn!(peer = %node.short(), task = %task.short(), "a record of a wipe that does not hold");
+            return;
+        };
+        if !first {
+            return;
+        }
+        let left = verified.left.iter().map(|left| u64::from(left.count)).sum::<u64>();
+        let wipe = Box::new(wipe.clone());
+        self.commit(now, RequesterRecord::Wiped { task, attempt, wipe });
+        if left > 0 {
+            tracing::warn!(peer = %node.short(), task = %task.short(), left, "a renderer could not remove all it made");
+            self.log(task, Line::NotWiped { node: self.name(node) });
         }
     }
 
@@ -105,9 +149,9 @@ impl Requester {
                 contact.heard = now.at;
                 contact.probing = None;
                 if contact.fetch.is_none() {
-                    contact.fetch = Some(Fetch { finished, again: None, tries: 0, trouble: None });
+                    contact.fetch = Some(Fetch::new(finished));
                     self.fetch(task, attempt);
-                    self.log(task, format!("finished by {}: fetching the results", self.name(node)));
+                    self.log(task, Line::Finished { node: self.name(node) });
                 }
                 FinishedReply::Noted
             }
@@ -149,11 +193,11 @@ impl Requester {
         match result {
             Ok(outputs) => {
                 let exec_ms = fetch.finished.terms.verify().map_or(0, |terms| terms.exec_ms);
-                let count = outputs.len();
+                let files = outputs.len();
                 let at_ms = now.wall_ms;
                 self.commit(now, RequesterRecord::Stored { task, attempt, outputs, exec_ms, at_ms });
                 self.resting.remove(&node);
-                self.log(task, format!("done: {count} files from {}", self.name(node)));
+                self.log(task, Line::Done { node: self.name(node), files });
                 self.out.push(Action::Ack { node, ack: Ack { task, attempt, kind: AckKind::Stored } });
             }
             Err(FetchTrouble::DoesNotVerify(why)) => {
@@ -162,7 +206,14 @@ impl Requester {
                 self.fail(now, task, attempt, Failure::new(FailureClass::ResultDoesNotVerify, why));
                 self.out.push(Action::Ack { node, ack: Ack { task, attempt, kind: AckKind::Discard } });
             }
-            Err(FetchTrouble::Unreachable(why) | FetchTrouble::Here(why)) => {
+            Err(trouble) => {
+                let (FetchTrouble::Unreachable(why)
+                | FetchTrouble::Here(why)
+                | FetchTrouble::DoesNotVerify(why)) = trouble.clone();
+                if matches!(trouble, FetchTrouble::Unreachable(_)) && self.up.contains_key(&node) {
+                    let (since, times) = fetch.unserved.unwrap_or((now.at, 0));
+                    fetch.unserved = Some((since, times.saturating_add(1)));
+                }
                 let wait = FETCH_AGAIN.saturating_mul(1 << fetch.tries.min(8)).min(FETCH_AT_LAST);
                 fetch.again = Some(now.at + wait);
                 if fetch.tries == 1 {
@@ -171,11 +222,32 @@ impl Requester {
                 }
                 let first = fetch.trouble.replace(why.clone()).is_none();
                 if first {
-                    self.log(task, format!("fetching from {} broke off: {why}", self.name(node)));
+                    self.log(task, Line::FetchBroke { node: self.name(node), why: why.clone() });
                 }
                 self.out.push(Action::Moved(task));
+                self.give_up_fetching(now, task, attempt, why);
             }
         }
+    }
+
+    /// A renderer that announces a result again and again and never serves it does not keep the task.
+    fn give_up_fetching(&mut self, now: Now, task: TaskId, attempt: u32, why: String) {
+        let Some(contact) = self.contacts.get_mut(&(task, attempt)) else { return };
+        let Some(fetch) = contact.fetch.as_mut().filter(|fetch| !fetch.given_up) else { return };
+        let Some((since, times)) = fetch.unserved else { return };
+        let waited = now.at.saturating_duration_since(since);
+        if waited < FETCH_PATIENCE || times < FETCH_FAILURES {
+            return;
+        }
+        fetch.given_up = true;
+        if self.jobs.attempt(&task, attempt).is_some_and(|known| known.state != AttemptState::Lost) {
+            self.commit(now, RequesterRecord::Lost { task, attempt });
+        }
+        let told = format!(
+            "the result was announced, but could not be fetched {times} times in {} s; last: {why}",
+            waited.as_secs()
+        );
+        self.fail(now, task, attempt, Failure::new(FailureClass::Transfer, told));
     }
 
     /// An attempt failed: the class says whether and where the task goes on.
@@ -191,12 +263,12 @@ impl Requester {
         let card = self.nodes.nodes.get(&node).and_then(|node| node.card.as_ref());
         let more_vram_than_mib =
             (class == FailureClass::OutOfMemory).then(|| card.and_then(|card| card.vram_mib)).flatten();
-        self.log(task, format!("failed at {}: {failure}", self.name(node)));
+        self.log(task, Line::Failed { node: self.name(node), failure: failure.clone() });
         let at_ms = now.wall_ms;
         self.commit(now, RequesterRecord::Failed { task, attempt, failure, more_vram_than_mib, at_ms });
         let Some(known) = self.jobs.task(&task) else { return };
         match known.state {
-            TaskState::Failed => self.log(task, "failed for good"),
+            TaskState::Failed => self.log(task, Line::FailedForGood),
             _ if class.may_return_here() => {
                 let times = known.failures.iter().filter(|(at, _)| *at == node).count().min(8);
                 let wait = RETURN_AFTER.saturating_mul(1 << times.saturating_sub(1)).min(RETURN_AT_LAST);
@@ -217,7 +289,7 @@ impl Requester {
         }
         self.commit(now, RequesterRecord::Cancelled { tasks: tasks.clone(), at_ms: now.wall_ms });
         for task in tasks {
-            self.log(task, "cancelled");
+            self.log(task, Line::Cancelled);
         }
     }
 
@@ -233,7 +305,7 @@ impl Requester {
         self.returns.retain(|(task, _), _| !tasks.contains(task));
         self.commit(now, RequesterRecord::Retried { tasks: tasks.clone(), at_ms: now.wall_ms });
         for task in tasks {
-            self.log(task, "queued again");
+            self.log(task, Line::QueuedAgain);
         }
     }
 }

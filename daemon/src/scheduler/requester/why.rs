@@ -1,17 +1,15 @@
-//! What people are told: views of jobs and tasks, and one sentence for every state.
-
-use std::fmt::Write as _;
+//! What people are told: views of jobs and tasks, and why each stands where it stands.
 
 use scenemesh_protocol::ids::{JobId, TaskId};
 use scenemesh_protocol::lease::Progress;
+use scenemesh_protocol::task::Failure;
 
-use super::attempts::words;
 use super::jobs::{AttemptState, Task, TaskState};
-use super::offers::Place;
 use super::{Requester, results};
 use crate::scheduler::conversation::Now;
 use crate::scheduler::placement::WhyNot;
-use crate::scheduler::view::{JobState, JobView, TaskPhase, TaskView};
+use crate::scheduler::story::{Doing, Held, Why};
+use crate::scheduler::view::{JobState, JobView, TaskPhase, TaskView, WipeView};
 
 /// So many nodes are named in one sentence.
 const NODES_NAMED: usize = 12;
@@ -23,7 +21,7 @@ impl Requester {
         let job = self.jobs.job(&id)?;
         let submission = &job.submission;
         // Tasks that only wait, wait for the same: a job can have thousands of them.
-        let mut waiting: Option<String> = None;
+        let mut waiting: Option<Why> = None;
         let mut view = |task: TaskId| {
             let known = self.jobs.task(&task)?;
             let plain = known.state == TaskState::Ready
@@ -61,7 +59,7 @@ impl Requester {
         self.task_view_with(id, self.why(now, id)?)
     }
 
-    fn task_view_with(&self, id: TaskId, why: String) -> Option<TaskView> {
+    fn task_view_with(&self, id: TaskId, why: Why) -> Option<TaskView> {
         let task = self.jobs.task(&id)?;
         let held = match task.state {
             TaskState::Held(attempt) => Some(attempt),
@@ -85,6 +83,8 @@ impl Requester {
             exec_ms: result.map(|result| result.exec_ms),
             why,
             ended_ms: task.ended_ms,
+            full_hygiene: self.jobs.plan(&id).is_some_and(|(_, _, recipe)| recipe.shape.full_hygiene),
+            wipes: self.wipes(task),
         })
     }
 
@@ -95,8 +95,16 @@ impl Requester {
         Some((task.job, self.contacts.get(&(id, attempt))?.progress.clone()?))
     }
 
-    fn failures(&self, task: &Task) -> Vec<(String, String)> {
-        task.failures.iter().map(|(node, failure)| (self.name(*node), failure.to_string())).collect()
+    fn wipes(&self, task: &Task) -> Vec<WipeView> {
+        let wiped = task.attempts.iter().filter_map(|(number, attempt)| {
+            let record = attempt.wipe.clone()?;
+            Some(WipeView { attempt: *number, node_name: self.name(attempt.node), record })
+        });
+        wiped.collect()
+    }
+
+    fn failures(&self, task: &Task) -> Vec<(String, Failure)> {
+        task.failures.iter().map(|(node, failure)| (self.name(*node), failure.clone())).collect()
     }
 
     fn phase(&self, id: TaskId, task: &Task) -> TaskPhase {
@@ -119,112 +127,82 @@ impl Requester {
         }
     }
 
-    /// One sentence: why a task stands where it stands.
-    pub fn why(&self, now: Now, id: TaskId) -> Option<String> {
+    /// Why a task stands where it stands.
+    pub fn why(&self, now: Now, id: TaskId) -> Option<Why> {
         let task = self.jobs.task(&id)?;
         Some(match task.state {
             TaskState::Ready => self.why_waiting(id, task),
             TaskState::Held(attempt) => self.why_held(now, id, task, attempt),
-            TaskState::Cancelled => "cancelled".to_owned(),
-            TaskState::Done => task.result.as_ref().map_or_else(String::new, |result| {
-                let seconds = std::time::Duration::from_millis(result.exec_ms).as_secs_f64();
-                format!("done by {} in {seconds:.1} s", self.name(result.node))
+            TaskState::Cancelled => Why::Cancelled,
+            TaskState::Done => task.result.as_ref().map_or(Why::AllDone { tasks: 1 }, |result| Why::Done {
+                node: self.name(result.node),
+                exec_ms: result.exec_ms,
             }),
-            TaskState::Failed => {
-                let all = self.failures(task);
-                let reasons: Vec<String> =
-                    all.iter().map(|(node, failure)| format!("{node}: {failure}")).collect();
-                format!("failed: {}", reasons.join("; "))
-            }
+            TaskState::Failed => Why::Failed { failures: self.failures(task) },
         })
     }
 
-    fn why_held(&self, now: Now, id: TaskId, task: &Task, number: u32) -> String {
-        let Some(attempt) = task.attempts.get(&number) else { return String::new() };
-        let name = self.name(attempt.node);
-        let Some(contact) = self.contacts.get(&(id, number)) else { return format!("with {name}") };
-        let mut text = match (&contact.fetch, &attempt.state) {
+    fn why_held(&self, now: Now, id: TaskId, task: &Task, number: u32) -> Why {
+        let Some(attempt) = task.attempts.get(&number) else { return Why::Waits };
+        let node = self.name(attempt.node);
+        let Some(contact) = self.contacts.get(&(id, number)) else {
+            return Why::Held { node, at: Held::Somehow, silent_s: None };
+        };
+        let at = match (&contact.fetch, &attempt.state) {
             (Some(results::Fetch { trouble: Some(why), again: Some(_), .. }), _) => {
-                format!("rendered by {name}; fetching the results broke off ({why}) and is tried again")
+                Held::FetchBroke { why: why.clone() }
             }
-            (Some(_), _) => format!("rendered by {name}; fetching the results"),
-            (None, AttemptState::Granted(_)) => format!("granted to {name}, which has not answered yet"),
-            (None, _) => match &contact.progress {
-                Some(progress) => format!("{} on {name}", words(progress)),
-                None => format!("accepted by {name}"),
-            },
+            (Some(_), _) => Held::Fetching,
+            (None, AttemptState::Granted(_)) => Held::Granted,
+            (None, _) => {
+                contact.progress.as_ref().map_or(Held::Accepted, |progress| Held::At(Doing::of(progress)))
+            }
         };
         let silent = now.at.saturating_duration_since(contact.heard).as_secs();
-        if silent >= SILENT_S && contact.fetch.is_none() {
-            let _ = write!(text, "; silent for {silent} s");
-        }
-        text
+        let silent_s = Some(silent).filter(|silent| *silent >= SILENT_S && contact.fetch.is_none());
+        Why::Held { node, at, silent_s }
     }
 
-    fn why_waiting(&self, id: TaskId, task: &Task) -> String {
+    fn why_waiting(&self, id: TaskId, task: &Task) -> Why {
         if let Some(promise) = self.promised.get(&id) {
-            return format!("claimed by {}, being sealed for it", self.name(promise.node));
+            return Why::Claimed { node: self.name(promise.node) };
         }
-        let in_line: Vec<String> = self
-            .reservations
-            .get(&task.job)
-            .into_iter()
-            .flatten()
+        let reservations = self.reservations.get(&task.job).into_iter().flatten();
+        let places: Vec<_> = reservations
             .filter(|(node, _)| self.up.contains_key(*node))
-            .map(|(node, reservation)| match reservation.place() {
-                Place::Asked => format!("{} (asked)", self.name(*node)),
-                Place::Waiting { position, eta_ms: None } => {
-                    format!("{} ({position} ahead)", self.name(*node))
-                }
-                Place::Waiting { position, eta_ms: Some(eta) } => {
-                    format!("{} ({position} ahead, about {} s)", self.name(*node), eta / 1000)
-                }
-            })
+            .map(|(node, reservation)| (self.name(*node), reservation.place()))
             .collect();
-        if !in_line.is_empty() {
-            return format!("waits for a free slot at {}", in_line.join(", "));
-        }
-        self.why_nobody(task)
+        if places.is_empty() { self.why_nobody(task) } else { Why::InLine { places } }
     }
 
-    fn why_nobody(&self, task: &Task) -> String {
-        let Some(shape) = self.shape_of(task.job) else { return "waits".to_owned() };
+    fn why_nobody(&self, task: &Task) -> Why {
+        let Some(shape) = self.shape_of(task.job) else { return Why::Waits };
         if self.nodes.nodes.is_empty() {
-            return "no node is known: this machine has no ComfyUI and is in no pool yet".to_owned();
+            return Why::NoNodes;
         }
         let mut reasons = Vec::new();
         for node in self.nodes.nodes.keys() {
             match self.may_take(task.job, &shape, *node) {
-                Err(why) => reasons.push((why, *node)),
-                Ok(()) => return "waits behind other jobs of this machine".to_owned(),
+                Err(why) => reasons.push((self.name(*node), why)),
+                Ok(()) => return Why::BehindOthers,
             }
         }
         // What is closest to working comes first: reach is a wall, a refusal passes.
-        reasons.sort_by_key(|(why, _)| match why {
-            WhyNot::SaidNo { .. } => 0,
+        reasons.sort_by_key(|(_, why)| match why {
+            WhyNot::SaidNo(_) => 0,
             WhyNot::OutOfReach(_) => 2,
             _ => 1,
         });
-        let more = reasons.len().saturating_sub(NODES_NAMED);
-        let named: Vec<String> = reasons
-            .iter()
-            .take(NODES_NAMED)
-            .map(|(why, node)| format!("{} {why}", self.name(*node)))
-            .collect();
-        let mut text = format!("no node takes it now: {}", named.join("; "));
-        if more > 0 {
-            let _ = write!(text, "; and {more} more");
-        }
-        let missing = reasons.iter().find_map(|(why, _)| match why {
-            WhyNot::LacksModels { first, .. } => Some(first),
+        let missing = reasons.iter().find_map(|(_, why)| match why {
+            WhyNot::LacksModels { first, .. } => Some(first.clone()),
             _ => None,
         });
-        if let Some(model) = missing {
-            let holders = self.nodes.holders(model);
-            if !holders.is_empty() {
-                let _ = write!(text, " ({model} is on {})", holders.join(", "));
-            }
-        }
-        text
+        let elsewhere = missing.and_then(|model| {
+            let holders: Vec<String> = self.nodes.holders(&model).into_iter().map(str::to_owned).collect();
+            (!holders.is_empty()).then_some((model, holders))
+        });
+        let more = reasons.len().saturating_sub(NODES_NAMED);
+        reasons.truncate(NODES_NAMED);
+        Why::Nobody { reasons, more, elsewhere }
     }
 }

@@ -44,7 +44,9 @@ fn told_of(record: &RequesterRecord, of: TaskId) -> RequesterRecord {
             *task = of;
             grant.envelope = vec![7; ENVELOPE];
         }
-        RequesterRecord::Accepted { task, .. } | RequesterRecord::Stored { task, .. } => *task = of,
+        RequesterRecord::Accepted { task, .. }
+        | RequesterRecord::Stored { task, .. }
+        | RequesterRecord::Wiped { task, .. } => *task = of,
         other => panic!("a straight story: {other:?}"),
     }
     record
@@ -103,7 +105,7 @@ async fn many_past_tasks_take_little_room_and_no_time_to_start() {
     assert!(replayed.all_tasks().all(done));
     let per_task = after / count as u64;
     let said = format!("{count} past tasks: {before} bytes, {after} after a compaction, {took:?} to start");
-    assert!(per_task < 800 && after * 4 < before, "{said}");
+    assert!(per_task < 1_200 && after * 4 < before, "{said}");
     assert!(took < RESTART, "{said}");
     drop((store, replay));
     supervisor.run_until(async {}).await.unwrap();

@@ -45,7 +45,7 @@ fn a_report_of_absurd_numbers_is_only_a_report() {
     world.deliver(question(1, 0, 1_000_000, progress));
     let view = world.task(0, task_id(7, 0));
     assert_eq!(view.state, TaskPhase::Running);
-    assert!(view.why.len() < 1000 && !view.why.contains('\u{1b}'), "{}", view.why);
+    assert!(view.why.to_string().len() < 1000 && !view.why.to_string().contains('\u{1b}'), "{}", view.why);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_node_that_claims_and_never_takes_is_asked_less_and_less() {
         world.advance(Duration::from_secs(1));
     }
     assert!((8..=16).contains(&grants), "{grants} grants in an hour");
-    assert!(world.task(0, task_id(7, 0)).why.contains("keeps claiming"));
+    assert!(world.task(0, task_id(7, 0)).why.to_string().contains("keeps claiming"));
     // Once it does its work it is a node like any other.
     world.until("it renders after all", |world| world.phase(0, task_id(7, 0)) == TaskPhase::Done);
 }
@@ -110,7 +110,7 @@ fn a_grant_that_is_sealed_too_late_leaves_nothing_behind() {
     let mut world = World::with_slots(&[0, 1]);
     world.submit(0, 7, 1);
     flow_but(&mut world, 0);
-    assert_eq!(world.task(0, task_id(7, 0)).why, "claimed by birch, being sealed for it");
+    assert_eq!(world.task(0, task_id(7, 0)).why.to_string(), "claimed by birch, being sealed for it");
     world.tell_requester(0, Input::CancelWanted(vec![task_id(7, 0)]));
     let super::world::Errand::SealGrant { node, task, attempt, claim } =
         world.machines[0].errands.pop_front().unwrap()

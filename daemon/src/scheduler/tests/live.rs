@@ -1,5 +1,7 @@
 //! Whole schedulers over real stores, networks and executors; only ComfyUI is a brush that paints what it is told.
 
+mod policy;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +20,7 @@ use tempfile::TempDir;
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::executor::{self, Backend, DeviceReading, Outcome, Probe, Reporter, Run};
+use crate::executor::{self, Backend, DeviceReading, Outcome, Probe, Reporter, Run, RunEnd};
 use crate::network::{self, Identity, Network, RosterView};
 use crate::scheduler::{
     self, Config, Id, Inputs, JobSpec, JobState, JobView, Me, Needs, Ports, Scheduler, SubmitError,
@@ -58,7 +60,7 @@ impl Brush {
             key: sealed.key,
             bytes: sealed.bytes,
         };
-        Outcome::Done { outputs: vec![output], exec_ms: 7, left_behind: Vec::new() }
+        Outcome::Done { outputs: vec![output], exec_ms: 7 }
     }
 }
 
@@ -86,16 +88,17 @@ impl Backend for Brush {
         run: &'a Run,
         report: &'a Reporter,
         stop: CancellationToken,
-    ) -> BoxFuture<'a, Outcome> {
+    ) -> BoxFuture<'a, RunEnd> {
         async move {
-            tokio::select! {
+            let outcome = tokio::select! {
                 biased;
                 () = stop.cancelled() => Outcome::Failed(scenemesh_protocol::task::Failure::new(
                     scenemesh_protocol::task::FailureClass::Cancelled,
                     "cancelled",
                 )),
                 outcome = self.paint(run, report) => outcome,
-            }
+            };
+            RunEnd::from(outcome)
         }
         .boxed()
     }
@@ -152,8 +155,15 @@ impl House {
         let (executor, runs) = executor::spawn_with(backends, &tasks);
         let (roster_sender, roster_seen) = watch::channel(roster.cloned());
         let (gpus_sender, gpus) = watch::channel(Arc::default());
-        let ports =
-            Ports { network: network.clone(), executor, store: store.clone(), roster: roster_seen, gpus };
+        let policy = executor::policy::spawn(self.dir.path(), &tasks).unwrap().policy();
+        let ports = Ports {
+            network: network.clone(),
+            executor,
+            store: store.clone(),
+            roster: roster_seen,
+            gpus,
+            policy,
+        };
         let inputs = Inputs { network: events.tasks, executor: runs };
         let me = Me { node: self.node.clone(), kem: self.kem.clone(), boot };
         let scheduler = scheduler::spawn(Config::default(), me, ports, inputs, &replay, &tasks).unwrap();
@@ -304,9 +314,9 @@ async fn a_machine_alone_renders_for_itself() {
         assert!(picture.contains(&format!("\"seed\":{seed}")), "{picture}");
     }
     assert_eq!(view.tasks[0].node_name, "this machine");
-    assert_eq!(daemon.scheduler.why(Id::Job(job)).await.unwrap(), "all 3 tasks are done");
+    assert_eq!(daemon.scheduler.why(Id::Job(job)).await.unwrap().to_string(), "all 3 tasks are done");
     let log = daemon.scheduler.log(Id::Task { job, task: view.tasks[0].task }).await;
-    assert!(log.iter().any(|line| line.text.starts_with("granted to this machine")), "{log:#?}");
+    assert!(log.iter().any(|line| line.line.to_string().starts_with("granted to this machine")), "{log:#?}");
     let short = view.tasks[1].task.to_string();
     assert_eq!(daemon.scheduler.resolve(&short[..20]).await, Ok(Id::Task { job, task: view.tasks[1].task }));
 
@@ -429,7 +439,7 @@ async fn what_cannot_be_a_job_is_refused_in_words() {
     let stray = JobSpec { inputs: vec![stray], ..spec(&sampler("x"), 1, Reach::Machine) };
     assert!(refused(stray).await.starts_with("no node of the workflow names the input \"stray.png\""));
     let job = daemon.scheduler.submit(spec(&sampler("x"), 1, Reach::Machine)).await.unwrap();
-    let why = daemon.scheduler.why(Id::Job(job)).await.unwrap();
+    let why = daemon.scheduler.why(Id::Job(job)).await.unwrap().to_string();
     assert_eq!(why, "no node takes it now: this machine has no ComfyUI ready");
     daemon.stop().await;
 }

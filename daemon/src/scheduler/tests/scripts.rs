@@ -54,7 +54,7 @@ fn a_first_render() {
     let view = world.machines[0].requester.job_view(world.now(), job).unwrap();
     assert_eq!(view.state.word(), "done");
     assert_eq!(view.tasks[0].node_name, "birch");
-    assert_eq!(view.tasks[0].why, "done by birch in 1.5 s");
+    assert_eq!(view.tasks[0].why.to_string(), "done by birch in 1.5 s");
     let log = world.machines[0].log.join("\n");
     for line in ["queued", "offered to birch", "claimed by birch", "granted to birch, attempt 1"] {
         assert!(log.contains(line), "{line} is not in\n{log}");
@@ -96,7 +96,7 @@ fn nobody_eligible_and_why() {
         job.recipes[0].shape.models = vec![ModelName::new("checkpoints", "sd.safetensors")];
     });
     world.flow();
-    let why = world.task(0, task_id(7, 0)).why;
+    let why = world.task(0, task_id(7, 0)).why.to_string();
     assert!(why.starts_with("no node takes it now: "), "{why}");
     assert!(why.contains("birch lacks model checkpoints/sd.safetensors"), "{why}");
     assert!(why.contains("amber has no ComfyUI ready"), "{why}");
@@ -193,7 +193,7 @@ fn a_renderer_that_vanishes_loses_its_lease() {
     world.cut(0, lost);
     world.pass(LEASE - Duration::from_secs(1));
     assert_eq!(world.task(0, task_id(7, 0)).node_name, first, "not before its lease ran out");
-    let why = world.task(0, task_id(7, 0)).why;
+    let why = world.task(0, task_id(7, 0)).why.to_string();
     assert!(why.contains("silent for"), "{why}");
     world.pass(Duration::from_secs(10));
     let view = world.task(0, task_id(7, 0));
@@ -289,7 +289,7 @@ fn the_only_eligible_node_refuses_and_why_says_so() {
     world.tell(1, crate::scheduler::link::Inbound::Renderer(crate::scheduler::renderer::Input::Drain(true)));
     world.submit(0, 7, 1);
     world.flow();
-    let why = world.task(0, task_id(7, 0)).why;
+    let why = world.task(0, task_id(7, 0)).why.to_string();
     assert!(why.contains("birch refused: it takes no new work: it is being drained"), "{why}");
     world.tell(1, crate::scheduler::link::Inbound::Renderer(crate::scheduler::renderer::Input::Drain(false)));
     world.finish_all();

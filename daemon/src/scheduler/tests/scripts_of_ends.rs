@@ -198,9 +198,9 @@ fn three_nodes_that_fail_a_task_fail_it_for_good() {
     assert_eq!(view.failures.len(), 3);
     let nodes: std::collections::BTreeSet<_> = view.failures.iter().map(|(node, _)| node).collect();
     assert_eq!(nodes.len(), 3, "three different nodes");
-    assert!(view.why.starts_with("failed: "), "{}", view.why);
+    assert!(view.why.to_string().starts_with("failed: "), "{}", view.why);
     for (node, failure) in &view.failures {
-        assert!(view.why.contains(&format!("{node}: {failure}")), "{}", view.why);
+        assert!(view.why.to_string().contains(&format!("{node}: {failure}")), "{}", view.why);
     }
     for machine in &mut world.machines {
         machine.comfy = Comfy::Renders;
@@ -240,7 +240,7 @@ fn out_of_memory_goes_to_a_bigger_gpu_only() {
     world.submit(0, 7, 1);
     world.until("nobody is left", |world| {
         let view = world.task(0, task_id(7, 0));
-        view.state == TaskPhase::Queued && view.why.starts_with("no node takes it now")
+        view.state == TaskPhase::Queued && view.why.to_string().starts_with("no node takes it now")
     });
     assert!(world.task(0, task_id(7, 0)).failures.iter().any(|(node, _)| node == "birch"));
     world.heal(0, 2);
@@ -285,7 +285,7 @@ fn a_result_with_foreign_keys_does_not_count() {
     world.finish();
     let view = world.task(0, task_id(7, 0));
     assert_eq!(view.attempts, 2);
-    assert!(view.failures[0].1.starts_with("result does not verify"), "{:?}", view.failures);
+    assert!(view.failures[0].1.to_string().starts_with("result does not verify"), "{:?}", view.failures);
     assert_ne!(view.failures[0].0, view.node_name, "never there again");
 }
 
@@ -347,4 +347,65 @@ fn grants_are_written_down_before_they_leave() {
         }
     }
     panic!("no grant");
+}
+
+#[test]
+fn a_node_whose_comfyui_died_gets_the_task_again_when_it_is_back() {
+    let mut world = World::with_slots(&[0, 1]);
+    world.machines[1].comfy = Comfy::Fails(FailureClass::ComfyuiDied);
+    world.submit(0, 7, 1);
+    world.until("it died", |world| !world.task(0, task_id(7, 0)).failures.is_empty());
+    world.machines[1].comfy = Comfy::Renders;
+    world.finish();
+    assert_eq!(world.task(0, task_id(7, 0)).attempts, 2);
+}
+
+#[test]
+fn a_task_that_kills_every_comfyui_is_not_given_to_one_more() {
+    let mut world = World::with_slots(&[0, 1]);
+    world.machines[1].comfy = Comfy::Fails(FailureClass::ComfyuiDied);
+    world.submit(0, 7, 1);
+    world.until("it fails for good", |world| world.phase(0, task_id(7, 0)) == TaskPhase::Failed);
+    let view = world.task(0, task_id(7, 0));
+    assert_eq!((view.attempts, view.failures.len()), (3, 3));
+}
+
+/// One of two has the task and works on it.
+fn held() -> World {
+    let mut world = World::with_slots(&[0, 1, 1]);
+    world.machines[2].comfy = Comfy::Hangs;
+    world.machines[1].comfy = Comfy::Hangs;
+    world.submit(0, 7, 1);
+    world.flow();
+    world
+}
+
+#[test]
+fn a_renderer_that_never_serves_its_result_does_not_keep_the_task() {
+    let mut world = held();
+    let node = world.task(0, task_id(7, 0)).node_name;
+    let (at, other) = if node == world.machines[1].name { (1, 2) } else { (2, 1) };
+    world.machines[at].serves = false;
+    world.machines[at].comfy = Comfy::Renders;
+    world.machines[other].comfy = Comfy::Renders;
+    world.until("another rendered it", |world| world.phase(0, task_id(7, 0)) == TaskPhase::Done);
+    let view = world.task(0, task_id(7, 0));
+    assert_eq!(view.node_name, world.machines[other].name);
+    assert_eq!(view.failures[0].1.class, FailureClass::Transfer);
+    assert!(world.elapsed < Duration::from_mins(10), "{:?}", world.elapsed);
+}
+
+#[test]
+fn a_result_that_is_served_late_counts_if_it_is_the_first() {
+    let mut world = held();
+    let node = world.task(0, task_id(7, 0)).node_name;
+    let at = if node == world.machines[1].name { 1 } else { 2 };
+    world.machines[at].serves = false;
+    world.machines[at].comfy = Comfy::Renders;
+    world.until("it is given up", |world| !world.task(0, task_id(7, 0)).failures.is_empty());
+    world.pass(Duration::from_secs(5));
+    world.machines[at].serves = true;
+    world.until("its result came", |world| world.phase(0, task_id(7, 0)) == TaskPhase::Done);
+    let view = world.task(0, task_id(7, 0));
+    assert_eq!(view.node_name, world.machines[at].name, "the other is still at work");
 }

@@ -12,10 +12,12 @@ use scenemesh_protocol::lease::{
     AcceptedTerms, BlobRef, Finished, FinishedTerms, Grant, GrantTerms, Outcome,
 };
 use scenemesh_protocol::messages::{Request, Response};
+use scenemesh_protocol::receipt::{WipeCount, WipeRecord, Wiped};
 use scenemesh_protocol::sealed::BlobKey;
 use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, OutputKind, Reach, Shape};
 
+use crate::executor::Wipe;
 use crate::scheduler::conversation::{AttemptKey, IdSource, NoAnswer, Now, Ticket};
 use crate::scheduler::link::{self, About, Inbound, Question, Sorted};
 use crate::scheduler::placement::{Card, Link, Node, Nodes};
@@ -260,6 +262,7 @@ impl World {
                 cc: Some(86),
                 warm: Vec::new(),
                 inventory: Some(machine.inventory.clone()),
+                revision: Some(machine.policy.fingerprint()),
             };
             let node = Node {
                 name: machine.name.clone(),
@@ -274,7 +277,16 @@ impl World {
         let me = self.machines[n].id;
         let nodes = Nodes { me, my_studio: Some(studio(n)), nodes };
         let slots = self.machines[n].slot_facts(n);
-        let facts = Facts { me, pool: Some(POOL), my_studio: Some(studio(n)), renders: true, members, slots };
+        let facts = Facts {
+            me,
+            pool: Some(POOL),
+            my_studio: Some(studio(n)),
+            renders: true,
+            members,
+            slots,
+            policy: self.machines[n].policy.clone(),
+            lend: self.machines[n].lend.clone(),
+        };
         self.tell_both(n, requester::Input::Nodes(Arc::new(nodes)), renderer::Input::Facts(Arc::new(facts)));
     }
 
@@ -353,7 +365,7 @@ impl World {
             }
             A::DropBlobs(roots) => machine.blobs.retain(|root| !roots.contains(root)),
             A::Reply { ticket, response } => self.reply(n, ticket, response),
-            A::Log { line, .. } => machine.log.push(line),
+            A::Log { line, .. } => machine.log.push(line.to_string()),
             _ => {}
         }
     }
@@ -369,14 +381,15 @@ impl World {
             A::Examine { claim, grant, .. } => machine.errands.push_back(Errand::Examine { claim, grant }),
             A::FetchInputs { key, .. } => machine.errands.push_back(Errand::FetchInputs { key }),
             A::Run { key, .. } => machine.errands.push_back(Errand::Run { key }),
-            A::SealResult { key, outcome } => {
-                machine.errands.push_back(Errand::SealResult { key, outcome });
+            A::SealResult { key, grant, outcome, wipe } => {
+                machine.errands.push_back(Errand::SealResult { key, grant, outcome, wipe });
             }
             A::CancelRun { task, attempt } => {
                 machine.prompts.remove(&(task, attempt));
                 if machine.watched.remove(&(task, attempt)) {
                     let failure = Failure::new(FailureClass::Cancelled, "cancelled");
-                    let event = RunEvent::Ended(RunOutcome::Failed(failure));
+                    let outcome = RunOutcome::Failed(failure);
+                    let event = RunEvent::Ended { outcome, wipe: Some(machine.wipe()) };
                     self.tell_renderer(n, renderer::Input::Ran { task, attempt, event });
                 }
             }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use scenemesh_protocol::ids::ContentHash;
 use scenemesh_protocol::sealed::{BadSegment, BlobKey, Manifest, TAG_LEN, open_segment};
 use tokio_util::task::AbortOnDropHandle;
+use zeroize::Zeroizing;
 
 use super::{AHEAD, BlobError};
 use crate::platform;
@@ -82,7 +83,8 @@ impl Blob {
         let bad = |source| BlobError::Segment { root: *root, source };
         let sealed = read_segment(*root, manifest, file, index)?;
         manifest.check(index, &sealed).map_err(bad)?;
-        open_segment(key, index, manifest.place(index), sealed).map(Bytes::from).map_err(bad)
+        let plain = open_segment(key, index, manifest.place(index), sealed).map_err(bad)?;
+        Ok(Bytes::from_owner(Zeroizing::new(plain)))
     }
 }
 

@@ -12,6 +12,7 @@ use scenemesh_protocol::sealed::{
     BlobKey, MAX_SEGMENTS, Manifest, Place, SEGMENT_LEN, TAG_LEN, seal_segment,
 };
 use tokio_util::task::AbortOnDropHandle;
+use zeroize::Zeroizing;
 
 use super::spool::{Claim, Spool, failed};
 use super::{AHEAD, BlobError, Sealed};
@@ -26,7 +27,7 @@ pub struct Sealer {
     sealing: Arc<Sealing>,
     file: Option<Arc<File>>,
     /// Plaintext of the next segment; sealed in place, so it does not linger.
-    buffer: Vec<u8>,
+    buffer: Zeroizing<Vec<u8>>,
     next: u32,
     bytes: u64,
     running: VecDeque<AbortOnDropHandle<Result<ContentHash, BlobError>>>,
@@ -79,7 +80,7 @@ impl Sealer {
         Self {
             sealing,
             file: None,
-            buffer: Vec::new(),
+            buffer: Zeroizing::default(),
             next: 0,
             bytes: 0,
             running: VecDeque::new(),
@@ -99,9 +100,7 @@ impl Sealer {
                 self.start(Place::Inner).await?;
             }
             let (now, later) = plain.split_at(plain.len().min(FULL - self.buffer.len()));
-            if self.buffer.len() + now.len() > SMALL && self.buffer.capacity() < FULL + TAG_LEN {
-                self.buffer.reserve_exact(FULL + TAG_LEN - self.buffer.len());
-            }
+            self.make_room(now.len());
             self.buffer.extend_from_slice(now);
             self.bytes += now.len() as u64;
             plain = later;
@@ -137,6 +136,19 @@ impl Sealer {
         Ok(Sealed { root, key: self.sealing.key.clone(), bytes: self.bytes, sealed_bytes })
     }
 
+    /// Room for more plaintext and the tag behind it, in a new buffer where it is too little: one that grows by itself
+    /// leaves what it held where it was.
+    fn make_room(&mut self, more: usize) {
+        let need = self.buffer.len() + more + TAG_LEN;
+        if need <= self.buffer.capacity() {
+            return;
+        }
+        let room = if need <= SMALL { need.next_power_of_two() } else { FULL + TAG_LEN };
+        let mut larger = Zeroizing::new(Vec::with_capacity(room));
+        larger.extend_from_slice(&self.buffer);
+        self.buffer = larger;
+    }
+
     async fn start(&mut self, place: Place) -> Result<(), BlobError> {
         if self.failed {
             return Err(BlobError::Abandoned);
@@ -153,7 +165,7 @@ impl Sealer {
             self.hashes.push(oldest.await.map_err(|_| BlobError::Stopping)??);
         }
         let (sealing, index) = (self.sealing.clone(), self.next);
-        let plain = std::mem::take(&mut self.buffer);
+        let plain = std::mem::take(&mut *self.buffer);
         let tasks = self.sealing.spool.tasks.clone();
         self.running.push_back(tasks.start_blocking(move || sealing.segment(&file, index, place, plain)));
         self.next += 1;

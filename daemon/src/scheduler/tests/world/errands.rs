@@ -12,7 +12,7 @@ pub(in crate::scheduler::tests) enum Errand {
     Examine { claim: scenemesh_protocol::ids::ClaimId, grant: Box<Grant> },
     FetchInputs { key: AttemptKey },
     Run { key: AttemptKey },
-    SealResult { key: AttemptKey, outcome: RunOutcome },
+    SealResult { key: AttemptKey, grant: ContentHash, outcome: RunOutcome, wipe: Option<Wipe> },
 }
 
 impl World {
@@ -47,8 +47,8 @@ impl World {
                 machine.watched.insert(prompt);
                 self.tell_renderer(n, renderer::Input::RunAnswered { key, result: Ok(()) });
             }
-            Errand::SealResult { key, outcome } => {
-                let (finished, roots) = machine.seal_result(key, outcome);
+            Errand::SealResult { key, grant, outcome, wipe } => {
+                let (finished, roots) = machine.seal_result(key, grant, outcome, wipe);
                 self.tell_renderer(n, renderer::Input::Sealed { key, finished: Box::new(finished), roots });
             }
             Errand::Fetch { node, task, attempt, finished } => {
@@ -74,7 +74,7 @@ impl World {
         let terms = finished.terms.verify().unwrap();
         let Outcome::Done { roots, .. } = &terms.outcome else { panic!("only results are fetched") };
         for blob in roots {
-            if !self.machines[at].blobs.contains(&blob.root) {
+            if !self.machines[at].serves || !self.machines[at].blobs.contains(&blob.root) {
                 return Err(FetchTrouble::Unreachable("not served".into()));
             }
             self.machines[n].blobs.insert(blob.root);
@@ -102,7 +102,7 @@ impl World {
                     RunOutcome::Done { outputs: vec![output], exec_ms: 1500 }
                 }
             };
-            let event = RunEvent::Ended(outcome);
+            let event = RunEvent::Ended { outcome, wipe: Some(machine.wipe()) };
             self.tell_renderer(n, renderer::Input::Ran { task, attempt, event });
         }
         any

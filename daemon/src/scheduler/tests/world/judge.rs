@@ -69,7 +69,11 @@ impl World {
             for job in machine.requester.jobs().jobs() {
                 for plan in &job.submission.tasks {
                     let why = machine.requester.why(self.now(), plan.task);
-                    story += &format!("  {:?}: {}\n", plan.task, why.unwrap_or_default());
+                    story += &format!(
+                        "  {:?}: {}\n",
+                        plan.task,
+                        why.map(|why| why.to_string()).unwrap_or_default()
+                    );
                 }
             }
             for line in &machine.log {

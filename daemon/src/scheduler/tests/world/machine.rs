@@ -1,6 +1,8 @@
 //! One node of a world: its daemon's two machines, what outlives the daemon, and what it signs.
 
 use super::*;
+use crate::executor::policy::Policy;
+use crate::scheduler::lend::LendFacts;
 
 #[derive(Debug)]
 pub(in crate::scheduler::tests) struct Machine {
@@ -13,9 +15,18 @@ pub(in crate::scheduler::tests) struct Machine {
     pub(in crate::scheduler::tests) journal: Vec<Line>,
     pub(super) commits: usize,
     pub(super) slots: Vec<String>,
-    pub(super) inventory: Arc<Inventory>,
+    pub(in crate::scheduler::tests) inventory: Arc<Inventory>,
+    pub(in crate::scheduler::tests) policy: Arc<Policy>,
+    pub(in crate::scheduler::tests) lend: LendFacts,
     pub(in crate::scheduler::tests) comfy: Comfy,
     pub(in crate::scheduler::tests) refuses_grants: Option<Failure>,
+    /// Whether results that are asked for are given.
+    pub(in crate::scheduler::tests) serves: bool,
+    /// Something stays behind in its ComfyUI.
+    pub(in crate::scheduler::tests) wipes_badly: bool,
+    /// Signs what it wiped with another key than its own.
+    pub(in crate::scheduler::tests) forges_wipes: bool,
+    other_key: SecretKey,
     /// Prompts in ComfyUI, which outlives the daemon: present until taken out.
     pub(super) prompts: BTreeSet<(TaskId, u32)>,
     /// Prompts that the running daemon waits for.
@@ -55,8 +66,14 @@ impl Machine {
             commits: 0,
             slots: (0..slots).map(|slot| format!("http://comfy-{slot}")).collect(),
             inventory: Arc::new(Inventory { classes: vec!["SaveImage".into()], models: Vec::new() }),
+            policy: Arc::default(),
+            lend: LendFacts::default(),
             comfy: Comfy::default(),
             refuses_grants: None,
+            serves: true,
+            wipes_badly: false,
+            forges_wipes: false,
+            other_key: secret(99),
             prompts: BTreeSet::new(),
             watched: BTreeSet::new(),
             executions: BTreeMap::new(),
@@ -182,9 +199,21 @@ impl Machine {
         })
     }
 
-    pub(super) fn seal_result(&self, key: AttemptKey, outcome: RunOutcome) -> (Finished, Vec<ContentHash>) {
-        let held = self.renderer.holdings().held(&key);
-        let grant = held.map_or(root("nothing"), |held| held.acceptance.grant.terms.hash());
+    /// What every run leaves to be removed.
+    pub(super) fn wipe(&self) -> Wipe {
+        let left =
+            if self.wipes_badly { vec![WipeCount { what: Wiped::Outputs, count: 1 }] } else { Vec::new() };
+        let wiped = vec![WipeCount { what: Wiped::History, count: 1 }];
+        Wipe { hygiene: Hygiene::Full, wiped, left }
+    }
+
+    pub(super) fn seal_result(
+        &self,
+        key: AttemptKey,
+        grant: ContentHash,
+        outcome: RunOutcome,
+        wipe: Option<Wipe>,
+    ) -> (Finished, Vec<ContentHash>) {
         let keys = b"keys".to_vec();
         let (outcome, exec_ms, roots) = match outcome {
             RunOutcome::Done { outputs, exec_ms } => {
@@ -196,6 +225,11 @@ impl Machine {
         };
         let terms =
             FinishedTerms { pool: POOL, task: key.task, attempt: key.attempt, grant, outcome, exec_ms };
-        (Finished { terms: Signed::new(&terms, &self.key), keys, usage: None, wipe: None }, roots)
+        let wipe = wipe.map(|Wipe { hygiene, wiped, left }| {
+            let (task, attempt) = (key.task, key.attempt);
+            let record = WipeRecord { pool: POOL, task, attempt, grant, hygiene, wiped, left };
+            Signed::new(&record, if self.forges_wipes { &self.other_key } else { &self.key })
+        });
+        (Finished { terms: Signed::new(&terms, &self.key), keys, usage: None, wipe }, roots)
     }
 }
