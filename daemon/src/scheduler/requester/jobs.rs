@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use scenemesh_protocol::codec::{self, Message};
 use scenemesh_protocol::ids::{ClaimId, ContentHash, JobId, NodeId, TaskId};
 use scenemesh_protocol::lease::{BlobRef, Grant, RefusalReason};
 use scenemesh_protocol::receipt::WipeRecord;
@@ -11,6 +12,8 @@ use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile};
 
 use crate::scheduler::record::{Recipe, RequesterRecord, Submission, TaskPlan};
 
+/// Most bytes of a wipe's body.
+const WIPE_LIMIT: usize = <WipeRecord as Message>::LIMIT;
 /// So many different nodes that fail a task fail it for good.
 const NODES_THAT_FAIL_A_TASK: usize = 3;
 /// A task under which ComfyUI dies this often, wherever that is, does not get another one to kill.
@@ -272,8 +275,10 @@ impl Jobs {
             RequesterRecord::Retried { tasks, .. } => tasks.iter().for_each(|task| self.retried(task)),
             RequesterRecord::Wiped { task, attempt, wipe } => {
                 let known = self.tasks.get_mut(task).and_then(|known| known.attempts.get_mut(attempt));
-                if let (Some(known), Ok(wipe)) = (known, wipe.verify()) {
-                    known.wipe = Some(Arc::new((*wipe).clone()));
+                // Its signature was checked before it was written down: a start need not check all of them again.
+                let record = codec::decode_body::<WipeRecord>(wipe.body(), WIPE_LIMIT);
+                if let (Some(known), Ok(record)) = (known, record) {
+                    known.wipe = Some(Arc::new(record));
                 }
             }
             RequesterRecord::Tried { task, attempt, node, claim, grant } => {

@@ -3,6 +3,8 @@
 //! A file's bytes are sure after a sync of the file, its name after a sync of its directory. Everything since may be
 //! there, be missing, be cut at any sector, or have overtaken what came before it.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps in vain, its tools too")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io;

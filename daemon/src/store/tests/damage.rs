@@ -24,7 +24,7 @@ async fn any_damage_to_the_index_costs_a_rebuild_and_nothing_else() {
             std::fs::write(index.join("db"), &bytes[..bytes.len() / 3]).unwrap();
         }),
         ("half a snapshot being made", |index| {
-            std::fs::write(index.join("snap.00000000000000FF.generating"), b"half").unwrap()
+            std::fs::write(index.join("snap.00000000000000FF.generating"), b"half").unwrap();
         }),
         ("an empty snapshot", |index| std::fs::write(newest_snapshot(index), b"").unwrap()),
         ("garbage for a snapshot", |index| std::fs::write(newest_snapshot(index), [0x5a; 700]).unwrap()),
