@@ -9,8 +9,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use scenemesh_protocol::api::{DATA_DIR_VARIABLE, TOKEN_FILE_VARIABLE};
 
 use crate::commands::{
-    admin, block, cancel, completions, doctor, fetch, init, invite, jobs, join, leave, logs, peers, policy,
-    pool, project, retry, revoke, rotate, show, status, submit, top, user, why,
+    admin, block, cancel, completions, doctor, fetch, init, invite, jobs, join, journal, leave, ledger, logs,
+    peers, policy, pool, project, retry, revoke, rotate, show, status, submit, top, user, why,
 };
 use crate::environment::Environment;
 use crate::messages::{Lang, help};
@@ -85,6 +85,10 @@ pub(crate) enum Command {
     Fetch(fetch::FetchArgs),
     /// Look for what is wrong, and say what to do
     Doctor(doctor::DoctorArgs),
+    /// Export the daemon's journal to a file, or import one
+    Journal(journal::JournalArgs),
+    /// Look after the books
+    Ledger(ledger::LedgerArgs),
     /// Watch nodes and running tasks
     Top(top::TopArgs),
     /// Print a completion script for a shell
@@ -118,6 +122,8 @@ impl Command {
             Self::Retry(_) => "retry/1",
             Self::Fetch(_) => "fetch/1",
             Self::Doctor(_) => "doctor/1",
+            Self::Journal(_) => "journal/1",
+            Self::Ledger(_) => "ledger/1",
             Self::Top(_) => "top/1",
             Self::Completions(_) => "completions/1",
         }
@@ -173,6 +179,8 @@ const SCHEMAS: &[(&str, &str)] = &[
     ("retry", "retry/1"),
     ("fetch", "fetch/1"),
     ("doctor", "doctor/1"),
+    ("journal", "journal/1"),
+    ("ledger", "ledger/1"),
     ("top", "top/1"),
     ("completions", "completions/1"),
 ];

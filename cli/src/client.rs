@@ -10,13 +10,13 @@ use reqwest::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_LENGTH};
 use reqwest::{Body, Method, RequestBuilder, Response};
 use scenemesh_protocol::api::{
     API_FILE, AdminsReply, ApiFile, ApproveReply, ApproveRequest, BlockReply, BlockRequest,
-    ChangeAdminsReply, ChangeAdminsRequest, DoctorReply, ErrorBody, ErrorCode, Event, InitReply, InitRequest,
-    InputReply, InstalledReply, InviteReply, InviteRequest, JobView, JobsReply, JoinPreview,
+    ChangeAdminsReply, ChangeAdminsRequest, DoctorReply, ErrorBody, ErrorCode, Event, ImportReply, InitReply,
+    InitRequest, InputReply, InstalledReply, InviteReply, InviteRequest, JobView, JobsReply, JoinPreview,
     JoinPreviewRequest, JoinReply, JoinRequest, LeaveReply, LogReply, NewAdminRequest, PeersReply,
     PolicyChangeRequest, PolicyCheckReply, PolicyCheckRequest, PolicyClassReply, PolicyClassRequest,
-    PolicyReply, PoolReply, ProjectRequest, ProjectSetRequest, ProjectView, ProjectsReply, RecoverRequest,
-    RevokeReply, RevokeRequest, RotateReply, RotateRequest, StatusReply, SubmitRequest, UserRemoveRequest,
-    UserReply, UserRequest, UserView, UsersReply, WhyReply,
+    PolicyReply, PoolReply, ProjectRequest, ProjectSetRequest, ProjectView, ProjectsReply, RebuildReply,
+    RecoverRequest, RevokeReply, RevokeRequest, RotateReply, RotateRequest, StatusReply, SubmitRequest,
+    UserRemoveRequest, UserReply, UserRequest, UserView, UsersReply, WhyReply,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,6 +28,8 @@ use crate::messages::{Lang, Message};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Joining dials strangers at up to three addresses.
 const JOIN_PATIENCE: Duration = Duration::from_secs(90);
+/// A long journal is read through.
+const REBUILD_PATIENCE: Duration = Duration::from_mins(10);
 /// Event streams say something every 15 s; this long a silence means that nobody is there.
 const SILENCE: Duration = Duration::from_secs(45);
 /// Most bytes of an answer that is not a file: ten thousand tasks with all their words fit.
@@ -257,6 +259,23 @@ impl ApiClient {
         self.read(self.send(request).await?).await
     }
 
+    /// Opens the journal as a file.
+    pub async fn journal(&self) -> Answer<Download> {
+        let request = self.request(Method::GET, "/v1/journal");
+        Ok(Download { response: self.send(request).await?, client: self.clone() })
+    }
+
+    /// Sends an exported journal; `bytes` is its length.
+    pub async fn import_journal(&self, body: impl Into<Body>, bytes: u64) -> Answer<ImportReply> {
+        let request = self.request(Method::POST, "/v1/journal").header(CONTENT_LENGTH, bytes).body(body);
+        self.read(self.send(request).await?).await
+    }
+
+    /// Makes the index anew from the journal.
+    pub async fn rebuild_index(&self) -> Answer<RebuildReply> {
+        self.post("/v1/ledger/rebuild", &(), REBUILD_PATIENCE).await
+    }
+
     /// Opens the bytes of an output.
     pub async fn output(&self, task: &str, index: u32) -> Answer<Download> {
         let request = self.request(Method::GET, &format!("/v1/tasks/{task}/outputs/{index}"));
@@ -375,6 +394,11 @@ pub struct Download {
 }
 
 impl Download {
+    /// Bytes of the whole, if it says so.
+    pub fn length(&self) -> Option<u64> {
+        self.response.content_length()
+    }
+
     /// The next bytes; `None` at the end.
     ///
     /// # Errors

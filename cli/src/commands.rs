@@ -10,7 +10,9 @@ pub(crate) mod init;
 pub(crate) mod invite;
 pub(crate) mod jobs;
 pub(crate) mod join;
+pub(crate) mod journal;
 pub(crate) mod leave;
+pub(crate) mod ledger;
 pub(crate) mod logs;
 pub(crate) mod peers;
 pub(crate) mod policy;
@@ -78,6 +80,8 @@ pub(crate) async fn dispatch(args: Args, environment: &Environment, ui: &Ui) -> 
         Command::Retry(args) => retry::run(args, context).await,
         Command::Fetch(args) => fetch::run(args, context).await,
         Command::Doctor(args) => doctor::run(args, context).await,
+        Command::Journal(args) => journal::run(args, context).await,
+        Command::Ledger(args) => ledger::run(args, context).await,
         Command::Top(args) => top::run(args, context).await,
         Command::Completions(_) => Err(CliError::internal("completions are printed above")),
     }

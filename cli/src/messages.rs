@@ -471,6 +471,18 @@ pub enum Message {
     ChecksFailed {
         count: usize,
     },
+    JournalExported {
+        path: String,
+        bytes: String,
+    },
+    JournalImported {
+        records: u64,
+    },
+    NextRestart,
+    IndexRebuilt {
+        records: u64,
+        took_ms: u64,
+    },
     HintChecks,
 
     // jobs

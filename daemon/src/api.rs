@@ -41,6 +41,7 @@ pub(crate) mod fuzzing;
 mod guard;
 mod inputs;
 mod jobs;
+mod journal;
 mod korean;
 mod openapi;
 mod outputs;
@@ -49,6 +50,7 @@ mod pool;
 mod projects;
 mod serving;
 mod status;
+mod stored;
 mod submit;
 mod trouble;
 mod trust;
@@ -108,7 +110,7 @@ pub enum BindError {
     NotLoopback(SocketAddr),
     #[error("cannot listen on {address}: {source}; another program may hold the port, choose one with --api")]
     Listen { address: SocketAddr, source: io::Error },
-    #[error("cannot write {path}: {source}; check the data directory")]
+    #[error("cannot write {path}: {source}; check the data directory and the free space on its disk")]
     File { path: PathBuf, source: io::Error },
     #[error("cannot use {}: {source}; mend or remove it", dir.join("users.toml").display())]
     Users { dir: PathBuf, source: io::Error },
@@ -285,6 +287,10 @@ fn routes() -> Routes {
         .post(Admin, "/v1/admin/new", trust::new_admin)
         .post(Admin, "/v1/admin/recover", trust::recover)
         .post(Admin, "/v1/admin/change", trust::change_admins)
+        .get(Admin, "/v1/journal", journal::export)
+        // An export is as long as the journal: the disk bounds it.
+        .with("post", Admin, "/v1/journal", post(journal::import).layer(DefaultBodyLimit::disable()))
+        .post(Admin, "/v1/ledger/rebuild", journal::rebuild)
 }
 
 fn guarded(router: Router, guard: guard::Guard) -> Router {

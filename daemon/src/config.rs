@@ -156,6 +156,36 @@ struct LimitsTable {
 struct StoreTable {
     quota: Option<Bytes>,
     reserve: Option<Bytes>,
+    keep_results: Option<Keep>,
+}
+
+/// How long to keep something: `"30d"`, `"12h"`, or `"forever"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Keep(Option<Duration>);
+
+impl<'de> Deserialize<'de> for Keep {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_keep(&text).map(Self).ok_or_else(|| {
+            let hint = "write \"30d\", \"12h\" or \"forever\", at least \"1h\"";
+            serde::de::Error::custom(format!("{text:?} is no time to keep results; {hint}"))
+        })
+    }
+}
+
+fn parse_keep(text: &str) -> Option<Option<Duration>> {
+    let text = text.trim().to_ascii_lowercase();
+    if text == "forever" {
+        return Some(None);
+    }
+    let (number, hours) = match (text.strip_suffix('d'), text.strip_suffix('h')) {
+        (Some(days), _) => (days, 24),
+        (_, Some(hours)) => (hours, 1),
+        _ => return None,
+    };
+    let hours = number.trim().parse::<u64>().ok()?.checked_mul(hours)?;
+    // Beyond a century it is a mistake; "forever" says it better.
+    (1..=24 * 366 * 100).contains(&hours).then(|| Some(Duration::from_hours(hours)))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -318,6 +348,9 @@ impl Config {
         let host = host.map(|host| host.to_string_lossy().into_owned());
         let endpoints = endpoints(file.comfyui, host.as_deref())?;
         let mut scheduler = scheduler::Config::default();
+        if let Some(Keep(keep)) = file.store.keep_results {
+            scheduler.keep_results = keep;
+        }
         let mut lend = file.lend;
         if let Some(folders) = lend.shared_folders.take() {
             scheduler.shared_folders = folders;
@@ -445,6 +478,20 @@ mod tests {
         ] {
             let error = load(&format!("[limits]\n{bad}\n"), &[]).unwrap_err().to_string();
             assert!(error.contains("line 2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn results_are_kept_as_long_as_it_says() {
+        let keep = |text: &str| {
+            load(&format!("[store]\nkeep_results = \"{text}\"\n"), &[])
+                .map(|config| config.scheduler.keep_results)
+        };
+        assert_eq!(load("", &[]).unwrap().scheduler.keep_results, Some(Duration::from_hours(720)));
+        assert_eq!(keep("12h").unwrap(), Some(Duration::from_hours(12)));
+        assert_eq!(keep("forever").unwrap(), None);
+        for wrong in ["0d", "soon", "30", "99999999999d"] {
+            assert!(keep(wrong).unwrap_err().to_string().contains("forever"), "{wrong}");
         }
     }
 

@@ -115,6 +115,19 @@ pub enum Message {
     SoloComfyuiElsewhere { url: String },
     HintSoloComfyui,
 
+    // the journal as a file
+    JournalNotEmpty,
+    HintEmptyDataDir,
+    ImportWaits,
+    HintRestartToImport,
+    NotAnExport,
+    DamagedExport { why: String },
+    HintExport,
+    NewerExport { version: u16 },
+    HintNewerRelease,
+    ForeignExport { node: String, me: String },
+    HintCopyKeys,
+
     // doctor
     DataDirFine { path: String },
     DataDirNotWritable { path: String, why: String },
@@ -123,6 +136,25 @@ pub enum Message {
     DiskLow { free: u64 },
     DiskUnknown,
     HintDisk,
+    JournalFine,
+    JournalTorn { bytes: u64 },
+    JournalMended { kept: String },
+    HintLookAtDisk,
+    JournalLost { bytes: u64, kinds: Vec<RecordKind>, kept: String },
+    JournalBeginsLate { bytes: u64 },
+    HintLost,
+    JournalEndsEarly { bytes: u64 },
+    JournalGone,
+    HintSetBack,
+    JournalImported { records: u64 },
+    ImportLeft { path: String },
+    HintRemoveImport { path: String },
+    NoRoomForJournal,
+    JournalStuck { why: String },
+    HintCheckDiskAndRestart,
+    IndexRebuilt { kept: String },
+    IndexBroken { why: String },
+    HintRebuild,
     ComfyuiReady { url: String, version: String, classes: usize, models: usize },
     ComfyuiStarting { url: String },
     ComfyuiNotReady { url: String, why: String },
@@ -163,6 +195,15 @@ pub enum Message {
     ClockOff { name: String, seconds: i64 },
     ClockMine { seconds: i64 },
     HintClock,
+}
+
+/// What a record of the journal is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordKind {
+    Jobs,
+    Rendered,
+    Membership,
+    Other(u16),
 }
 
 /// Why a machine cannot be asked, whatever happens.

@@ -53,9 +53,6 @@ async fn run_once(
     let boot = BootId::random();
 
     let (store, replay) = store::open(&config.store, &tasks).await?;
-    for finding in replay.findings() {
-        tracing::warn!("{finding}");
-    }
     let keys = membership::keys::load_or_create(&config.dir).context("loading this node's keys")?;
     let me = keys.node.public().node();
     let policy = executor::policy::spawn(&config.dir, &tasks)?;

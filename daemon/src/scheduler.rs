@@ -76,7 +76,12 @@ pub struct Config {
     pub lend: Lend,
     /// What one requester may take of this node.
     pub limits: renderer::Limits,
+    /// How long jobs and their results are kept after their end; `None`: for ever.
+    pub keep_results: Option<Duration>,
 }
+
+/// How long jobs and their results are kept unless the configuration says otherwise.
+pub const KEEP_RESULTS: Duration = Duration::from_hours(30 * 24);
 
 /// What many have anyway. Never LoRAs or embeddings, which name people and projects.
 const SHARED_FOLDERS: [&str; 11] = [
@@ -101,6 +106,7 @@ impl Default for Config {
             shared_folders: SHARED_FOLDERS.iter().map(ToString::to_string).collect(),
             lend: Lend::default(),
             limits: renderer::Limits::default(),
+            keep_results: Some(KEEP_RESULTS),
         }
     }
 }

@@ -5,30 +5,38 @@
 //! DIR/journal/<start>.log   append-only segments                     store/journal.rs
 //! DIR/index/                sled, rebuilt from the journal            store/index.rs
 //! DIR/blobs/                ciphertext and manifests, by root         store/blobs.rs
+//! DIR/damaged/              what did not read any more, as it was found
 //! ```
 //! Directories are 0700, files 0600. Truth is the journal alone: an index that is missing, damaged or behind costs time.
 
 mod blobs;
+mod disk;
+mod finding;
 mod index;
 mod journal;
 mod replay;
 
-use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use blobs::{BlobError, Blobs, Incoming, Opener, Sealed, Sealer, Swept};
+pub use finding::Finding;
 pub use index::{Index, IndexBatch, IndexError, IndexOpenError, Tree};
+pub use journal::compact::{CompactError, Compacted, Judge, Verdict};
+pub use journal::export::{Export, ExportError};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use journal::fuzzing;
-pub use journal::writer::JournalOpenError;
+pub use journal::import::{Import, ImportError};
+pub use journal::open::JournalOpenError;
 pub use journal::{Entry, Journal, JournalError, Position, Record};
 pub use replay::{IndexRebuild, RebuildError, Replay, ReplayError};
 
 use crate::platform;
 use crate::supervisor::Tasks;
+use disk::{Disk, RealDisk};
+use journal::open::Opening;
 
 /// Where the store lives and how much of the disk the blobs may take.
 #[derive(Clone, Debug)]
@@ -53,6 +61,8 @@ pub struct Store {
     pub journal: Journal,
     pub index: Index,
     pub blobs: Blobs,
+    /// What opening noticed, and what it did about it.
+    pub findings: Arc<[Finding]>,
 }
 
 /// Why the store could not be opened.
@@ -72,61 +82,32 @@ pub enum OpenError {
     Stopping,
 }
 
-/// Something that opening noticed and repaired. Nothing that was acknowledged is lost by any of these.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
-    /// A write that was cut short; its sender was never told that it is safe.
-    TornJournal {
-        path: PathBuf,
-        bytes: u64,
-    },
-    DamagedIndex {
-        moved_to: PathBuf,
-        why: String,
-    },
-    /// Files of sealings or transfers that cannot be continued.
-    BlobLeftovers {
-        files: usize,
-        bytes: u64,
-    },
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TornJournal { path, bytes } => {
-                write!(f, "cut {bytes} bytes of an unfinished write from the end of {}", path.display())
-            }
-            Self::DamagedIndex { moved_to, why } => {
-                write!(f, "the index was damaged ({why}): moved to {}, rebuilding it", moved_to.display())
-            }
-            Self::BlobLeftovers { files, bytes } => {
-                write!(f, "removed {files} files ({bytes} bytes) of blobs that were never finished")
-            }
-        }
-    }
-}
-
 /// Opens the store: takes the lock, reads the journal, repairs what a crash left.
 ///
 /// The caller lets every module read its records from [`Replay`], catches the index up with [`Replay::index`], and
 /// drops the replay.
 ///
 /// # Errors
-/// As [`OpenError`] says. While the lock is held nothing is touched; a damaged journal is left as it is.
+/// As [`OpenError`] says. While another daemon holds the lock nothing is touched.
 pub async fn open(config: &Config, tasks: &Tasks) -> Result<(Store, Replay), OpenError> {
-    open_with(config, tasks, journal::writer::SEGMENT_BYTES).await
+    open_with(config, tasks, journal::writer::SEGMENT_BYTES, Arc::new(RealDisk)).await
 }
 
-async fn open_with(config: &Config, tasks: &Tasks, segment_bytes: u64) -> Result<(Store, Replay), OpenError> {
+async fn open_with(
+    config: &Config,
+    tasks: &Tasks,
+    segment_bytes: u64,
+    disk: Arc<dyn Disk>,
+) -> Result<(Store, Replay), OpenError> {
     let (owned, blob_tasks) = (config.clone(), tasks.clone());
-    let opened = tasks.blocking(move || open_blocking(&owned, segment_bytes, blob_tasks)).await;
+    let opened = tasks.blocking(move || open_blocking(&owned, segment_bytes, blob_tasks, disk)).await;
     let Opened { lock, writer, index, blobs, replay } = opened.map_err(|_| OpenError::Stopping)??;
     for finding in replay.findings() {
         tracing::warn!("{finding}");
     }
-    let journal = journal::spawn(writer, index.clone(), lock, tasks);
-    Ok((Store { journal, index, blobs }, replay))
+    let findings = replay.findings().into();
+    let journal = journal::spawn(config.dir.clone(), writer, index.clone(), lock, tasks);
+    Ok((Store { journal, index, blobs, findings }, replay))
 }
 
 struct Opened {
@@ -137,16 +118,29 @@ struct Opened {
     replay: Replay,
 }
 
-fn open_blocking(config: &Config, segment_bytes: u64, tasks: Tasks) -> Result<Opened, OpenError> {
+fn open_blocking(
+    config: &Config,
+    segment_bytes: u64,
+    tasks: Tasks,
+    disk: Arc<dyn Disk>,
+) -> Result<Opened, OpenError> {
     let mut findings = Vec::new();
     let Config { dir, quota, reserve } = config;
     let lock = Arc::new(lock(dir)?);
     // The index goes first: it may know of records whose loss must not pass for an unfinished write.
     let (index, indexed) = Index::open(&dir.join("index"), lock.clone(), &mut findings)?;
-    let (writer, loaded) =
-        journal::writer::Writer::open(&dir.join("journal"), segment_bytes, indexed, &mut findings)?;
+    journal::import::put_in_place(dir, &mut findings)?;
+    let opening = Opening {
+        dir: &dir.join("journal"),
+        aside: &dir.join("damaged"),
+        segment_bytes,
+        disk: disk.clone(),
+        findings: &mut findings,
+    };
+    let (writer, loaded) = opening.open(indexed)?;
+    let blobs_dir = dir.join("blobs");
     let blobs =
-        Blobs::open_dir(&dir.join("blobs"), *quota, *reserve, tasks.clone(), lock.clone(), &mut findings)?;
+        Blobs::open_dir(&blobs_dir, *quota, *reserve, tasks.clone(), lock.clone(), disk, &mut findings)?;
     let replay = Replay::new(loaded, index.clone(), indexed, findings, tasks)
         .map_err(|error| OpenError::Index(error.into()))?;
     // Names of directories are not durable by themselves either.

@@ -30,6 +30,8 @@
 //! GET  /v1/tasks/ID/outputs/N           the bytes of that output
 //! GET  /v1/tasks/ID/preview             the latest preview picture, 404 while there is none
 //! GET  /v1/openapi.json                 all of this as an OpenAPI document
+//! GET  /v1/journal                      the journal as one file
+//! POST /v1/journal       such a file    ImportReply       POST /v1/ledger/rebuild          RebuildReply
 //! ```
 
 use std::ffi::OsString;
@@ -39,6 +41,7 @@ use serde::{Deserialize, Serialize};
 
 mod error;
 mod jobs;
+mod journal;
 mod policy;
 mod pool;
 mod projects;
@@ -52,6 +55,7 @@ pub use jobs::{
     NodeRef, OutputView, ProgressView, ReachWords, Setting, SubmitRequest, TaskState, TaskView, UsageView,
     WhyReply, WipeCounts, WipeView,
 };
+pub use journal::{ImportReply, RebuildReply};
 pub use policy::{
     ElsewhereView, FindingKind, FindingView, LendView, PolicyChange, PolicyChangeRequest, PolicyCheckReply,
     PolicyCheckRequest, PolicyClassReply, PolicyClassRequest, PolicyReason, PolicyReply,

@@ -1,5 +1,6 @@
 //! Measurements, each against a baseline taken in the same run: absolute figures of a shared machine mean little.
 
+mod blob;
 mod direct;
 mod dispatch;
 mod idle;
@@ -38,6 +39,11 @@ enum What {
         #[arg(long, value_name = "URL")]
         comfyui: Option<String>,
     },
+    /// A large sealed blob from node to node, against one raw libp2p stream
+    Blob {
+        #[arg(long, default_value_t = 2048)]
+        mib: usize,
+    },
     /// Memory and processor time of a daemon that only sends and receives adverts
     Idle {
         #[arg(long, default_value_t = 10)]
@@ -56,6 +62,7 @@ pub async fn run(options: Options) -> Result<()> {
     let (name, figures) = match options.what {
         What::Dispatch { count } => ("dispatch", dispatch::run(count).await?),
         What::Overhead { count, comfyui } => ("overhead", overhead::run(count, comfyui).await?),
+        What::Blob { mib } => ("blob", blob::run(mib).await?),
         What::Idle { minutes, nodes } => ("idle", idle::run(minutes, nodes).await?),
     };
     for (figure, value) in &figures {

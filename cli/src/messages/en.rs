@@ -323,6 +323,14 @@ pub(super) fn text(message: &Message) -> String {
         ),
         Message::DaemonAnswers { url } => format!("answers at {url}"),
         Message::ChecksFailed { count } => format!("checks that failed: {count}"),
+        Message::JournalExported { path, bytes } => {
+            format!("{path}: {bytes}. It holds prompts and names: keep it as you keep your keys")
+        }
+        Message::JournalImported { records } => format!("took in {records} records"),
+        Message::NextRestart => "next: restart scenemeshd, it puts them in place".into(),
+        Message::IndexRebuilt { records, took_ms } => {
+            format!("made the index anew: {records} records in {took_ms} ms")
+        }
         Message::HintChecks => "each has an arrow with what to do".into(),
 
         Message::WorkflowTooLarge { path, limit } => {

@@ -355,6 +355,14 @@ pub(super) fn text(message: &Message) -> String {
         ),
         Message::DaemonAnswers { url } => format!("{url}에서 응답합니다"),
         Message::ChecksFailed { count } => format!("문제가 있는 항목: {count}개"),
+        Message::JournalExported { path, bytes } => {
+            format!("{path}: {bytes}. 프롬프트와 이름이 들어 있으니 키처럼 보관하세요")
+        }
+        Message::JournalImported { records } => format!("항목 {records}개를 받았습니다"),
+        Message::NextRestart => "다음: scenemeshd를 다시 시작하면 제자리에 놓입니다".into(),
+        Message::IndexRebuilt { records, took_ms } => {
+            format!("색인을 다시 만들었습니다: 항목 {records}개, {took_ms} ms")
+        }
         Message::HintChecks => "항목마다 화살표 뒤에 해결 방법이 있습니다".into(),
 
         Message::WorkflowTooLarge { path, limit } => {

@@ -7,7 +7,7 @@ use scenemesh_protocol::api::{CheckState, CheckView, DoctorReply, ErrorCode};
 use serde::Deserialize;
 
 use super::trouble::Trouble;
-use super::{Node, comfyui, pool, status, views};
+use super::{Node, comfyui, pool, status, stored, views};
 use crate::clock;
 use crate::executor::SlotState;
 use crate::membership::{AdminView, Standing};
@@ -27,13 +27,17 @@ pub(super) struct Asked {
 }
 
 /// Findings, worded in the asker's language: they are an answer, not a failure.
-struct Findings {
+pub(super) struct Findings {
     lang: Lang,
     checks: Vec<CheckView>,
 }
 
 impl Findings {
-    fn note(&mut self, name: &str, state: CheckState, found: &Message, hint: Option<Message>) {
+    pub(super) fn len(&self) -> usize {
+        self.checks.len()
+    }
+
+    pub(super) fn note(&mut self, name: &str, state: CheckState, found: &Message, hint: Option<Message>) {
         self.checks.push(CheckView {
             name: name.into(),
             state,
@@ -51,6 +55,7 @@ pub(super) async fn doctor(
     let mut findings = Findings { lang, checks: Vec::new() };
     data_dir(&node, &mut findings);
     disk(&node, &mut findings);
+    stored::check(&node, &mut findings);
     standing(&node, &mut findings);
     let pool = node.ports.membership.pool().await;
     if pool.as_ref().is_some_and(|pool| pool.solo) {

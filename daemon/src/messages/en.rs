@@ -1,6 +1,6 @@
 //! English.
 
-use super::{Message, NotThere, gigabytes, limit_words, milliseconds};
+use super::{Message, NotThere, RecordKind, gigabytes, limit_words, milliseconds};
 
 #[expect(clippy::too_many_lines, reason = "one line per sentence")]
 pub(super) fn text(message: &Message) -> String {
@@ -213,8 +213,68 @@ pub(super) fn text(message: &Message) -> String {
         Message::ClockMine { seconds } => {
             format!("this machine's clock is {} s {} that of most peers", seconds.abs(), ahead(-*seconds))
         }
+        Message::JournalFine => "the journal and its index read as they were written".into(),
+        Message::JournalTorn { bytes } => {
+            format!("the last start cut {bytes} bytes of an unfinished write off the journal; nothing that was accepted is lost")
+        }
+        Message::JournalMended { kept } => {
+            format!("the journal was damaged and could be mended; no record is lost, the damaged file is kept as {kept}")
+        }
+        Message::HintLookAtDisk => "a disk that damages files once does it again: check it (smartctl -a)".into(),
+        Message::JournalLost { bytes, kinds, kept } => {
+            format!("{bytes} bytes of the journal do not read any more{}; the damaged file is kept as {kept}", about(kinds))
+        }
+        Message::JournalBeginsLate { bytes } => format!("the first {bytes} bytes of the journal are missing"),
+        Message::HintLost => {
+            "compare scenemesh jobs and scenemesh pool with what you expect, submit again what is missing, and check the disk".into()
+        }
+        Message::JournalEndsEarly { bytes } => format!(
+            "the journal ends {bytes} bytes before what this node had accepted: its end was lost, or an older copy was put back"
+        ),
+        Message::JournalGone => "the journal is gone, though the index knew of one; a new one was begun".into(),
+        Message::HintSetBack => {
+            "if you put back a backup, jobs submitted since are missing and unfinished ones run again; submit the missing ones again".into()
+        }
+        Message::JournalImported { records } => format!("an imported journal of {records} records was put in place"),
+        Message::ImportLeft { path } => {
+            format!("an import waits in {path}, but this node has recorded something since")
+        }
+        Message::HintRemoveImport { path } => {
+            format!("remove {path}, or import into an empty data directory")
+        }
+        Message::NoRoomForJournal => "the disk is full: nothing new can be recorded".into(),
+        Message::JournalStuck { why } => why.clone(),
+        Message::HintCheckDiskAndRestart => "check the disk, then restart scenemeshd".into(),
+        Message::IndexRebuilt { kept } => {
+            format!("the index was damaged and made anew from the journal; the old one is kept as {kept}")
+        }
+        Message::IndexBroken { why } => format!("lookups fail: {why}"),
+        Message::HintRebuild => "run scenemesh ledger rebuild".into(),
+        Message::JournalNotEmpty => "this daemon has recorded something already: a journal is imported into an empty data directory".into(),
+        Message::HintEmptyDataDir => {
+            "stop it, start scenemeshd with a new --data-dir that holds only the old keys/ directory, and import there".into()
+        }
+        Message::ImportWaits => "another import is under way, or waits for a restart".into(),
+        Message::HintRestartToImport => "restart scenemeshd to put it in place".into(),
+        Message::NotAnExport => "the file is no exported journal".into(),
+        Message::DamagedExport { why } => format!("the exported journal is damaged or was cut off: {why}"),
+        Message::HintExport => "use a file that scenemesh journal export wrote, copied whole".into(),
+        Message::NewerExport { version } => format!("the export has format {version}, which this release does not read"),
+        Message::HintNewerRelease => "install the release that wrote it, or a newer one".into(),
+        Message::ForeignExport { node, me } => format!("the journal is that of node {node}, and this is node {me}"),
+        Message::HintCopyKeys => "copy that node's keys/ directory into this data directory first, and restart scenemeshd".into(),
         Message::HintClock => "set the clock by NTP (timedatectl set-ntp true): tasks are refused beyond 5 minutes".into(),
     }
+}
+
+fn about(kinds: &[RecordKind]) -> String {
+    let word = |kind: &RecordKind| match kind {
+        RecordKind::Jobs => "a step of a job submitted here".to_owned(),
+        RecordKind::Rendered => "a step of a task rendered here".to_owned(),
+        RecordKind::Membership => "a change of the pool or an invite".to_owned(),
+        RecordKind::Other(kind) => format!("a record of kind {kind:#06x}"),
+    };
+    kinds.iter().map(|kind| format!(", {}", word(kind))).collect()
 }
 
 fn or<'a>(text: &'a str, otherwise: &'a str) -> &'a str {

@@ -1,6 +1,6 @@
 //! Korean.
 
-use super::{Lang, Message, NotThere, gigabytes, limit_words, milliseconds, phrase};
+use super::{Lang, Message, NotThere, RecordKind, gigabytes, limit_words, milliseconds, phrase};
 
 #[expect(clippy::too_many_lines, reason = "one line per sentence")]
 pub(super) fn text(message: &Message) -> String {
@@ -229,6 +229,54 @@ pub(super) fn text(message: &Message) -> String {
         Message::ClockMine { seconds } => {
             format!("이 컴퓨터의 시계가 다른 피어들보다 {}초 {}", seconds.abs(), ahead(-*seconds))
         }
+        Message::JournalFine => "기록(journal)과 색인이 온전합니다".into(),
+        Message::JournalTorn { bytes } => {
+            format!("시작할 때 기록 끝의 끝나지 않은 쓰기 {bytes}바이트를 잘라 냈습니다. 접수된 것은 잃지 않았습니다")
+        }
+        Message::JournalMended { kept } => {
+            format!("기록이 손상되었지만 고쳤습니다. 잃은 항목은 없고 손상된 파일은 {kept}에 있습니다")
+        }
+        Message::HintLookAtDisk => "파일을 한 번 망가뜨린 디스크는 또 그럽니다. 디스크를 점검하세요 (smartctl -a)".into(),
+        Message::JournalLost { bytes, kinds, kept } => {
+            format!("기록 {bytes}바이트를 더는 읽을 수 없습니다{}. 손상된 파일은 {kept}에 있습니다", about(kinds))
+        }
+        Message::JournalBeginsLate { bytes } => format!("기록의 처음 {bytes}바이트가 없습니다"),
+        Message::HintLost => {
+            "scenemesh jobs와 scenemesh pool이 예상과 같은지 보고, 빠진 작업은 다시 제출하고, 디스크를 점검하세요".into()
+        }
+        Message::JournalEndsEarly { bytes } => format!(
+            "기록이 이 노드가 접수한 것보다 {bytes}바이트 앞에서 끝납니다: 끝부분을 잃었거나 예전 사본을 되돌려 놓았습니다"
+        ),
+        Message::JournalGone => "색인은 알고 있는 기록이 사라져서 새로 시작했습니다".into(),
+        Message::HintSetBack => {
+            "백업을 되돌렸다면 그 뒤에 제출한 작업은 없고 끝나지 않았던 작업은 다시 실행됩니다. 빠진 작업을 다시 제출하세요".into()
+        }
+        Message::JournalImported { records } => format!("가져온 기록의 항목 {records}개를 제자리에 두었습니다"),
+        Message::ImportLeft { path } => {
+            format!("가져온 기록이 {path}에서 기다리지만 그 사이 이 노드에 기록이 생겼습니다")
+        }
+        Message::HintRemoveImport { path } => format!("{path}를 지우거나, 빈 데이터 폴더에서 가져오세요"),
+        Message::NoRoomForJournal => "디스크가 가득 차서 새로 기록할 수 없습니다".into(),
+        Message::JournalStuck { why } => format!("더는 기록할 수 없습니다: {why}"),
+        Message::HintCheckDiskAndRestart => "디스크를 점검한 뒤 scenemeshd를 다시 시작하세요".into(),
+        Message::IndexRebuilt { kept } => {
+            format!("색인이 손상되어 기록에서 다시 만들었습니다. 옛 색인은 {kept}에 있습니다")
+        }
+        Message::IndexBroken { why } => format!("색인을 읽을 수 없습니다: {why}"),
+        Message::HintRebuild => "scenemesh ledger rebuild를 실행하세요".into(),
+        Message::JournalNotEmpty => "이 데몬에 이미 기록이 있습니다: 기록은 빈 데이터 폴더로만 가져올 수 있습니다".into(),
+        Message::HintEmptyDataDir => {
+            "데몬을 멈추고, 옛 keys/ 폴더만 있는 새 --data-dir로 scenemeshd를 시작한 뒤 거기서 가져오세요".into()
+        }
+        Message::ImportWaits => "다른 가져오기가 진행 중이거나 다시 시작하기를 기다립니다".into(),
+        Message::HintRestartToImport => "scenemeshd를 다시 시작하면 적용됩니다".into(),
+        Message::NotAnExport => "내보낸 기록 파일이 아닙니다".into(),
+        Message::DamagedExport { why } => format!("내보낸 기록이 손상되었거나 잘렸습니다: {why}"),
+        Message::HintExport => "scenemesh journal export로 만든 파일을 온전히 복사해서 쓰세요".into(),
+        Message::NewerExport { version } => format!("이 버전이 읽지 못하는 형식({version})입니다"),
+        Message::HintNewerRelease => "파일을 만든 버전이나 더 새로운 버전을 설치하세요".into(),
+        Message::ForeignExport { node, me } => format!("노드 {node}의 기록인데 이 노드는 {me}입니다"),
+        Message::HintCopyKeys => "그 노드의 keys/ 폴더를 먼저 이 데이터 폴더에 복사하고 scenemeshd를 다시 시작하세요".into(),
         Message::HintClock => {
             "NTP로 시계를 맞추세요 (timedatectl set-ntp true): 5분 넘게 다르면 태스크가 거부됩니다".into()
         }
@@ -249,4 +297,14 @@ const fn ahead(seconds: i64) -> &'static str {
 
 fn besides(unknown: &str) -> String {
     if unknown.is_empty() { String::new() } else { format!(" (아직 알 수 없는 노드: {unknown})") }
+}
+
+fn about(kinds: &[RecordKind]) -> String {
+    let word = |kind: &RecordKind| match kind {
+        RecordKind::Jobs => "여기서 제출한 작업의 한 단계".to_owned(),
+        RecordKind::Rendered => "여기서 렌더링한 태스크의 한 단계".to_owned(),
+        RecordKind::Membership => "풀의 변경이나 초대".to_owned(),
+        RecordKind::Other(kind) => format!("종류 {kind:#06x}의 항목"),
+    };
+    kinds.iter().map(|kind| format!(", {}", word(kind))).collect()
 }

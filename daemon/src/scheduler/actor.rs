@@ -33,6 +33,7 @@ mod commands;
 mod facts;
 mod fetching;
 mod perform;
+pub(in crate::scheduler) mod retention;
 mod seal;
 mod shelf;
 
@@ -40,6 +41,7 @@ use board::Board;
 use broom::Broom;
 use facts::Picture;
 use fetching::Fetching;
+use retention::Retention;
 use shelf::Shelf;
 
 /// Reports of our own tasks that wait; beyond this the tasks wait, not the actor.
@@ -90,6 +92,7 @@ pub(super) struct Actor {
     /// Inputs of others' attempts that are on their way.
     fetching: HashMap<AttemptKey, Fetching>,
     sweep_at: Instant,
+    retention: Retention,
     entries: Vec<Entry>,
     todo: Vec<Todo>,
     /// Between the two machines of this node.
@@ -123,6 +126,7 @@ impl Actor {
         let picture = Picture::new(id, config.shared_folders.clone(), config.lend.clone());
         let limits = config.limits.clone();
         let shelf = Shelf::new(ports.store.blobs.clone());
+        let retention = Retention::new(config.keep_results, Instant::now(), clock::wall_ms());
         Self {
             config,
             me,
@@ -138,6 +142,7 @@ impl Actor {
             broom: Broom::default(),
             fetching: HashMap::new(),
             sweep_at: Instant::now() + FIRST_SWEEP,
+            retention,
             entries: Vec::new(),
             todo: Vec::new(),
             inside: VecDeque::new(),
@@ -160,9 +165,11 @@ impl Actor {
         let now = self.now();
         for record in replay.records::<RequesterRecord>() {
             self.requester.on_input(now, requester::Input::Restored(record?.1));
+            self.retention.recorded(1);
         }
         for record in replay.records::<RendererRecord>() {
             self.renderer.on_input(now, renderer::Input::Restored(record?.1));
+            self.retention.recorded(1);
         }
         Ok(())
     }
@@ -227,6 +234,9 @@ impl Actor {
             if stopping.is_cancelled() || !self.settle(&mut commands).await? {
                 return Ok(());
             }
+            if self.retention.compaction_is_due(Instant::now()) {
+                self.compact_journal().await;
+            }
             while let Some(command) = self.postponed.pop_front() {
                 self.obey(command).await;
                 if !self.settle(&mut commands).await? {
@@ -254,6 +264,9 @@ impl Actor {
         }
         if self.sweep_at <= now {
             self.sweep_at = now + SWEEP_EVERY;
+            if let Some(before_ms) = self.retention.forget_before(now, clock::wall_ms()) {
+                self.feed(Inbound::Requester(requester::Input::Forget { before_ms }));
+            }
             self.sweep_blobs();
         }
         let due = |at: Option<std::time::Instant>| at.is_some_and(|at| at <= now.into_std());
@@ -324,6 +337,7 @@ impl Actor {
         if entries.is_empty() {
             return Ok(true);
         }
+        self.retention.recorded(entries.len());
         let stopping = self.tasks.stopping();
         loop {
             match self.ports.store.journal.commit(entries.clone()).await {
@@ -396,6 +410,7 @@ impl Actor {
     /// Takes in what the modules below know now.
     fn look(&mut self) {
         self.look_at = Instant::now() + LOOK_AGAIN;
+        self.retention.observe(Instant::now(), clock::wall_ms());
         let roster = self.ports.roster.borrow().clone();
         let peers = self.ports.network.peers().borrow().clone();
         let slots = self.ports.executor.slots().borrow().clone();

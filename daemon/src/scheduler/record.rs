@@ -133,9 +133,17 @@ pub enum RequesterRecord {
         attempt: u32,
         wipe: Box<Signed<WipeRecord>>,
     },
-    /// Their project's retention is over: the whole jobs of these tasks are forgotten, with inputs and results.
-    Expired {
-        tasks: Vec<TaskId>,
+    /// These jobs ended, and nothing of them is kept any longer: neither inputs nor results.
+    Forgotten {
+        jobs: Vec<JobId>,
+    },
+    /// What is left of a grant when its task has ended: a compaction writes it.
+    Tried {
+        task: TaskId,
+        attempt: u32,
+        node: NodeId,
+        claim: ClaimId,
+        grant: ContentHash,
     },
 }
 
@@ -144,10 +152,10 @@ impl RequesterRecord {
     pub fn tasks(&self) -> Vec<TaskId> {
         match self {
             Self::Submitted(submission) => submission.tasks.iter().map(|plan| plan.task).collect(),
-            Self::Cancelled { tasks, .. } | Self::Retried { tasks, .. } | Self::Expired { tasks } => {
-                tasks.clone()
-            }
+            Self::Cancelled { tasks, .. } | Self::Retried { tasks, .. } => tasks.clone(),
+            Self::Forgotten { .. } => Vec::new(),
             Self::Granted { task, .. }
+            | Self::Tried { task, .. }
             | Self::Accepted { task, .. }
             | Self::Refused { task, .. }
             | Self::Lost { task, .. }

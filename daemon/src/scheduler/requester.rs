@@ -114,6 +114,10 @@ pub enum Input {
         attempt: u32,
         result: Result<Vec<OutputFile>, FetchTrouble>,
     },
+    /// Jobs that ended before this wall time need not be kept.
+    Forget {
+        before_ms: u64,
+    },
     /// [`Requester::deadline`] has come.
     Tick,
 }
@@ -334,6 +338,7 @@ impl Requester {
             }
             Input::CancelAnswered { task, attempt, answer } => self.cancel_answered(task, attempt, answer),
             Input::Fetched { task, attempt, result } => self.fetched(now, task, attempt, result),
+            Input::Forget { before_ms } => self.forget(&self.jobs.ended_before(before_ms)),
             Input::Tick => self.tick(now),
         }
         self.place_waiting_jobs(now);

@@ -1,6 +1,8 @@
 //! The two machines against each other: scripts, kills at every record, and chance.
 
 mod chaos;
+mod forgetting;
+mod growth;
 mod hostile;
 mod kills;
 mod limits;

@@ -25,6 +25,7 @@ use scenemesh_protocol::sealed::{BadManifest, BadSegment, BlobKey, Manifest};
 use tokio::time::Instant;
 
 use super::Finding;
+use super::disk::Disk;
 use crate::supervisor::Tasks;
 pub use incoming::Incoming;
 pub use opener::Opener;
@@ -102,9 +103,10 @@ impl Blobs {
         reserve: u64,
         tasks: Tasks,
         lock: Arc<File>,
+        disk: Arc<dyn Disk>,
         findings: &mut Vec<Finding>,
     ) -> Result<Self, BlobError> {
-        let spool = Spool::open(dir, quota, reserve, tasks, lock, findings)?;
+        let spool = Spool::open(dir, quota, reserve, tasks, lock, disk, findings)?;
         Ok(Self { spool: Arc::new(spool) })
     }
 

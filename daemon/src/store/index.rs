@@ -4,13 +4,15 @@
 //! thread of its own under a watchdog; whatever goes wrong there costs a rebuild, never data. All logical trees live
 //! in one sled tree, so that a batch over several of them, with the watermark of what is indexed, is atomic.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
 use super::Finding;
+use super::journal::IndexFn;
 use super::journal::format::JournalId;
 use crate::platform;
 
@@ -107,8 +109,12 @@ pub struct Index {
 
 #[derive(Debug)]
 struct Shared {
-    database: sled::Db,
+    dir: PathBuf,
+    /// `None` while not even a fresh one can be had: the state says why.
+    database: RwLock<Option<sled::Db>>,
     state: Mutex<State>,
+    /// How records index themselves, for a rebuild while the node runs.
+    kinds: Mutex<HashMap<u16, IndexFn>>,
     /// Nobody else opens this directory while a handle lives: sled itself would only say that it is damaged.
     _lock: Arc<File>,
 }
@@ -151,16 +157,85 @@ impl Index {
                     source,
                 })?;
                 findings.push(Finding::DamagedIndex { moved_to, why });
-                open_watched(dir, OPEN_LIMIT).map_err(|why| IndexOpenError::Open { dir: dir.into(), why })?
+                match open_watched(dir, OPEN_LIMIT) {
+                    Ok(opened) => opened,
+                    // A full disk is enough. The journal has everything; the index follows when there is room.
+                    Err(why) => return Ok((Self::absent(dir, lock, why, findings), None)),
+                }
             }
         };
-        let shared = Shared { database, state: Mutex::new(State::Current), _lock: lock };
+        let shared = Shared {
+            dir: dir.into(),
+            database: RwLock::new(Some(database)),
+            state: Mutex::new(State::Current),
+            kinds: Mutex::default(),
+            _lock: lock,
+        };
         Ok((Self { shared: Arc::new(shared) }, watermark))
+    }
+
+    fn absent(dir: &Path, lock: Arc<File>, why: String, findings: &mut Vec<Finding>) -> Self {
+        findings.push(Finding::NoIndex { why: why.clone() });
+        let shared = Shared {
+            dir: dir.into(),
+            database: RwLock::new(None),
+            state: Mutex::new(State::Broken(why)),
+            kinds: Mutex::default(),
+            _lock: lock,
+        };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Forgets everything: what is there belongs to another journal, or to a future of this one that never was.
     pub(super) fn clear(&self) -> Result<(), IndexError> {
-        guarded(|| self.shared.database.clear())
+        guarded(|| self.database()?.clear())
+    }
+
+    /// Begins again with an empty database; what is there is thrown away, or kept aside when it does not read.
+    pub(super) fn renew(&self) -> Result<(), IndexOpenError> {
+        let Shared { dir, database, .. } = &*self.shared;
+        let was_broken = self.is_broken();
+        self.set_behind();
+        let renewed: Result<(), IndexOpenError> = (|| {
+            let moved_to = dir.exists().then(|| move_aside(dir)).transpose().map_err(|source| {
+                IndexOpenError::MoveAside { dir: dir.clone(), why: "it is rebuilt".into(), source }
+            })?;
+            let (fresh, _) = open_watched(dir, OPEN_LIMIT)
+                .map_err(|why| IndexOpenError::Open { dir: dir.clone(), why })?;
+            *database.write().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+            if let Some(old) = moved_to.filter(|_| !was_broken) {
+                // What stays behind only takes space.
+                drop(fs::remove_dir_all(old));
+            }
+            Ok(())
+        })();
+        if let Err(error) = &renewed {
+            self.break_off(&error.to_string());
+        }
+        renewed
+    }
+
+    /// A rebuild came to nothing.
+    pub(super) fn break_off(&self, why: &str) {
+        *self.state() = State::Broken(why.to_owned());
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(*self.state(), State::Broken(_))
+    }
+
+    /// Why lookups fail, if they do.
+    pub fn trouble(&self) -> Option<IndexError> {
+        self.readable().err()
+    }
+
+    pub(super) fn kinds(&self) -> MutexGuard<'_, HashMap<u16, IndexFn>> {
+        self.shared.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn database(&self) -> sled::Result<sled::Db> {
+        let database = self.shared.database.read().unwrap_or_else(PoisonError::into_inner).clone();
+        database.ok_or_else(|| sled::Error::Unsupported("there is no index now".into()))
     }
 
     pub(super) fn set_behind(&self) {
@@ -201,7 +276,7 @@ impl Index {
         for (batch, watermark) in later {
             self.write(batch, Some(watermark))?;
         }
-        guarded(|| self.shared.database.flush().map(drop))?;
+        guarded(|| self.database()?.flush().map(drop))?;
         *state = State::Current;
         Ok(())
     }
@@ -225,7 +300,7 @@ impl Index {
         if let Some(watermark) = watermark {
             changes.insert(&WATERMARK_KEY, &watermark.encode());
         }
-        guarded(|| self.shared.database.apply_batch(changes))
+        guarded(|| self.database()?.apply_batch(changes))
     }
 
     fn readable(&self) -> Result<(), IndexError> {
@@ -247,7 +322,7 @@ impl Tree {
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
         self.index.readable()?;
         let full = self.full(key);
-        guarded(|| self.index.shared.database.get(full)).map(|value| value.map(|value| value.to_vec()))
+        guarded(|| self.index.database()?.get(full)).map(|value| value.map(|value| value.to_vec()))
     }
 
     /// Remembers a hint that may get lost with the index. What must not get lost is a record that indexes itself.
@@ -257,7 +332,7 @@ impl Tree {
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), IndexError> {
         self.index.readable()?;
         let full = self.full(key);
-        guarded(|| self.index.shared.database.insert(full, value)).map(drop)
+        guarded(|| self.index.database()?.insert(full, value)).map(drop)
     }
 
     /// Keys (without the tree's name) and values whose key begins with `prefix`, in the keys' order.
@@ -265,15 +340,18 @@ impl Tree {
         &self,
         prefix: &[u8],
     ) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), IndexError>> + use<> {
-        let readable = self.index.readable();
-        let rows = readable.is_ok().then(|| self.index.shared.database.scan_prefix(self.full(prefix)));
+        let opened = self.index.readable().and_then(|()| guarded(|| self.index.database()));
+        let (rows, failed) = match opened {
+            Ok(database) => (Some(database.scan_prefix(self.full(prefix))), None),
+            Err(error) => (None, Some(error)),
+        };
         let name = self.prefix.len();
         let mut rows = rows.into_iter().flatten();
         let rows = std::iter::from_fn(move || {
             let row = guarded(|| rows.next().transpose()).transpose()?;
             Some(row.map(|(key, value)| (key[name..].to_vec(), value.to_vec())))
         });
-        readable.err().map(Err).into_iter().chain(rows)
+        failed.map(Err).into_iter().chain(rows)
     }
 
     fn full(&self, key: &[u8]) -> Vec<u8> {

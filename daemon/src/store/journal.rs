@@ -3,9 +3,14 @@
 //! One writer serves all callers; whoever commits while it syncs shares the next sync. A commit is atomic: after a crash
 //! all of its records are replayed, or none.
 
+pub(super) mod compact;
+pub(super) mod export;
 pub(super) mod format;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+pub(super) mod import;
+pub(super) mod open;
+mod rebuild;
 pub(super) mod writer;
 
 use std::fmt;
@@ -15,9 +20,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scenemesh_protocol::codec::{self, Decode, DecodeError, Encode};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
+use super::disk::Disk;
 use super::index::{Index, IndexBatch};
+use super::replay::RebuildError;
 use crate::supervisor::Tasks;
 use writer::Writer;
 
@@ -25,6 +33,8 @@ use writer::Writer;
 const INBOX: usize = 256;
 /// Bytes of bodies after which a batch takes no more commits.
 const BATCH_BYTES: usize = 8 << 20;
+/// A broken index is rebuilt by itself, but no more often than this: the disk may still be full.
+const REBUILD_AGAIN: Duration = Duration::from_mins(1);
 /// After the node began to stop, how long the journal waits for the last words of its actors.
 const LINGER: Duration = Duration::from_millis(500);
 
@@ -46,7 +56,7 @@ impl fmt::Display for Position {
 
 /// Something that is journaled. Its owner reads it back at the next start, in order.
 pub trait Record: Encode + Decode<()> + Send + 'static {
-    /// Number in the journal, 1 to 0x7fff; never reused. A changed layout is a new kind.
+    /// Number in the journal, 1 to 0x7ffe; never reused. A changed layout is a new kind.
     const KIND: u16;
     /// Most bytes of the encoded record, at most 16 MiB.
     const LIMIT: usize;
@@ -78,7 +88,7 @@ pub(super) fn index_record<R: Record>(
 
 impl Entry {
     pub fn new<R: Record>(record: &R) -> Self {
-        const { assert!(R::KIND > 0 && R::KIND < 0x8000 && R::LIMIT <= 16 << 20) };
+        const { assert!(R::KIND > 0 && R::KIND < format::JUMP && R::LIMIT <= 16 << 20) };
         Self { kind: R::KIND, limit: R::LIMIT, body: codec::encode_body(record), index: index_record::<R> }
     }
 }
@@ -113,7 +123,31 @@ pub enum JournalError {
 /// Handle to the journal; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    inbox: mpsc::Sender<Commit>,
+    inbox: mpsc::Sender<Order>,
+    place: Arc<Place>,
+    trouble: watch::Receiver<Option<JournalError>>,
+}
+
+/// Where the journal lies.
+#[derive(Debug)]
+struct Place {
+    /// The data directory.
+    dir: PathBuf,
+    segments: PathBuf,
+    segment_bytes: u64,
+    disk: Arc<dyn Disk>,
+    tasks: Tasks,
+    /// Held while closed segments are rewritten or listed.
+    rewriting: Arc<tokio::sync::Mutex<()>>,
+    /// Held by an import; the writer never waits for it.
+    importing: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Debug)]
+enum Order {
+    Commit(Commit),
+    CloseSegment(oneshot::Sender<Result<Position, JournalError>>),
+    RebuildIndex(oneshot::Sender<Result<u64, RebuildError>>),
 }
 
 #[derive(Debug)]
@@ -136,63 +170,159 @@ impl Journal {
             return Err(JournalError::TooLong { kind: *kind, len: body.len(), limit: *limit });
         }
         let (reply, answer) = oneshot::channel();
-        self.inbox.send(Commit { entries, reply }).await.map_err(|_| JournalError::Stopping)?;
+        let order = Order::Commit(Commit { entries, reply });
+        self.inbox.send(order).await.map_err(|_| JournalError::Stopping)?;
         answer.await.map_err(|_| JournalError::Stopping)?
+    }
+
+    /// Draws a line: what was committed before it lies in segments that are closed and may be rewritten.
+    ///
+    /// # Errors
+    /// As [`JournalError`] says.
+    pub async fn close_segment(&self) -> Result<Position, JournalError> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(Order::CloseSegment(reply)).await.map_err(|_| JournalError::Stopping)?;
+        answer.await.map_err(|_| JournalError::Stopping)?
+    }
+
+    /// Forgets the index and makes it anew from the journal; gives the number of records that were indexed. Commits
+    /// wait meanwhile.
+    ///
+    /// # Errors
+    /// When the journal does not read or the index does not write; lookups then fail until it is tried again.
+    pub async fn rebuild_index(&self) -> Result<u64, RebuildError> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(Order::RebuildIndex(reply)).await.map_err(|_| RebuildError::Stopping)?;
+        answer.await.map_err(|_| RebuildError::Stopping)?
+    }
+
+    /// Why the last commit failed, while that is so.
+    pub fn trouble(&self) -> Option<JournalError> {
+        self.trouble.borrow().clone()
     }
 }
 
 /// Starts the one writer. It keeps the data directory's lock until it has written its last batch.
-pub(super) fn spawn(writer: Writer, index: Index, lock: Arc<File>, tasks: &Tasks) -> Journal {
-    let (inbox, commits) = mpsc::channel(INBOX);
-    let serving = serve(writer, index, commits, tasks.clone());
+pub(super) fn spawn(dir: PathBuf, writer: Writer, index: Index, lock: Arc<File>, tasks: &Tasks) -> Journal {
+    let (inbox, orders) = mpsc::channel(INBOX);
+    let (troubled, trouble) = watch::channel(None);
+    let place = Arc::new(Place {
+        dir,
+        segments: writer.dir().to_owned(),
+        segment_bytes: writer.segment_bytes(),
+        disk: writer.disk(),
+        tasks: tasks.clone(),
+        rewriting: Arc::default(),
+        importing: Arc::default(),
+    });
+    let serving = Serving { place: place.clone(), index, troubled, tried: None }.serve(writer, orders);
     tasks.spawn("journal", async move {
         let ended = serving.await;
         drop(lock);
         ended
     });
-    Journal { inbox }
+    Journal { inbox, place, trouble }
 }
 
-async fn serve(
-    mut writer: Writer,
+struct Serving {
+    place: Arc<Place>,
     index: Index,
-    mut commits: mpsc::Receiver<Commit>,
-    tasks: Tasks,
-) -> anyhow::Result<()> {
-    let stopping = tasks.stopping();
-    loop {
-        let first = tokio::select! {
-            commit = commits.recv() => commit,
-            () = async {
-                stopping.cancelled().await;
-                tokio::time::sleep(LINGER).await;
-            } => {
-                commits.close();
-                commits.recv().await
+    troubled: watch::Sender<Option<JournalError>>,
+    /// When a broken index was last rebuilt.
+    tried: Option<Instant>,
+}
+
+impl Serving {
+    async fn serve(mut self, mut writer: Writer, mut orders: mpsc::Receiver<Order>) -> anyhow::Result<()> {
+        let tasks = self.place.tasks.clone();
+        let stopping = tasks.stopping();
+        let mut held = None;
+        loop {
+            let first = match held.take() {
+                Some(order) => Some(order),
+                None => tokio::select! {
+                    order = orders.recv() => order,
+                    () = async {
+                        stopping.cancelled().await;
+                        tokio::time::sleep(LINGER).await;
+                    } => {
+                        orders.close();
+                        orders.recv().await
+                    }
+                },
+            };
+            match first {
+                None => break,
+                Some(Order::Commit(first)) => {
+                    let (batch, next) = gather(first, &mut orders);
+                    held = next;
+                    let (index, troubled) = (self.index.clone(), self.troubled.clone());
+                    writer = tasks
+                        .blocking(move || {
+                            write(&mut writer, &index, batch, &troubled);
+                            writer
+                        })
+                        .await?;
+                    self.mend_index().await?;
+                }
+                Some(Order::CloseSegment(reply)) => {
+                    let (back, closed) = tasks
+                        .blocking(move || {
+                            let closed = writer.close_segment();
+                            (writer, closed)
+                        })
+                        .await?;
+                    writer = back;
+                    drop(reply.send(closed));
+                }
+                Some(Order::RebuildIndex(reply)) => drop(reply.send(self.rebuild().await)),
             }
-        };
-        let Some(first) = first else { break };
-        let mut batch = vec![first];
-        let mut bytes = bytes_of(&batch[0]);
-        while bytes < BATCH_BYTES
-            && let Ok(next) = commits.try_recv()
-        {
-            bytes += bytes_of(&next);
-            batch.push(next);
         }
-        let index = index.clone();
-        writer = tasks
-            .blocking(move || {
-                write(&mut writer, &index, batch);
-                writer
-            })
-            .await?;
+        // Nothing is lost without that last mark: damage at the very end would pass for a torn write.
+        if let Err(error) = tasks.blocking(move || writer.close()).await? {
+            tracing::warn!(%error, "the journal ends without its mark");
+        }
+        Ok(())
     }
-    // Nothing is lost without that last mark: damage at the very end would pass for a torn write.
-    if let Err(error) = tasks.blocking(move || writer.close()).await? {
-        tracing::warn!(%error, "the journal ends without its mark");
+
+    /// An index that stopped following (a full disk is enough) follows again as soon as it can.
+    async fn mend_index(&mut self) -> anyhow::Result<()> {
+        let recently = self.tried.is_some_and(|at| at + REBUILD_AGAIN > Instant::now());
+        if !self.index.is_broken() || recently {
+            return Ok(());
+        }
+        self.tried = Some(Instant::now());
+        match self.rebuild().await {
+            Ok(records) => tracing::warn!(records, "the index did not follow the journal, it was rebuilt"),
+            Err(error) => tracing::warn!(%error, "the index cannot be rebuilt now"),
+        }
+        Ok(())
     }
-    Ok(())
+
+    async fn rebuild(&self) -> Result<u64, RebuildError> {
+        // The segments stay as they are meanwhile.
+        let _listing = self.place.rewriting.lock().await;
+        let (place, index) = (self.place.clone(), self.index.clone());
+        let rebuilding = self.place.tasks.blocking(move || rebuild::rebuild(&place.segments, &index));
+        rebuilding.await.map_err(|_| RebuildError::Stopping)?
+    }
+}
+
+/// Takes along what waits behind a commit, up to the first order of another kind.
+fn gather(first: Commit, orders: &mut mpsc::Receiver<Order>) -> (Vec<Commit>, Option<Order>) {
+    let mut bytes = bytes_of(&first);
+    let mut batch = vec![first];
+    while bytes < BATCH_BYTES {
+        match orders.try_recv() {
+            Ok(Order::Commit(next)) => {
+                bytes += bytes_of(&next);
+                batch.push(next);
+            }
+            Ok(other) => return (batch, Some(other)),
+            Err(_) => break,
+        }
+    }
+    (batch, None)
 }
 
 fn bytes_of(commit: &Commit) -> usize {
@@ -200,7 +330,12 @@ fn bytes_of(commit: &Commit) -> usize {
 }
 
 /// One batch: one write, one sync, one index batch, then the answers. A caller that went away does not mind.
-fn write(writer: &mut Writer, index: &Index, batch: Vec<Commit>) {
+fn write(
+    writer: &mut Writer,
+    index: &Index,
+    batch: Vec<Commit>,
+    troubled: &watch::Sender<Option<JournalError>>,
+) {
     let commits: Vec<&[Entry]> = batch.iter().map(|commit| &commit.entries[..]).collect();
     match writer.append(&commits) {
         Ok(written) => {
@@ -213,11 +348,13 @@ fn write(writer: &mut Writer, index: &Index, batch: Vec<Commit>) {
                 }
                 index.apply(changes, watermark);
             }
+            troubled.send_if_modified(|told| told.take().is_some());
             for (commit, at) in batch.into_iter().zip(written.commits) {
                 drop(commit.reply.send(Ok(at)));
             }
         }
         Err(error) => {
+            troubled.send_replace(Some(error.clone()));
             for commit in batch {
                 drop(commit.reply.send(Err(error.clone())));
             }

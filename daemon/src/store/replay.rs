@@ -1,19 +1,21 @@
 //! What the journal held at the start: handed out by kind, and used to catch the index up. Dropped afterwards.
 
 use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use scenemesh_protocol::codec::{self, DecodeError};
 
 use super::Finding;
-use super::index::{Index, IndexBatch, IndexError, Watermark};
+use super::index::{Index, IndexBatch, IndexError, IndexOpenError, Watermark};
 use super::journal::format::RawEntry;
-use super::journal::writer::{Loaded, Segment};
+use super::journal::open::{Loaded, Segment};
 use super::journal::{IndexFn, Position, Record, index_record};
 use crate::supervisor::Tasks;
 
 /// Index changes that a rebuild hands to the index at once.
-const REBUILD_BATCH: usize = 4096;
+pub(super) const REBUILD_BATCH: usize = 4096;
 
 /// A record that this release cannot read back.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -33,6 +35,10 @@ pub enum RebuildError {
     Record(#[from] ReplayError),
     #[error(transparent)]
     Index(#[from] IndexError),
+    #[error(transparent)]
+    Renew(#[from] IndexOpenError),
+    #[error("reading {}: {source}", path.display())]
+    Journal { path: PathBuf, source: io::Error },
     #[error("the node is stopping")]
     Stopping,
 }
@@ -71,10 +77,10 @@ impl Replay {
             indexed.journal == journal
                 && entries.any(|entry| entry.end() == indexed.end && entry.crc == indexed.crc)
         });
-        if known.is_none() {
+        if known.is_none() && !index.is_broken() {
             index.clear()?;
         }
-        if watermark != known {
+        if watermark != known && !index.is_broken() {
             index.set_behind();
         }
         let past = Past { segments, index, indexed: known.map_or(0, |known| known.end), watermark };
@@ -166,6 +172,7 @@ impl IndexRebuild {
     /// When a record does not read or the index does not write. Lookups then go on failing.
     pub async fn finish(self) -> Result<u64, RebuildError> {
         let Self { past, tasks, kinds } = self;
+        past.index.kinds().clone_from(&kinds);
         tasks.blocking(move || past.rebuild(&kinds)).await.map_err(|_| RebuildError::Stopping)?
     }
 }

@@ -5,6 +5,13 @@ use scenemesh_protocol::codec::{Decode, Encode};
 use super::*;
 use crate::supervisor::Supervisor;
 
+#[cfg(unix)]
+mod crashes;
+mod damage;
+#[cfg(target_os = "linux")]
+mod full_disk;
+mod moving;
+
 /// One run of a node's store; `stop` waits until nothing of it is left.
 pub(super) struct Run {
     supervisor: Supervisor,
@@ -18,8 +25,16 @@ impl Run {
     }
 
     pub(super) async fn open_with(config: &Config, segment_bytes: u64) -> Result<Self, OpenError> {
+        Self::open_on(config, segment_bytes, Arc::new(RealDisk)).await
+    }
+
+    pub(super) async fn open_on(
+        config: &Config,
+        segment_bytes: u64,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Self, OpenError> {
         let supervisor = Supervisor::new(Duration::from_secs(20));
-        let (store, replay) = super::open_with(config, &supervisor.tasks(), segment_bytes).await?;
+        let (store, replay) = super::open_with(config, &supervisor.tasks(), segment_bytes, disk).await?;
         Ok(Self { supervisor, store, replay })
     }
 

@@ -31,7 +31,10 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap()).await
+    }
+
+    pub(crate) async fn start_in(dir: TempDir) -> Self {
         let quiet = "[network]\nmdns = false\nlisten = [\"/ip4/127.0.0.1/tcp/0\"]\nporch = [\"/ip4/127.0.0.1/tcp/0\"]\n";
         std::fs::write(dir.path().join(CONFIG_FILE), quiet).unwrap();
         let overrides = Overrides { api: Some("127.0.0.1:0".into()), ..Overrides::default() };
@@ -292,4 +295,89 @@ async fn event_streams_end_when_the_node_stops() {
     assert_eq!(events.headers()["content-type"], "text/event-stream");
     node.stop().await;
     while let Ok(Some(_)) = events.chunk().await {}
+}
+
+async fn exported(node: &Running) -> Vec<u8> {
+    let response = node.request(Method::GET, "/v1/journal").send().await.unwrap();
+    let length = response.content_length().unwrap();
+    let whole = response.bytes().await.unwrap().to_vec();
+    assert_eq!(whole.len() as u64, length);
+    whole
+}
+
+async fn import(node: &Running, whole: Vec<u8>) -> Result<Value, ErrorBody> {
+    let response = node.request(Method::POST, "/v1/journal").body(whole).send().await.unwrap();
+    if response.status().is_success() {
+        Ok(response.json().await.unwrap())
+    } else {
+        Err(response.json().await.unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_moves_to_a_new_directory_with_its_keys_and_nowhere_else() {
+    let node = Running::start().await;
+    node.init().await;
+    let pool: PoolReply = node.get("/v1/pool").await;
+    let whole = exported(&node).await;
+    let error = import(&node, whole.clone()).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Conflict, "{error:?}");
+    let rebuilt: Value = node.post("/v1/ledger/rebuild", json!(null)).await;
+    assert!(rebuilt["records"].is_u64() && rebuilt["took_ms"].is_u64());
+    let old = node.stop().await;
+
+    let stranger = Running::start().await;
+    let error = import(&stranger, whole.clone()).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Refused, "{error:?}");
+    assert!(error.hint.unwrap().contains("keys/"));
+    let error = import(&stranger, b"{}".to_vec()).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Usage, "{error:?}");
+    stranger.stop().await;
+
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("keys")).unwrap();
+    for entry in std::fs::read_dir(old.path().join("keys")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), dir.path().join("keys").join(entry.file_name())).unwrap();
+    }
+    let node = Running::start_in(dir).await;
+    let mut flipped = whole.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let error = import(&node, flipped).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::Usage, "{error:?}");
+    let taken = import(&node, whole).await.unwrap();
+    assert!(taken["records"].as_u64().unwrap() > 0);
+    let dir = node.stop().await;
+    let node = Running::start_in(dir).await;
+    assert_eq!(node.get::<PoolReply>("/v1/pool").await.pool, pool.pool);
+    let doctor: DoctorReply = node.get("/v1/doctor").await;
+    let said = doctor.checks.iter().find(|check| check.name == "journal").unwrap();
+    assert!(said.found.contains("imported journal"), "{said:?}");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_is_told_by_doctor_in_both_languages() {
+    let node = Running::start().await;
+    node.init().await;
+    let dir = node.stop().await;
+    let segment = std::fs::read_dir(dir.path().join("journal")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    // The body of the first record, behind header and mark.
+    bytes[100] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    std::fs::remove_dir_all(dir.path().join("index")).unwrap();
+    std::fs::write(dir.path().join("index"), b"not a directory").unwrap();
+    let node = Running::start_in(dir).await;
+    for (lang, words) in
+        [("en", "do not read any more, a change of the pool"), ("ko", "읽을 수 없습니다, 풀의 변경")]
+    {
+        let asked = node.request(Method::GET, "/v1/doctor").header("accept-language", lang);
+        let doctor: DoctorReply = answer(asked).await;
+        let journal = doctor.checks.iter().find(|check| check.name == "journal").unwrap();
+        assert!(journal.found.contains(words), "{journal:?}");
+        assert!(journal.hint.is_some() && journal.found.contains("damaged"), "{journal:?}");
+        assert!(doctor.checks.iter().any(|check| check.name == "index"), "{:?}", doctor.checks);
+    }
+    node.stop().await;
 }

@@ -46,7 +46,7 @@ pub(super) async fn run(minutes: u64, nodes: usize) -> Result<Figures> {
 }
 
 /// Processor seconds that a process has used, in user and kernel mode.
-fn cpu_s(pid: u32) -> Result<f64> {
+pub(super) fn cpu_s(pid: u32) -> Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).context("reading /proc (Linux only)")?;
     // The second field is the name in parentheses and may hold anything; count from its end.
     let after_name = stat.rsplit(") ").next().context("the fields of /proc/PID/stat")?;
@@ -56,7 +56,7 @@ fn cpu_s(pid: u32) -> Result<f64> {
 }
 
 /// Memory that a process holds, in MiB.
-fn rss_mib(pid: u32) -> Result<f64> {
+pub(super) fn rss_mib(pid: u32) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
     let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;

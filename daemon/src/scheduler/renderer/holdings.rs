@@ -15,8 +15,8 @@ pub struct Holdings {
     held: BTreeMap<AttemptKey, Held>,
     /// Attempts given up, and when: a grant for one is refused.
     tombstones: BTreeMap<AttemptKey, u64>,
-    /// Envelopes that were accepted, with their expiry.
-    seen: BTreeMap<(NodeId, MsgId), u64>,
+    /// Envelopes that were accepted, with their expiry and for which attempt.
+    seen: BTreeMap<(NodeId, MsgId), (u64, AttemptKey)>,
     purged_ms: u64,
     /// Work that nobody will confirm, the newest of it.
     withdrawn: BTreeMap<AttemptKey, Withdrawn>,
@@ -78,7 +78,17 @@ impl Holdings {
 
     /// The highest expiry that lies before the given one, if any envelope has such.
     pub fn purgeable(&self, before_ms: u64) -> Option<u64> {
-        self.seen.values().filter(|expires| **expires < before_ms).max().copied()
+        self.seen.values().map(|(expires, _)| *expires).filter(|expires| *expires < before_ms).max()
+    }
+
+    /// Attempts whose acceptance is still of use: held ones, and those whose envelope could come again.
+    pub fn of_use(&self) -> BTreeSet<AttemptKey> {
+        self.held.keys().copied().chain(self.seen.values().map(|(_, key)| *key)).collect()
+    }
+
+    /// Attempts that are given up.
+    pub fn given_up(&self) -> impl Iterator<Item = &AttemptKey> {
+        self.tombstones.keys()
     }
 
     /// Every blob that is still needed: inputs of attempts that have not ended, results of those that have.
@@ -98,7 +108,8 @@ impl Holdings {
     pub fn apply(&mut self, record: &RendererRecord) {
         match record {
             RendererRecord::Accepted(acceptance) => {
-                self.seen.insert((acceptance.from, acceptance.msg_id), acceptance.expires_ms);
+                let seen = (acceptance.expires_ms, acceptance.key());
+                self.seen.insert((acceptance.from, acceptance.msg_id), seen);
                 let held = Held { acceptance: Arc::new((**acceptance).clone()), sealed: None };
                 self.held.insert(acceptance.key(), held);
             }
@@ -131,7 +142,7 @@ impl Holdings {
             }
             RendererRecord::Purged { expires_ms } => {
                 self.purged_ms = self.purged_ms.max(*expires_ms);
-                self.seen.retain(|_, expires| *expires > *expires_ms);
+                self.seen.retain(|_, (expires, _)| *expires > *expires_ms);
             }
         }
     }

@@ -1,9 +1,11 @@
 //! Our jobs as the journal has them: what a task is, which attempts it had, where they stand.
 
 use std::cmp::Reverse;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use scenemesh_protocol::codec::{self, Message};
 use scenemesh_protocol::ids::{ClaimId, ContentHash, JobId, NodeId, TaskId};
 use scenemesh_protocol::lease::{BlobRef, Grant, RefusalReason};
 use scenemesh_protocol::receipt::WipeRecord;
@@ -11,6 +13,8 @@ use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile};
 
 use crate::scheduler::record::{Recipe, RequesterRecord, Submission, TaskPlan};
 
+/// Most bytes of a wipe's body.
+const WIPE_LIMIT: usize = <WipeRecord as Message>::LIMIT;
 /// So many different nodes that fail a task fail it for good.
 const NODES_THAT_FAIL_A_TASK: usize = 3;
 /// A task under which ComfyUI dies this often, wherever that is, does not get another one to kill.
@@ -23,8 +27,8 @@ pub struct Jobs {
     tasks: BTreeMap<TaskId, Task>,
     /// Jobs with tasks that are not closed, most urgent first, then oldest.
     open: BTreeSet<(Reverse<Class>, u64, JobId)>,
-    /// Blobs that are ours: inputs and results.
-    named: BTreeSet<ContentHash>,
+    /// Blobs that are ours, inputs and results, and how often they are named.
+    named: BTreeMap<ContentHash, u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +116,14 @@ pub enum Over {
     Superseded,
 }
 
+fn inputs_of(job: &Job) -> impl Iterator<Item = ContentHash> {
+    job.submission.recipes.iter().flat_map(|recipe| &recipe.inputs).map(|input| input.root)
+}
+
+fn results_of(task: &Task) -> impl Iterator<Item = ContentHash> {
+    task.result.iter().flat_map(|result| &result.outputs).map(|output| output.root)
+}
+
 impl Attempt {
     /// Whether a result of it would be taken.
     pub fn is_live(&self) -> bool {
@@ -160,14 +172,69 @@ impl Jobs {
 
     /// Whether a blob is an input or a result of a job of ours.
     pub fn names(&self, root: &ContentHash) -> bool {
-        self.named.contains(root)
+        self.named.contains_key(root)
     }
 
-    /// Every blob to be kept: inputs, results, and whatever a live attempt may still fetch.
+    /// Every blob to be kept: results, inputs of tasks that may still run, and whatever a live attempt may still fetch.
     pub fn roots(&self) -> BTreeSet<ContentHash> {
         let live =
             self.live_attempts().flat_map(|(_, _, attempt)| attempt.roots.iter().map(|blob| blob.root));
-        self.named.iter().copied().chain(live).collect()
+        let results = self.tasks.values().flat_map(results_of);
+        let unfinished = self.jobs.values().filter(|job| {
+            let mut tasks = job.submission.tasks.iter().filter_map(|plan| self.tasks.get(&plan.task));
+            tasks.any(|task| task.state != TaskState::Done)
+        });
+        live.chain(results).chain(unfinished.flat_map(inputs_of)).collect()
+    }
+
+    /// Jobs all of whose tasks ended before this wall time.
+    pub fn ended_before(&self, before_ms: u64) -> Vec<JobId> {
+        let ended_ms = |job: &Job| {
+            let tasks = job.submission.tasks.iter().filter_map(|plan| self.tasks.get(&plan.task));
+            tasks.filter_map(|task| task.ended_ms).max().unwrap_or(job.submission.created_ms)
+        };
+        let ended = self.jobs.iter().filter(|(_, job)| job.open == 0 && ended_ms(job) < before_ms);
+        ended.map(|(id, _)| *id).collect()
+    }
+
+    /// All tasks, and whether they may still change.
+    pub fn all_tasks(&self) -> impl Iterator<Item = (TaskId, bool)> {
+        self.tasks.iter().map(|(id, task)| (*id, task.state.is_open()))
+    }
+
+    /// Inputs and results of one job.
+    pub fn roots_of(&self, id: &JobId) -> BTreeSet<ContentHash> {
+        let Some(job) = self.jobs.get(id) else { return BTreeSet::new() };
+        let tasks = job.submission.tasks.iter().filter_map(|plan| self.tasks.get(&plan.task));
+        inputs_of(job).chain(tasks.flat_map(results_of)).collect()
+    }
+
+    /// Jobs go whole; an input that another job has too stays named. Open ones stay: whoever wrote the record knew of
+    /// none.
+    fn forget(&mut self, jobs: &[JobId]) {
+        for id in jobs {
+            if self.jobs.get(id).is_none_or(|job| job.open > 0) {
+                continue;
+            }
+            let Some(job) = self.jobs.remove(id) else { continue };
+            inputs_of(&job).for_each(|root| self.unname(root));
+            for task in job.submission.tasks.iter().filter_map(|plan| self.tasks.remove(&plan.task)) {
+                results_of(&task).for_each(|root| self.unname(root));
+            }
+        }
+    }
+
+    fn name(&mut self, root: ContentHash) {
+        *self.named.entry(root).or_default() += 1;
+    }
+
+    fn unname(&mut self, root: ContentHash) {
+        if let Entry::Occupied(mut known) = self.named.entry(root) {
+            *known.get_mut() -= 1;
+            if *known.get() == 0 {
+                known.remove();
+            }
+        }
     }
 
     /// Changes the state as a record says. Total: what does not fit is ignored, so that no journal stops a start.
@@ -214,8 +281,10 @@ impl Jobs {
                     && let Some(first) = known.attempts.get(attempt)
                 {
                     let result = TaskResult { node: first.node, outputs: outputs.clone(), exec_ms: *exec_ms };
-                    known.result = Some(result);
-                    self.named.extend(outputs.iter().map(|output| output.root));
+                    let replaced = known.result.replace(result);
+                    outputs.iter().for_each(|output| self.name(output.root));
+                    let replaced = replaced.into_iter().flat_map(|result| result.outputs);
+                    replaced.for_each(|output| self.unname(output.root));
                     self.close(task, TaskState::Done, Over::Superseded, *at_ms);
                 }
             }
@@ -229,11 +298,22 @@ impl Jobs {
             RequesterRecord::Retried { tasks, .. } => tasks.iter().for_each(|task| self.retried(task)),
             RequesterRecord::Wiped { task, attempt, wipe } => {
                 let known = self.tasks.get_mut(task).and_then(|known| known.attempts.get_mut(attempt));
-                if let (Some(known), Ok(wipe)) = (known, wipe.verify()) {
-                    known.wipe = Some(Arc::new((*wipe).clone()));
+                // Its signature was checked before it was written down: a start need not check all of them again.
+                let record = codec::decode_body::<WipeRecord>(wipe.body(), WIPE_LIMIT);
+                if let (Some(known), Ok(record)) = (known, record) {
+                    known.wipe = Some(Arc::new(record));
                 }
             }
-            RequesterRecord::Expired { tasks } => self.forget(tasks),
+            RequesterRecord::Forgotten { jobs } => self.forget(jobs),
+            RequesterRecord::Tried { task, attempt, node, claim, grant } => {
+                let (node, claim, grant_hash) = (*node, *claim, *grant);
+                let state = AttemptState::Running;
+                let tried = Attempt { node, claim, grant_hash, roots: Vec::new(), state, wipe: None };
+                if let Some(known) = self.tasks.get_mut(task) {
+                    known.attempts.insert(*attempt, tried);
+                    self.set_state(task, TaskState::Held(*attempt), None);
+                }
+            }
         }
     }
 
@@ -257,33 +337,11 @@ impl Jobs {
             self.tasks.insert(plan.task, task);
         }
         let count = u32::try_from(submission.tasks.len()).unwrap_or(u32::MAX);
-        let inputs = submission.recipes.iter().flat_map(|recipe| &recipe.inputs);
-        self.named.extend(inputs.map(|input| input.root));
         let submission = Arc::new(submission.clone());
         self.open.insert(Self::place(&submission));
-        self.jobs.insert(job, Job { submission, ready: (0..count).collect(), open: count });
-    }
-
-    /// Inputs and results of one job.
-    pub fn roots_of(&self, job: &JobId) -> BTreeSet<ContentHash> {
-        let Some(known) = self.jobs.get(job) else { return BTreeSet::new() };
-        let inputs =
-            known.submission.recipes.iter().flat_map(|recipe| &recipe.inputs).map(|input| input.root);
-        let tasks = known.submission.tasks.iter().filter_map(|plan| self.tasks.get(&plan.task));
-        let results = tasks.filter_map(|task| task.result.as_ref()).flat_map(|result| &result.outputs);
-        inputs.chain(results.map(|output| output.root)).collect()
-    }
-
-    /// Jobs that are over go whole; an input that another job has too stays named.
-    fn forget(&mut self, tasks: &[TaskId]) {
-        let jobs: BTreeSet<JobId> = tasks.iter().filter_map(|task| Some(self.tasks.get(task)?.job)).collect();
-        for job in jobs {
-            if let Some(known) = self.jobs.remove(&job) {
-                self.open.remove(&Self::place(&known.submission));
-                known.submission.tasks.iter().for_each(|plan| drop(self.tasks.remove(&plan.task)));
-            }
-        }
-        self.named = self.jobs.keys().flat_map(|job| self.roots_of(job)).collect();
+        let new = Job { submission, ready: (0..count).collect(), open: count };
+        inputs_of(&new).for_each(|root| self.name(root));
+        self.jobs.insert(job, new);
     }
 
     fn place(submission: &Submission) -> (Reverse<Class>, u64, JobId) {

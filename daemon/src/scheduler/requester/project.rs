@@ -15,6 +15,9 @@ use crate::scheduler::conversation::Now;
 use crate::scheduler::placement::{self, Bounds, Rules};
 use crate::scheduler::record::RequesterRecord;
 
+/// Jobs in one record: what they name is dropped with it.
+const FORGOTTEN_AT_ONCE: usize = 1_000;
+
 impl Requester {
     /// The projects changed, or time has passed. Waiting tasks follow the record that holds now.
     pub(super) fn see_rules(&mut self, now: Now, rules: Arc<StudioRules>) {
@@ -68,22 +71,33 @@ impl Requester {
                 (until <= now.wall_ms).then_some(job.submission.job)
             })
             .collect();
-        for job in over {
-            let Some(known) = self.jobs.job(&job) else { continue };
-            let tasks: Vec<TaskId> = known.submission.tasks.iter().map(|plan| plan.task).collect();
-            let named = self.jobs.roots_of(&job);
-            let record = RequesterRecord::Expired { tasks: tasks.clone() };
+        self.forget(&over);
+    }
+
+    /// These jobs have ended, and nothing of them is kept any longer: nobody is told of, or asked about, what is not
+    /// there any more.
+    pub(super) fn forget(&mut self, over: &[JobId]) {
+        for jobs in over.chunks(FORGOTTEN_AT_ONCE) {
+            let tasks_of = |id: &JobId| {
+                let plans = self.jobs.job(id).into_iter().flat_map(|job| &job.submission.tasks);
+                (*id, plans.map(|plan| plan.task).collect())
+            };
+            let forgotten: Vec<(JobId, Vec<TaskId>)> = jobs.iter().map(tasks_of).collect();
+            let named: BTreeSet<ContentHash> = jobs.iter().flat_map(|id| self.jobs.roots_of(id)).collect();
+            let record = RequesterRecord::Forgotten { jobs: jobs.to_vec() };
             self.jobs.apply(&record);
             self.out.push(Action::Record(record));
             let gone: Vec<ContentHash> = named.into_iter().filter(|root| !self.jobs.names(root)).collect();
             self.out.push(Action::DropBlobs(gone));
-            self.out.push(Action::Forgotten { job, tasks });
-            self.reservations.remove(&job);
-            self.refusals.retain(|(of, _), _| *of != job);
+            let forgotten = forgotten.into_iter();
+            self.out.extend(forgotten.map(|(job, tasks)| Action::Forgotten { job, tasks }));
         }
-        let known: BTreeSet<TaskId> = self.returns.keys().map(|(task, _)| *task).collect();
-        let lost: BTreeSet<TaskId> =
-            known.into_iter().filter(|task| self.jobs.task(task).is_none()).collect();
-        self.returns.retain(|(task, _), _| !lost.contains(task));
+        if over.is_empty() {
+            return;
+        }
+        self.cancels.retain(|(task, _), _| self.jobs.task(task).is_some());
+        self.returns.retain(|(task, _), _| self.jobs.task(task).is_some());
+        self.refusals.retain(|(job, _), _| self.jobs.job(job).is_some());
+        self.reservations.retain(|job, _| self.jobs.job(job).is_some());
     }
 }

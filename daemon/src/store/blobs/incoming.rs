@@ -12,7 +12,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::BlobError;
 use super::spool::{Spool, failed};
-use crate::platform;
+use crate::store::disk::Existing;
 
 /// Received bytes after which what arrived is made safe against a restart.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
@@ -148,12 +148,12 @@ impl Transfer {
         let missing = manifest.sealed_bytes() - have.bytes(&manifest);
         spool.promise(root, manifest.sealed_bytes(), missing)?;
         let prepared = spool.write_manifest(root, &manifest).and_then(|()| {
-            let mut options = platform::private_file();
-            let part = options.read(true).write(true).create(true).truncate(false).open(&path);
-            let part = part.map_err(failed("creating", &path))?;
-            part.set_len(manifest.sealed_bytes())
+            let disk = &*spool.disk;
+            let part = disk.create(&path, Existing::Keep);
+            let part = part.map_err(|error| spool.write_failed(&path, 0, error))?;
+            disk.set_len(&part, manifest.sealed_bytes())
                 .map_err(|error| spool.write_failed(&path, missing, error))?;
-            platform::sync_dir(&spool.dir).map_err(failed("syncing", &spool.dir))?;
+            disk.sync_dir(&spool.dir).map_err(failed("syncing", &spool.dir))?;
             Ok(part)
         });
         match prepared {
@@ -193,7 +193,8 @@ impl Transfer {
         };
         let range = self.manifest.sealed_range(index).unwrap_or_default();
         let bytes = sealed.len() as u64;
-        platform::write_all_at(part, sealed, range.start)
+        let disk = &*self.spool.disk;
+        disk.write_all_at(part, sealed, range.start)
             .map_err(|error| self.spool.write_failed(&self.path, bytes, error))?;
         let due = {
             let mut progress = self.progress();
@@ -221,7 +222,8 @@ impl Transfer {
         };
         self.sync(part, &mut saving)?;
         let path = self.spool.path(self.root, "have");
-        platform::replace_file(&path, &have)
+        let disk = &*self.spool.disk;
+        disk.replace_file(&path, &have)
             .map_err(|error| self.spool.write_failed(&path, have.len() as u64, error))
     }
 
@@ -229,7 +231,7 @@ impl Transfer {
         if *saving == Saving::Failed {
             return Err(BlobError::Unsafe { root: self.root });
         }
-        part.sync_data().map_err(|error| {
+        self.spool.disk.sync_data(part).map_err(|error| {
             *saving = Saving::Failed;
             failed("syncing", &self.path)(error)
         })
@@ -252,7 +254,7 @@ impl Transfer {
         self.spool.install(self.root, self.manifest.sealed_bytes(), &self.path)?;
         self.progress().finished = true;
         // A leftover is removed at the next start.
-        drop(fs::remove_file(self.spool.path(self.root, "have")));
+        drop(self.spool.disk.remove(&self.spool.path(self.root, "have")));
         Ok(())
     }
 }

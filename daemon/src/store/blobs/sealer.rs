@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::spool::{Claim, Spool, failed};
 use super::{AHEAD, BlobError, Sealed};
-use crate::platform;
+use crate::store::disk::Existing;
 
 const FULL: usize = SEGMENT_LEN as usize;
 /// Buffers up to here grow as they are filled; a longer one is allocated for a whole segment at once.
@@ -51,7 +51,8 @@ impl Drop for Sealing {
         }
         // Removing a long file takes its time. What stays behind goes at the next start.
         let path = std::mem::take(&mut self.path);
-        let remove = move || drop(fs::remove_file(path));
+        let disk = self.spool.disk.clone();
+        let remove = move || drop(disk.remove(&path));
         match tokio::runtime::Handle::try_current() {
             Ok(_) => drop(self.spool.tasks.start_blocking(remove).detach()),
             Err(_) => remove(),
@@ -124,7 +125,7 @@ impl Sealer {
         let finished = self.sealing.spool.tasks.blocking(move || {
             let Sealing { spool, path, installed, .. } = &*sealing;
             if let Some(file) = file {
-                file.sync_data().map_err(failed("syncing", path))?;
+                spool.disk.sync_data(&file).map_err(failed("syncing", path))?;
             }
             spool.write_manifest(root, &manifest)?;
             spool.install(root, sealed_bytes, path)?;
@@ -177,12 +178,10 @@ impl Sealer {
             return Ok(file.clone());
         }
         let path = self.sealing.path.clone();
+        let spool = self.sealing.spool.clone();
         let created = self.sealing.spool.tasks.blocking(move || {
-            platform::private_file()
-                .write(true)
-                .create_new(true)
-                .open(&path)
-                .map_err(failed("creating", &path))
+            let created = spool.disk.create(&path, Existing::Refuse);
+            created.map_err(|error| spool.write_failed(&path, 0, error))
         });
         let file = Arc::new(created.await.map_err(|_| BlobError::Stopping)??);
         Ok(self.file.insert(file).clone())
@@ -201,7 +200,8 @@ impl Sealing {
         self.claim.grow(bytes)?;
         let sealed = seal_segment(&self.key, index, place, plain);
         let offset = u64::from(index) * (FULL + TAG_LEN) as u64;
-        platform::write_all_at(file, &sealed, offset)
+        let disk = &*self.spool.disk;
+        disk.write_all_at(file, &sealed, offset)
             .map_err(|error| self.spool.write_failed(&self.path, bytes, error))?;
         Ok(ContentHash::of(&sealed))
     }

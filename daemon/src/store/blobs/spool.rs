@@ -17,6 +17,7 @@ use super::access::Access;
 use super::{BlobError, Swept};
 use crate::platform;
 use crate::store::Finding;
+use crate::store::disk::{Disk, is_full};
 use crate::supervisor::Tasks;
 
 /// How long a sweep leaves a finished blob to whoever is about to journal it: a render that streams its pictures has
@@ -29,6 +30,7 @@ const MANIFESTS: usize = 8;
 pub(super) struct Spool {
     pub(super) dir: PathBuf,
     pub(super) tasks: Tasks,
+    pub(super) disk: Arc<dyn Disk>,
     quota: u64,
     reserve: u64,
     state: Mutex<State>,
@@ -93,6 +95,7 @@ impl Spool {
         reserve: u64,
         tasks: Tasks,
         lock: Arc<File>,
+        disk: Arc<dyn Disk>,
         findings: &mut Vec<Finding>,
     ) -> Result<Self, BlobError> {
         platform::create_private_dir(dir).map_err(failed("creating", dir))?;
@@ -127,7 +130,7 @@ impl Spool {
                 _ => true,
             };
             if !keep {
-                fs::remove_file(path).map_err(failed("removing", path))?;
+                disk.remove(path).map_err(failed("removing", path))?;
                 leftovers += 1;
                 bytes += len;
             }
@@ -137,7 +140,7 @@ impl Spool {
         }
         state.used = state.complete.values().chain(state.parts.values()).sum();
         let (state, access) = (Mutex::new(state), Mutex::default());
-        Ok(Self { dir: dir.into(), tasks, quota, reserve, state, access, _lock: lock })
+        Ok(Self { dir: dir.into(), tasks, disk, quota, reserve, state, access, _lock: lock })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -176,13 +179,11 @@ impl Spool {
 
     /// A failed write, in words: a full disk is told from a broken one.
     pub(super) fn write_failed(&self, path: &Path, need: u64, error: io::Error) -> BlobError {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                let free = platform::free_bytes(&self.dir).ok().flatten().unwrap_or(0);
-                BlobError::NoSpace { dir: self.dir.clone(), need, free, reserve: self.reserve }
-            }
-            _ => failed("writing", path)(error),
+        if is_full(&error) {
+            let free = platform::free_bytes(&self.dir).ok().flatten().unwrap_or(0);
+            return BlobError::NoSpace { dir: self.dir.clone(), need, free, reserve: self.reserve };
         }
+        failed("writing", path)(error)
     }
 
     pub(super) fn manifest(&self, root: ContentHash) -> Result<Arc<Manifest>, BlobError> {
@@ -217,7 +218,8 @@ impl Spool {
     pub(super) fn write_manifest(&self, root: ContentHash, manifest: &Manifest) -> Result<(), BlobError> {
         let path = self.path(root, "manifest");
         let body = codec::encode_body(manifest);
-        platform::replace_file(&path, &body)
+        self.disk
+            .replace_file(&path, &body)
             .map_err(|error| self.write_failed(&path, body.len() as u64, error))
     }
 
@@ -225,8 +227,8 @@ impl Spool {
     /// durable.
     pub(super) fn install(&self, root: ContentHash, bytes: u64, from: &Path) -> Result<(), BlobError> {
         let path = self.path(root, "blob");
-        fs::rename(from, &path).map_err(failed("renaming to", &path))?;
-        platform::sync_dir(&self.dir).map_err(failed("syncing", &self.dir))?;
+        self.disk.rename(from, &path).map_err(failed("renaming to", &path))?;
+        self.disk.sync_dir(&self.dir).map_err(failed("syncing", &self.dir))?;
         let mut state = self.state();
         let replaced = state.complete.insert(root, bytes).or_else(|| state.parts.remove(&root));
         state.used = state.used + bytes - replaced.unwrap_or(0);
@@ -286,7 +288,7 @@ impl Spool {
         }
         for extension in extensions {
             let path = self.path(root, extension);
-            match fs::remove_file(&path) {
+            match self.disk.remove(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(failed("removing", &path)(error));
                 }

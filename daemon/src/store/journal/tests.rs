@@ -3,10 +3,12 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::format::{Follow, HEADER_LEN, Header, push_entry, push_mark};
-use super::writer::{JournalOpenError, Loaded, SEGMENT_BYTES};
+use super::format::{Follow, HEADER_LEN, Header, push_entry, push_jump, push_mark};
+use super::open::{JournalOpenError, Loaded, Opening};
+use super::writer::SEGMENT_BYTES;
 use super::*;
 use crate::store::Finding;
+use crate::store::disk::RealDisk;
 use crate::store::index::Watermark;
 use crate::store::tests::{Note, Run, on_a_small_disk};
 
@@ -14,7 +16,10 @@ type Opened = Result<(Writer, Loaded, Vec<Finding>), JournalOpenError>;
 
 fn open_with(dir: &Path, segment_bytes: u64, indexed: Option<Watermark>) -> Opened {
     let mut findings = Vec::new();
-    let (writer, loaded) = Writer::open(dir, segment_bytes, indexed, &mut findings)?;
+    let aside = dir.join("damaged");
+    let disk = Arc::new(RealDisk);
+    let opening = Opening { dir, aside: &aside, segment_bytes, disk, findings: &mut findings };
+    let (writer, loaded) = opening.open(indexed)?;
     Ok((writer, loaded, findings))
 }
 
@@ -43,6 +48,7 @@ fn segment(dir: &Path) -> PathBuf {
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.is_file());
     paths.sort();
     paths
 }
@@ -50,7 +56,7 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
 #[test]
 fn golden_bytes_of_a_segment() {
     let journal = *b"0123456789abcdef";
-    let mut bytes = Header { start: 258, journal }.encode().to_vec();
+    let mut bytes = Header { start: 258, journal, jumps: false }.encode().to_vec();
     push_mark(&mut bytes, &journal, 258);
     push_entry(&mut bytes, 7, Follow::More, b"a");
     push_entry(&mut bytes, 8, Follow::End, b"");
@@ -62,6 +68,14 @@ fn golden_bytes_of_a_segment() {
         // Length 3, CRC, kind 7 that goes on, body; length 2, CRC, kind 8.
         "03000000120638fb078061",
         "02000000f79800890800",
+    ];
+    assert_eq!(data_encoding::HEXLOWER.encode(&bytes), expected.concat());
+    let mut bytes = Header { start: 258, journal, jumps: true }.encode().to_vec();
+    push_jump(&mut bytes, 515);
+    let expected = [
+        // Version 2; length 10, CRC, kind 0x7fff, position.
+        "534d4a4c02000000020100000000000030313233343536373839616263646566fb6d5fe7",
+        "0a000000aca5c734ff7f0302000000000000",
     ];
     assert_eq!(data_encoding::HEXLOWER.encode(&bytes), expected.concat());
 }
@@ -94,88 +108,19 @@ fn a_cut_anywhere_keeps_every_whole_commit_before_it_and_no_half_one() {
     }
 }
 
-#[test]
-fn a_flipped_bit_is_never_taken_for_truth_and_only_the_last_batch_may_pass_for_torn() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut writer, ..) = open(dir.path()).unwrap();
-    append(&mut writer, &[&["a"], &["b", "c"]]).unwrap();
-    append(&mut writer, &[&["d"]]).unwrap();
-    let last_batch = usize::try_from(fs::metadata(segment(dir.path())).unwrap().len()).unwrap();
-    append(&mut writer, &[&["e"]]).unwrap();
-    let unclosed = fs::read(segment(dir.path())).unwrap();
-    writer.close().unwrap();
-    let closed = fs::read(segment(dir.path())).unwrap();
-    for (file, sure) in [(&unclosed, last_batch), (&closed, unclosed.len())] {
-        for at in 0..file.len() {
-            let damaged = tempfile::tempdir().unwrap();
-            let mut bytes = file.clone();
-            bytes[at] ^= 1 << (at % 8);
-            fs::write(segment(damaged.path()), &bytes).unwrap();
-            match open(damaged.path()) {
-                Err(JournalOpenError::Damaged { path, offset }) => {
-                    assert_eq!(path, segment(damaged.path()));
-                    assert!(offset <= at && at < sure, "{offset} for a flip at {at}");
-                    assert_eq!(fs::read(path).unwrap(), bytes, "left as it was");
-                }
-                Err(other) => panic!("flip at {at}: {other}"),
-                Ok((_, loaded, findings)) => {
-                    assert!(at >= sure, "flip at {at} of {sure} was taken for a torn tail");
-                    assert!(matches!(findings[..], [Finding::TornJournal { .. }]));
-                    assert_eq!(texts(&loaded)[..4], ["a", "b", "c", "d"]);
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn a_lost_end_that_the_index_knows_of_is_not_taken_for_a_torn_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut writer, ..) = open(dir.path()).unwrap();
-    append(&mut writer, &[&["a"]]).unwrap();
-    let indexed = append(&mut writer, &[&["b"]]).unwrap();
-    let whole = fs::read(segment(dir.path())).unwrap();
-    fs::write(segment(dir.path()), &whole[..whole.len() - 1]).unwrap();
-    let error = open_with(dir.path(), SEGMENT_BYTES, Some(indexed)).err().unwrap();
-    assert!(matches!(error, JournalOpenError::LostEnd { acknowledged, .. } if acknowledged == indexed.end));
-    let foreign = Watermark { journal: [0; 16], ..indexed };
-    assert_eq!(texts(&open_with(dir.path(), SEGMENT_BYTES, Some(foreign)).unwrap().1), ["a"]);
+fn rolled_notes() -> [&'static str; 3] {
+    ["first segment", "second segment", "third segment"]
 }
 
 /// Three segments of one note each, and the notes.
 fn rolled(dir: &Path) -> [&'static str; 3] {
     let (mut writer, ..) = open_with(dir, 64, None).unwrap();
-    let notes = ["first segment", "second segment", "third segment"];
+    let notes = rolled_notes();
     for note in notes {
         append(&mut writer, &[&[note]]).unwrap();
     }
     assert_eq!(segments(dir).len(), 3);
     notes
-}
-
-#[test]
-fn segments_follow_each_other_without_a_gap() {
-    let dir = tempfile::tempdir().unwrap();
-    let notes = rolled(dir.path());
-    let (_, loaded, findings) = open(dir.path()).unwrap();
-    assert_eq!((texts(&loaded), findings), (notes.map(String::from).to_vec(), vec![]));
-    let paths = segments(dir.path());
-    let second = fs::read(&paths[1]).unwrap();
-
-    fs::write(&paths[1], &second[..second.len() - 1]).unwrap();
-    let error = open(dir.path()).err().unwrap();
-    assert!(matches!(error, JournalOpenError::Damaged { ref path, .. } if *path == paths[1]), "{error}");
-
-    fs::remove_file(&paths[1]).unwrap();
-    let error = open(dir.path()).err().unwrap();
-    assert!(matches!(error, JournalOpenError::Missing { ref path, .. } if *path == paths[2]), "{error}");
-
-    // Old segments may go: that is what compaction does.
-    fs::remove_file(&paths[0]).unwrap();
-    let (mut writer, loaded, _) = open(dir.path()).unwrap();
-    assert_eq!(texts(&loaded), notes[2..]);
-    append(&mut writer, &[&["more"]]).unwrap();
-    assert_eq!(texts(&open(dir.path()).unwrap().1), [notes[2], "more"]);
 }
 
 #[test]
@@ -198,8 +143,8 @@ fn a_segment_that_was_only_just_begun_is_begun_again() {
 fn a_segment_of_a_newer_release_or_another_journal_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = segment(dir.path());
-    let mut newer = Header { start: 0, journal: [1; 16] }.encode();
-    newer[4] = 2;
+    let mut newer = Header { start: 0, journal: [1; 16], jumps: false }.encode();
+    newer[4] = 3;
     let crc = crc32fast::hash(&newer[..32]);
     newer[32..].copy_from_slice(&crc.to_le_bytes());
     fs::write(&path, newer).unwrap();
@@ -212,7 +157,7 @@ fn a_segment_of_a_newer_release_or_another_journal_is_left_alone() {
     let third = &segments(dir.path())[2];
     let mut bytes = fs::read(third).unwrap();
     let start = Header::decode(&bytes).unwrap().start;
-    bytes[..HEADER_LEN].copy_from_slice(&Header { start, journal: [9; 16] }.encode());
+    bytes[..HEADER_LEN].copy_from_slice(&Header { start, journal: [9; 16], jumps: false }.encode());
     fs::write(third, bytes).unwrap();
     let error = open(dir.path()).err().unwrap();
     assert!(error.to_string().contains("another journal"), "{error}");
@@ -230,6 +175,9 @@ fn a_journal_that_cannot_take_back_half_a_write_refuses_more() {
     }
     assert_eq!(texts(&open(dir.path()).unwrap().1), ["a"]);
 }
+
+mod compaction;
+mod damage;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]

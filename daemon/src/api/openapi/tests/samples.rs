@@ -379,6 +379,8 @@ pub(super) fn replies(judge: &mut Judge) {
     let check = CheckView { name: text(), state: CheckState::Warn, found: text(), hint: Some(text()) };
     judge.value("DoctorReply", DoctorReply { checks: vec![check] });
     judge.value("InputReply", InputReply { input: text(), bytes: 1 });
+    judge.value("ImportReply", ImportReply { records: 1, bytes: 1 });
+    judge.value("RebuildReply", RebuildReply { records: 1, took_ms: 1 });
     judge.value("JobsReply", JobsReply { jobs: vec![job()] });
     judge.value("WhyReply", WhyReply { id: text(), why: text(), code: "in_line".into() });
     judge.value("LogReply", LogReply { lines: vec![log_line()] });
