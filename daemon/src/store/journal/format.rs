@@ -23,6 +23,8 @@ const PREFIX_LEN: usize = 8;
 const KIND_LEN: usize = 2;
 /// Most bytes of one record: what the largest wire message takes, and some room.
 pub(super) const MAX_BODY: usize = (16 << 20) + (64 << 10);
+/// No journal gets this far: a segment that says it does is damaged, whatever its checksum says.
+const FURTHEST: u64 = 1 << 62;
 const CONTINUES: u16 = 0x8000;
 const MARK: u16 = 0;
 const MARK_BODY_LEN: usize = 24;
@@ -68,7 +70,11 @@ impl Header {
         }
         let mut journal = JournalId::default();
         journal.copy_from_slice(&header[16..32]);
-        Ok(Self { start: read_u64(&header[8..]), journal })
+        let start = read_u64(&header[8..]);
+        if start > FURTHEST {
+            return Err(BadHeader::Damaged);
+        }
+        Ok(Self { start, journal })
     }
 }
 

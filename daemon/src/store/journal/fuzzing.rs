@@ -9,6 +9,7 @@ pub(crate) fn journal(bytes: &[u8]) {
     let Some((start, entries)) = bytes.split_first_chunk() else { return };
     let header = Header { start: u64::from_le_bytes(*start), journal: [7; 16] };
     let file = [&header.encode()[..], entries].concat();
+    let Ok(header) = Header::decode(&file) else { return };
     let scan = scan(&file, &header);
     assert!((HEADER_LEN..=file.len()).contains(&scan.good_len));
     assert_eq!(scan.ending == Ending::Clean, scan.good_len == file.len());
