@@ -28,10 +28,12 @@ use crate::supervisor::Tasks;
 
 mod commands;
 mod errands;
+mod questions;
 mod studio;
 mod trust;
 
 use errands::Returned;
+use questions::Questions;
 
 /// How often time-driven work is looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -78,18 +80,14 @@ pub(super) struct Actor {
     errands: usize,
     /// How often this node left a pool or gave up joining one.
     leaves: u64,
-    /// Members being asked what is missing here; true: ask once more afterwards.
-    asking: BTreeMap<NodeId, bool>,
-    /// As `asking`, for the studio's own records.
-    asking_studio: BTreeMap<NodeId, bool>,
+    /// To members, about the roster.
+    roster_questions: Questions,
+    /// To machines of the own studio, about its records.
+    studio_questions: Questions,
     visited: BTreeMap<NodeId, Instant>,
     questioned: Option<Instant>,
     questioning: bool,
     synced: Instant,
-    /// The member that was asked last by the clock.
-    turn: Option<NodeId>,
-    /// The same among the machines of the own studio.
-    sister_turn: Option<NodeId>,
     /// Since when this node's new keys are decided on.
     switching: Option<Instant>,
 }
@@ -138,14 +136,12 @@ impl Actor {
             returns: Some(returns),
             errands: 0,
             leaves: 0,
-            asking: BTreeMap::new(),
-            asking_studio: BTreeMap::new(),
+            roster_questions: Questions::default(),
+            studio_questions: Questions::default(),
             visited: BTreeMap::new(),
             questioned: None,
             questioning: false,
             synced: Instant::now(),
-            turn: None,
-            sister_turn: None,
             switching: None,
         };
         actor.show();
@@ -374,13 +370,15 @@ impl Actor {
 
     /// Asks the connected members in turn, one at a time.
     fn ask_one(&mut self) {
-        let peers = self.network.peers().borrow().clone();
-        let up: BTreeSet<_> =
-            peers.peers.iter().filter(|(_, peer)| peer.link == Link::Up).map(|(id, _)| *id).collect();
-        let after = self.turn.and_then(|last| up.range(last..).find(|id| **id != last));
-        self.turn = after.or_else(|| up.first()).copied();
-        if let Some(peer) = self.turn {
+        let up = self.up();
+        if let Some(peer) = self.roster_questions.next(&up) {
             self.ask(peer);
         }
+    }
+
+    /// Members that are connected.
+    fn up(&self) -> BTreeSet<NodeId> {
+        let peers = self.network.peers().borrow().clone();
+        peers.peers.iter().filter(|(_, peer)| peer.link == Link::Up).map(|(id, _)| *id).collect()
     }
 }

@@ -77,22 +77,23 @@ impl Actor {
 
     /// Tells every connected member.
     pub(super) fn tell(&mut self, news: RosterDiff) {
-        if news.is_empty() {
+        if !news.is_empty() {
+            self.spread("roster news", self.up(), Request::Roster(news));
+        }
+    }
+
+    /// Says the same to several. Whoever misses it is told at the next question.
+    pub(super) fn spread(&mut self, name: &'static str, to: BTreeSet<NodeId>, news: Request) {
+        if to.is_empty() {
             return;
         }
         let network = self.network.clone();
-        let peers = network.peers().borrow().clone();
-        let up: Vec<_> =
-            peers.peers.iter().filter(|(_, peer)| peer.link == Link::Up).map(|(id, _)| *id).collect();
-        if up.is_empty() {
-            return;
-        }
-        self.send_out("roster news", async move {
-            let told = up.into_iter().map(|peer| {
+        self.send_out(name, async move {
+            let told = to.into_iter().map(|peer| {
                 let (network, news) = (network.clone(), news.clone());
                 async move {
-                    if let Err(error) = network.request(peer, Request::Roster(news)).await {
-                        tracing::debug!(peer = %peer.short(), %error, "news of the roster was not delivered");
+                    if let Err(error) = network.request(peer, news).await {
+                        tracing::debug!(peer = %peer.short(), %error, "{name} was not delivered");
                     }
                 }
             });
@@ -104,8 +105,7 @@ impl Actor {
     /// Asks a member for what is missing here; one question per member at a time.
     pub(super) fn ask(&mut self, peer: NodeId) {
         let Some(circle) = &self.state.circle else { return };
-        if let Some(again) = self.asking.get_mut(&peer) {
-            *again = true;
+        if !self.roster_questions.may_ask(&peer) {
             return;
         }
         let (network, sync): (_, RosterSync) = (self.network.clone(), circle.sync());
@@ -124,7 +124,7 @@ impl Actor {
             Returned::Synced { peer, diff }
         });
         if out {
-            self.asking.insert(peer, false);
+            self.roster_questions.asked(peer);
         }
     }
 
@@ -212,7 +212,7 @@ impl Actor {
         match returned {
             Returned::Nothing => {}
             Returned::Synced { peer, diff } => {
-                let again = self.asking.remove(&peer).unwrap_or_default();
+                let again = self.roster_questions.answered(&peer);
                 if let Some(diff) = diff {
                     let mut next = self.state.clone();
                     let step = next.on_synced(peer, diff, now_ms);

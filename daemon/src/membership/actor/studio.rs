@@ -1,7 +1,6 @@
 //! The studio's own records on their way: asked for at every Hello and by the clock, pushed when they are news. Only
 //! ever to machines of this node's own studio.
 
-use futures::future::join_all;
 use scenemesh_protocol::studio::{StudioDiff, StudioSecret};
 
 use super::super::KeepError;
@@ -9,10 +8,10 @@ use super::errands::Returned;
 use super::*;
 
 impl Actor {
-    fn sisters_up(&self) -> Vec<NodeId> {
-        let (peers, now_ms) = (self.network.peers().borrow().clone(), wall_ms());
-        let up = peers.peers.iter().filter(|(_, peer)| peer.link == Link::Up).map(|(id, _)| *id);
-        up.filter(|node| self.state.is_sister(node, now_ms)).collect()
+    fn sisters_up(&self) -> BTreeSet<NodeId> {
+        let (mut up, now_ms) = (self.up(), wall_ms());
+        up.retain(|node| self.state.is_sister(node, now_ms));
+        up
     }
 
     /// Puts secrets into their files, before anything rests on them.
@@ -29,23 +28,9 @@ impl Actor {
 
     /// Tells the connected machines of the own studio.
     pub(super) fn tell_studio(&mut self, news: StudioDiff) {
-        let sisters = self.sisters_up();
-        if news.is_empty() || sisters.is_empty() {
-            return;
+        if !news.is_empty() {
+            self.spread("studio news", self.sisters_up(), Request::Studio(news));
         }
-        let network = self.network.clone();
-        self.send_out("studio news", async move {
-            let told = sisters.into_iter().map(|peer| {
-                let (network, news) = (network.clone(), news.clone());
-                async move {
-                    if let Err(error) = network.request(peer, Request::Studio(news)).await {
-                        tracing::debug!(peer = %peer.short(), %error, "a studio record was not delivered");
-                    }
-                }
-            });
-            join_all(told).await;
-            Returned::Nothing
-        });
     }
 
     /// Asks a machine of the own studio for what is missing here; one question per machine at a time.
@@ -55,8 +40,7 @@ impl Actor {
             return;
         }
         let Some(sync) = self.state.studio_sync(now_ms) else { return };
-        if let Some(again) = self.asking_studio.get_mut(&peer) {
-            *again = true;
+        if !self.studio_questions.may_ask(&peer) {
             return;
         }
         let network = self.network.clone();
@@ -75,12 +59,12 @@ impl Actor {
             Returned::StudioSynced { peer, diff }
         });
         if out {
-            self.asking_studio.insert(peer, false);
+            self.studio_questions.asked(peer);
         }
     }
 
     pub(super) async fn on_studio_synced(&mut self, peer: NodeId, diff: Option<StudioDiff>) {
-        let again = self.asking_studio.remove(&peer).unwrap_or_default();
+        let again = self.studio_questions.answered(&peer);
         if let Some(diff) = diff {
             let mut next = self.state.clone();
             let step = next.on_studio_synced(peer, diff, wall_ms());
@@ -93,10 +77,8 @@ impl Actor {
 
     /// Asks the machines of the own studio in turn, one at a time.
     pub(super) fn ask_one_sister(&mut self) {
-        let up: BTreeSet<_> = self.sisters_up().into_iter().collect();
-        let after = self.sister_turn.and_then(|last| up.range(last..).find(|id| **id != last));
-        self.sister_turn = after.or_else(|| up.first()).copied();
-        if let Some(peer) = self.sister_turn {
+        let up = self.sisters_up();
+        if let Some(peer) = self.studio_questions.next(&up) {
             self.ask_studio(peer);
         }
     }

@@ -28,6 +28,8 @@ const PREFIX_LEN: usize = 8;
 const KIND_LEN: usize = 2;
 /// Most bytes of one record: what the largest wire message takes, and some room.
 pub(super) const MAX_BODY: usize = (16 << 20) + (64 << 10);
+/// No journal gets this far: a segment, a jump or a mark that says it does is damaged, whatever its checksum says.
+pub(super) const FURTHEST: u64 = 1 << 62;
 pub(super) const CONTINUES: u16 = 0x8000;
 pub(super) const MARK: u16 = 0;
 pub(super) const JUMP: u16 = 0x7fff;
@@ -77,12 +79,16 @@ impl Header {
         }
         let mut journal = JournalId::default();
         journal.copy_from_slice(&header[16..32]);
-        Ok(Self { start: read_u64(&header[8..]), journal, jumps: version > WITHOUT_JUMPS })
+        let start = read_u64(&header[8..]);
+        if start > FURTHEST {
+            return Err(BadHeader::Damaged);
+        }
+        Ok(Self { start, journal, jumps: version > WITHOUT_JUMPS })
     }
 
     /// The header that a file with a damaged one had: its name has the position, its first mark the journal.
     pub(super) fn recover(file: &[u8], start: u64) -> Option<Self> {
-        let mark = entry_at(file, HEADER_LEN, start).filter(|entry| entry.kind == MARK)?;
+        let (mark, _) = entry_at(file, HEADER_LEN, start).filter(|(entry, _)| entry.kind == MARK)?;
         let body = &file[mark.body.clone()];
         let journal = *body.first_chunk()?;
         (body == mark_body(&journal, start)).then_some(Self { start, journal, jumps: true })
@@ -184,14 +190,13 @@ pub(super) fn scan(file: &[u8], header: &Header) -> Scan {
     let (mut offset, mut at, mut committed) = (HEADER_LEN, header.start, 0);
     let (mut stretch, mut stretch_at) = (offset, at);
     loop {
-        if let Some(entry) = entry_at(file, offset, at) {
+        if let Some((entry, then_at)) = entry_at(file, offset, at) {
             let begins = offset;
-            (offset, at) = (entry.body.end, entry.end());
+            (offset, at) = (entry.body.end, then_at);
             let continues = entry.kind & CONTINUES != 0;
             let kind = entry.kind & !CONTINUES;
             if kind == JUMP {
                 scan.good.push((stretch..begins, stretch_at));
-                at = file[entry.body].first_chunk().map_or(at, |to| u64::from_le_bytes(*to));
                 (stretch, stretch_at) = (offset, at);
             } else if kind != MARK {
                 scan.entries.push(RawEntry { kind, ..entry });
@@ -204,7 +209,7 @@ pub(super) fn scan(file: &[u8], header: &Header) -> Scan {
         if offset >= file.len() {
             break;
         }
-        let Some((mark, mark_at)) = find_mark(file, offset, header) else { break };
+        let Some((mark, mark_at)) = find_mark(file, offset, header, at) else { break };
         scan.good.push((stretch..offset, stretch_at));
         let (resume, resume_at, kind) = match lone_loss(file, header, offset, at, (mark, mark_at)) {
             Some((next, next_at, kind)) => (next, next_at, Some(kind & !CONTINUES)),
@@ -228,11 +233,8 @@ pub(super) fn scan(file: &[u8], header: &Header) -> Scan {
 pub(super) fn raw_entries(file: &[u8], header: &Header) -> impl Iterator<Item = RawEntry> {
     let (mut offset, mut at) = (HEADER_LEN, header.start);
     std::iter::from_fn(move || {
-        let entry = entry_at(file, offset, at)?;
-        (offset, at) = (entry.body.end, entry.end());
-        if entry.kind == JUMP {
-            at = file[entry.body.clone()].first_chunk().map_or(at, |to| u64::from_le_bytes(*to));
-        }
+        let (entry, then_at) = entry_at(file, offset, at)?;
+        (offset, at) = (entry.body.end, then_at);
         Some(entry)
     })
 }
@@ -258,11 +260,8 @@ fn lone_loss(
     let next_at = at + (PREFIX_LEN + len) as u64;
     let (mut walk, mut walk_at) = (next, next_at);
     while walk < mark.0 {
-        let entry = entry_at(file, walk, walk_at)?;
-        (walk, walk_at) = (entry.body.end, entry.end());
-        if entry.kind == JUMP {
-            walk_at = u64::from_le_bytes(*file[entry.body].first_chunk()?);
-        }
+        let (entry, then_at) = entry_at(file, walk, walk_at)?;
+        (walk, walk_at) = (entry.body.end, then_at);
     }
     let kind = u16::from_le_bytes([prefix[PREFIX_LEN], prefix[PREFIX_LEN + 1]]);
     ((walk, walk_at) == mark).then_some((next, next_at, if is_mark { MARK } else { kind }))
@@ -285,7 +284,8 @@ pub(super) fn without_losses(file: &[u8], header: &Header, scan: &Scan, until: u
     out
 }
 
-fn entry_at(file: &[u8], offset: usize, at: u64) -> Option<RawEntry> {
+/// The entry that lies there, and the position of what follows: behind it, or where it jumps to, which is never back.
+fn entry_at(file: &[u8], offset: usize, at: u64) -> Option<(RawEntry, u64)> {
     let rest = file.get(offset..)?;
     let (prefix, rest) = rest.split_at_checked(PREFIX_LEN)?;
     let (len, crc) = (read_u32(prefix) as usize, read_u32(&prefix[4..]));
@@ -297,7 +297,13 @@ fn entry_at(file: &[u8], offset: usize, at: u64) -> Option<RawEntry> {
         return None;
     }
     let body = offset + PREFIX_LEN + KIND_LEN..offset + PREFIX_LEN + len;
-    Some(RawEntry { kind: u16::from_le_bytes([content[0], content[1]]), at: Position(at), body, crc })
+    let entry = RawEntry { kind: u16::from_le_bytes([content[0], content[1]]), at: Position(at), body, crc };
+    if entry.kind & !CONTINUES != JUMP {
+        let end = entry.end();
+        return Some((entry, end));
+    }
+    let to = u64::from_le_bytes(content[KIND_LEN..].try_into().ok()?);
+    (entry.kind == JUMP && (at..=FURTHEST).contains(&to)).then_some((entry, to))
 }
 
 /// The CRC of the encoded entry that these bytes begin with.
@@ -305,17 +311,18 @@ pub(super) fn entry_crc(entry: &[u8]) -> u32 {
     read_u32(&entry[4..])
 }
 
-/// The first mark of this journal behind `from`, and its position: it says so itself.
-fn find_mark(file: &[u8], from: usize, header: &Header) -> Option<(usize, u64)> {
+/// The first mark of this journal behind `from`, and its position: it says so itself. Positions never go back.
+fn find_mark(file: &[u8], from: usize, header: &Header, least: u64) -> Option<(usize, u64)> {
     let bodies = file.get(from..)?.windows(MARK_BODY_LEN).enumerate();
     bodies
         .filter(|(_, window)| window[..16] == header.journal)
         .filter_map(|(at, _)| (from + at).checked_sub(PREFIX_LEN + KIND_LEN))
         .filter(|&offset| offset > from)
         .find_map(|offset| {
-            let entry = entry_at(file, offset, 0).filter(|entry| entry.kind == MARK)?;
+            let (entry, _) = entry_at(file, offset, 0).filter(|(entry, _)| entry.kind == MARK)?;
             let at = file[entry.body.clone()].last_chunk().map(|at| u64::from_le_bytes(*at))?;
-            (file[entry.body] == mark_body(&header.journal, at) && at >= header.start).then_some((offset, at))
+            let ours = file[entry.body] == mark_body(&header.journal, at);
+            (ours && (least..=FURTHEST).contains(&at)).then_some((offset, at))
         })
 }
 

@@ -140,6 +140,13 @@ fn a_segment_that_was_only_just_begun_is_begun_again() {
 }
 
 #[test]
+fn a_segment_that_begins_beyond_all_journals_is_damaged() {
+    let header = |start| Header { start, journal: [7; 16], jumps: false }.encode();
+    assert!(Header::decode(&header(1 << 40)).is_ok());
+    assert_eq!(Header::decode(&header(u64::MAX)), Err(super::format::BadHeader::Damaged));
+}
+
+#[test]
 fn a_segment_of_a_newer_release_or_another_journal_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = segment(dir.path());

@@ -193,7 +193,7 @@ pub(super) fn segment_paths(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         let stem = path.file_stem().and_then(|stem| stem.to_str()).filter(|stem| stem.len() == 20);
-        let start = stem.and_then(|stem| stem.parse().ok());
+        let start = stem.and_then(|stem| stem.parse().ok()).filter(|start| *start <= format::FURTHEST);
         if let Some(start) = start.filter(|_| path.extension().is_some_and(|extension| extension == "log")) {
             paths.push((start, path));
         }
