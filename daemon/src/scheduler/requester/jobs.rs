@@ -218,7 +218,8 @@ impl Jobs {
             }
             let Some(job) = self.jobs.remove(id) else { continue };
             inputs_of(&job).for_each(|root| self.unname(root));
-            for task in job.submission.tasks.iter().filter_map(|plan| self.tasks.remove(&plan.task)) {
+            for plan in &job.submission.tasks {
+                let Some(task) = self.tasks.remove(&plan.task) else { continue };
                 results_of(&task).for_each(|root| self.unname(root));
             }
         }
