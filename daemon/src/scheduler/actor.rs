@@ -30,6 +30,7 @@ mod bench;
 mod board;
 mod broom;
 mod commands;
+mod compaction;
 mod facts;
 mod fetching;
 mod perform;
@@ -93,6 +94,8 @@ pub(super) struct Actor {
     fetching: HashMap<AttemptKey, Fetching>,
     sweep_at: Instant,
     retention: Retention,
+    /// Says that a compaction has succeeded; closed without a word when it has not.
+    compacting: Option<oneshot::Receiver<()>>,
     entries: Vec<Entry>,
     todo: Vec<Todo>,
     /// Between the two machines of this node.
@@ -143,6 +146,7 @@ impl Actor {
             fetching: HashMap::new(),
             sweep_at: Instant::now() + FIRST_SWEEP,
             retention,
+            compacting: None,
             entries: Vec::new(),
             todo: Vec::new(),
             inside: VecDeque::new(),
@@ -164,7 +168,11 @@ impl Actor {
     pub(super) fn restore(&mut self, replay: &Replay) -> Result<(), ReplayError> {
         let now = self.now();
         for record in replay.records::<RequesterRecord>() {
-            self.requester.on_input(now, requester::Input::Restored(record?.1));
+            let record = record?.1;
+            if matches!(record, RequesterRecord::Forgotten { .. }) {
+                self.retention.forgot();
+            }
+            self.requester.on_input(now, requester::Input::Restored(record));
             self.retention.recorded(1);
         }
         for record in replay.records::<RendererRecord>() {
@@ -201,6 +209,7 @@ impl Actor {
         }
         self.greet(self.id, self.me.boot);
         self.settle(&mut commands).await?;
+        self.compact_when_due().await;
         loop {
             let wake = self.deadline();
             tokio::select! {
@@ -234,9 +243,7 @@ impl Actor {
             if stopping.is_cancelled() || !self.settle(&mut commands).await? {
                 return Ok(());
             }
-            if self.retention.compaction_is_due(Instant::now()) {
-                self.compact_journal().await;
-            }
+            self.compact_when_due().await;
             while let Some(command) = self.postponed.pop_front() {
                 self.obey(command).await;
                 if !self.settle(&mut commands).await? {

@@ -13,7 +13,6 @@ use scenemesh_protocol::task::{Class, Failure, FailureClass, TaskSpec};
 use zeroize::Zeroizing;
 
 use super::fetching::{Fetching, fetch_all, input_trouble, prove, result_trouble, too_late};
-use super::retention;
 use super::seal::{self, GrantParts, NO_POOL, PoolFacts, ResultParts};
 use super::shelf::For;
 use super::{Actor, Inbound, ReplyTo};
@@ -93,7 +92,10 @@ impl Actor {
                 self.drop_blobs(served);
             }
             A::DropBlobs(roots) => self.drop_blobs(roots),
-            A::Forgotten { job, tasks } => self.board.forget(job, &tasks),
+            A::Forgotten { job, tasks } => {
+                self.board.forget(job, &tasks);
+                self.retention.forgot();
+            }
             A::Reply { ticket, response } => self.reply(ticket, response),
             A::Changed(task) => {
                 self.board.changed.insert(task);
@@ -116,27 +118,6 @@ impl Actor {
         let Some(known) = self.requester.jobs().task(&task) else { return };
         let (job, index) = (known.job, known.index);
         self.board.log(job, LogLine { at_ms: clock::wall_ms(), task, index, line });
-    }
-
-    /// Forgets in the journal what both machines have no use for. Called when all that they wrote down is committed.
-    pub(super) async fn compact_journal(&mut self) {
-        self.retention.compaction_begins(tokio::time::Instant::now());
-        let journal = self.ports.store.journal.clone();
-        let line = match journal.close_segment().await {
-            Ok(line) => line,
-            Err(error) => return tracing::warn!(%error, "the journal is not compacted now"),
-        };
-        let judge = retention::judge(self.requester.jobs(), self.renderer.holdings());
-        self.errand("compact the journal", async move {
-            match journal.compact(line, judge).await {
-                Ok(done) if done.records > 0 => {
-                    tracing::info!(done.records, done.before, done.after, "compacted the journal");
-                }
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "compacting the journal"),
-            }
-            None
-        });
     }
 
     fn pool(&self) -> PoolFacts {

@@ -20,7 +20,7 @@ const STEADY: Duration = Duration::from_mins(50);
 const JUMP_MS: u64 = 120_000;
 /// Records after which a compaction is worth it.
 const WORTH_IT: usize = 5_000;
-/// Between two compactions, however much is written, and at most, however little is.
+/// Between two compactions, however much is written or forgotten, and at most, however little is.
 const COMPACT_GAP: Duration = Duration::from_mins(10);
 const COMPACT_EVERY: Duration = Duration::from_hours(24);
 
@@ -32,12 +32,24 @@ pub(in crate::scheduler) struct Retention {
     steady_wall_ms: u64,
     /// Records since the last compaction.
     records: usize,
-    compacted_at: Instant,
+    /// Jobs were forgotten since, and the journal still holds what they said.
+    forgot: bool,
+    started_at: Instant,
+    /// When this run of the daemon last began to compact.
+    compacted_at: Option<Instant>,
 }
 
 impl Retention {
     pub(in crate::scheduler) fn new(keep: Option<Duration>, now: Instant, wall_ms: u64) -> Self {
-        Self { keep, steady_since: now, steady_wall_ms: wall_ms, records: 0, compacted_at: now }
+        Self {
+            keep,
+            steady_since: now,
+            steady_wall_ms: wall_ms,
+            records: 0,
+            forgot: false,
+            started_at: now,
+            compacted_at: None,
+        }
     }
 
     /// Looks at both clocks; the more often the better.
@@ -59,14 +71,29 @@ impl Retention {
         self.records += records;
     }
 
+    /// The journal holds jobs that are to be gone from it: a compaction is owed soon.
+    pub(in crate::scheduler) fn forgot(&mut self) {
+        self.forgot = true;
+    }
+
+    /// What was forgotten goes at once in a fresh run, and else as soon as the last compaction is long enough ago. A
+    /// run that is never long enough for anything else has one after a while.
     pub(in crate::scheduler) fn compaction_is_due(&self, now: Instant) -> bool {
-        let since = now.duration_since(self.compacted_at);
-        let much = self.records >= WORTH_IT && since >= COMPACT_GAP;
-        much || (self.records > 0 && since >= COMPACT_EVERY)
+        let Some(last) = self.compacted_at else {
+            return self.forgot || (self.records > 0 && now.duration_since(self.started_at) >= COMPACT_GAP);
+        };
+        let since = now.duration_since(last);
+        let much = self.forgot || self.records >= WORTH_IT;
+        (much && since >= COMPACT_GAP) || (self.records > 0 && since >= COMPACT_EVERY)
     }
 
     pub(in crate::scheduler) fn compaction_begins(&mut self, now: Instant) {
-        (self.records, self.compacted_at) = (0, now);
+        (self.records, self.forgot, self.compacted_at) = (0, false, Some(now));
+    }
+
+    /// What it would have removed is still there.
+    pub(in crate::scheduler) fn compaction_failed(&mut self) {
+        self.forgot = true;
     }
 }
 
@@ -156,12 +183,33 @@ mod tests {
         let mut retention = Retention::new(None, start, 0);
         assert!(!retention.compaction_is_due(start + 30 * HOUR), "nothing was written");
         retention.recorded(1);
-        assert!(!retention.compaction_is_due(start + HOUR));
+        assert!(!retention.compaction_is_due(start + Duration::from_mins(1)));
+        assert!(retention.compaction_is_due(start + COMPACT_GAP), "a node may never run for a day");
+        retention.compaction_begins(start + COMPACT_GAP);
+        assert!(!retention.compaction_is_due(start + 40 * HOUR), "nothing was written since");
+        let start = start + COMPACT_GAP;
+        retention.recorded(1);
+        assert!(!retention.compaction_is_due(start + 23 * HOUR));
         assert!(retention.compaction_is_due(start + 24 * HOUR));
         retention.recorded(WORTH_IT);
         assert!(!retention.compaction_is_due(start + Duration::from_mins(1)));
-        assert!(retention.compaction_is_due(start + HOUR));
-        retention.compaction_begins(start + HOUR);
-        assert!(!retention.compaction_is_due(start + 40 * HOUR));
+        assert!(retention.compaction_is_due(start + COMPACT_GAP));
+    }
+
+    #[test]
+    fn what_was_forgotten_leaves_the_journal_soon_and_not_once_for_each_job() {
+        let start = Instant::now();
+        let mut retention = Retention::new(None, start, 0);
+        retention.forgot();
+        assert!(retention.compaction_is_due(start), "as at the next start");
+        retention.compaction_begins(start);
+        assert!(!retention.compaction_is_due(start + 2 * COMPACT_GAP));
+        retention.forgot();
+        assert!(!retention.compaction_is_due(start + COMPACT_GAP / 2));
+        assert!(retention.compaction_is_due(start + COMPACT_GAP));
+        retention.compaction_begins(start + COMPACT_GAP);
+        retention.compaction_failed();
+        assert!(!retention.compaction_is_due(start + COMPACT_GAP), "a full disk is not asked without end");
+        assert!(retention.compaction_is_due(start + 2 * COMPACT_GAP));
     }
 }

@@ -174,3 +174,45 @@ fn a_renderer_set_back_takes_no_old_grant() {
     let records = actions.iter().filter(|action| matches!(action, renderer::Action::Record(_))).count();
     assert_eq!(records, 0, "{actions:?}");
 }
+
+/// What renderers write since projects and revocations: how long a result is kept, and what was done for nothing.
+#[test]
+fn a_kept_result_and_withdrawn_work_outlive_a_compaction_and_go_with_their_attempt() {
+    let mut world = World::with_slots(&[0, 1]);
+    world.keep_ms = Some(3_600_000);
+    world.submit(0, 7, 1);
+    world.flow();
+    world.cut(0, 1);
+    world.finish_runs(1);
+    world.flow();
+    assert_compaction_changes_nothing(&world);
+    let left = |world: &World| {
+        let machine = &world.machines[1];
+        squeezed(&judge(machine.requester.jobs(), machine.renderer.holdings()), &machine.journal)
+    };
+    let keeping = |line: &Line| matches!(line, Line::Renderer(RendererRecord::Keeping { .. }));
+    assert!(left(&world).iter().any(keeping), "the result waits");
+    world.elapsed += Duration::from_hours(2);
+    world.tick();
+    assert_eq!(world.machines[1].renderer.holdings().all().count(), 0);
+    assert!(!left(&world).iter().any(keeping), "the result is gone");
+    assert_compaction_changes_nothing(&world);
+
+    world.heal(0, 1);
+    world.machines[1].comfy = super::world::Comfy::Hangs;
+    world.submit(0, 8, 1);
+    world.flow();
+    let words = "birch was revoked by amber: sold".to_owned();
+    let barred = std::sync::Arc::new([(world.machines[0].id, words)].into());
+    world.tell_renderer(1, renderer::Input::Barred(barred));
+    world.flow();
+    // Long after its tombstone has done its duty, the proof of work is there.
+    world.elapsed += Duration::from_hours(24 * 30);
+    world.tick();
+    let withdrawn = |line: &Line| matches!(line, Line::Renderer(RendererRecord::Withdrawn(_)));
+    let short = left(&world);
+    assert_eq!(short.iter().filter(|line| withdrawn(line)).count(), 1, "{short:?}");
+    let (_, renderer) = replayed(&world, 1, &short, world.now());
+    assert_eq!(renderer.holdings().withdrawn().count(), 1);
+    assert_compaction_changes_nothing(&world);
+}

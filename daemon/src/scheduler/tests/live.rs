@@ -1,5 +1,6 @@
 //! Whole schedulers over real stores, networks and executors; only ComfyUI is a brush that paints what it is told.
 
+mod forgetting;
 mod policy;
 
 use std::path::Path;
