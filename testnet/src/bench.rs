@@ -5,6 +5,7 @@ mod direct;
 mod dispatch;
 mod idle;
 mod overhead;
+mod restart;
 mod submitter;
 
 use anyhow::Result;
@@ -44,6 +45,12 @@ enum What {
         #[arg(long, default_value_t = 2048)]
         mib: usize,
     },
+    /// Start of a daemon with a long past, and its journal, before and after a compaction
+    Restart {
+        /// Tasks that ended before, at least 500
+        #[arg(long, default_value_t = 100_000)]
+        past: usize,
+    },
     /// Memory and processor time of a daemon that only sends and receives adverts
     Idle {
         #[arg(long, default_value_t = 10)]
@@ -63,6 +70,7 @@ pub async fn run(options: Options) -> Result<()> {
         What::Dispatch { count } => ("dispatch", dispatch::run(count).await?),
         What::Overhead { count, comfyui } => ("overhead", overhead::run(count, comfyui).await?),
         What::Blob { mib } => ("blob", blob::run(mib).await?),
+        What::Restart { past } => ("restart", restart::run(past).await?),
         What::Idle { minutes, nodes } => ("idle", idle::run(minutes, nodes).await?),
     };
     for (figure, value) in &figures {

@@ -1,6 +1,7 @@
 //! A large sealed blob from one node's store to another's, over TCP on loopback, against one raw libp2p stream that carries
 //! as many bytes in the same run. Both nodes live in this process: processor time and memory are those of both ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -53,7 +54,7 @@ impl End {
         let digest = RosterDigest { epoch: 0, head: nothing, records: nothing };
         let studio = StudioId::from_bytes([1; 16]);
         let members = members.iter().map(|node| (*node, studio)).collect();
-        network.set_roster(RosterView { digest, members });
+        network.set_roster(RosterView { digest, members, parting: Arc::default() });
         network.start(PoolId::from_bytes([7; 16])).await?;
         Ok(Self { id: key.public().node(), store, network, _events: events, supervisor, _dir: dir })
     }
