@@ -181,7 +181,8 @@ impl Life {
         let terms = Signed::new(&terms, &requester);
         let grant = terms.hash();
         let accepted = AcceptedTerms { grant, task, attempt, sigma_milli: None };
-        let wiped = vec![WipeCount { what: Wiped::History, count: 1 }, WipeCount { what: Wiped::Outputs, count: 1 }];
+        let wiped =
+            vec![WipeCount { what: Wiped::History, count: 1 }, WipeCount { what: Wiped::Outputs, count: 1 }];
         let wipe = WipeRecord { pool, task, attempt, grant, hygiene: Hygiene::Full, wiped, left: Vec::new() };
         Self {
             accepted: Signed::new(&accepted, &renderer),

@@ -284,7 +284,7 @@ pub(super) fn without_losses(file: &[u8], header: &Header, scan: &Scan, until: u
     out
 }
 
-/// The entry that lies there, and the position of what follows: behind it, or where it jumps to, which is never back.
+/// The entry that lies there, and the position of what follows: behind it, or where it jumps to, which is always ahead.
 fn entry_at(file: &[u8], offset: usize, at: u64) -> Option<(RawEntry, u64)> {
     let rest = file.get(offset..)?;
     let (prefix, rest) = rest.split_at_checked(PREFIX_LEN)?;
@@ -303,7 +303,7 @@ fn entry_at(file: &[u8], offset: usize, at: u64) -> Option<(RawEntry, u64)> {
         return Some((entry, end));
     }
     let to = u64::from_le_bytes(content[KIND_LEN..].try_into().ok()?);
-    (entry.kind == JUMP && (at..=FURTHEST).contains(&to)).then_some((entry, to))
+    (entry.kind == JUMP && at < to && to <= FURTHEST).then_some((entry, to))
 }
 
 /// The CRC of the encoded entry that these bytes begin with.

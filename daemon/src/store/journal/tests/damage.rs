@@ -170,3 +170,56 @@ fn zero_header(path: &Path) {
 fn grow(path: &Path, tail: &[u8]) {
     fs::write(path, [&fs::read(path).unwrap(), tail].concat()).unwrap();
 }
+
+/// What a hostile or rotten disk may hold: everything has the right checksum but the garbage.
+#[derive(Clone, Debug)]
+enum Part {
+    Entry(u16, Follow, usize),
+    /// At the right place, or anywhere.
+    Mark(Option<u64>),
+    /// So far ahead, or anywhere.
+    Jump(Result<u64, u64>, u16),
+    Garbage(Vec<u8>),
+}
+
+fn anywhere() -> impl Strategy<Value = u64> {
+    prop_oneof![0..2_000_u64, Just(1 << 62), (1_u64 << 62) - 500..(1 << 62) + 500, any::<u64>()]
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    let follow = any::<bool>().prop_map(|more| if more { Follow::More } else { Follow::End });
+    prop_oneof![
+        3 => (1..6_u16, follow, 0..40_usize).prop_map(|(kind, follow, len)| Part::Entry(kind, follow, len)),
+        3 => Just(Part::Mark(None)),
+        1 => anywhere().prop_map(|at| Part::Mark(Some(at))),
+        1 => (1..500_u64, Just(0)).prop_map(|(by, flag)| Part::Jump(Ok(by), flag)),
+        1 => (anywhere(), prop_oneof![Just(0), Just(0x8000)]).prop_map(|(to, flag)| Part::Jump(Err(to), flag)),
+        1 => proptest::collection::vec(any::<u8>(), 1..30).prop_map(Part::Garbage),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_marks_and_jumps_say_positions_only_grow(
+        start in anywhere(),
+        parts in proptest::collection::vec(part(), 0..16),
+    ) {
+        let (mut bytes, mut at) = (Vec::new(), start);
+        for part in parts {
+            let before = bytes.len();
+            match part {
+                Part::Entry(kind, follow, len) => push_entry(&mut bytes, kind, follow, &vec![5; len]),
+                Part::Mark(place) => push_mark(&mut bytes, &[7; 16], place.unwrap_or(at)),
+                Part::Jump(to, flag) => {
+                    let to = to.map_or_else(|to| to, |by| at.saturating_add(by));
+                    push_entry(&mut bytes, 0x7fff | flag, Follow::End, &to.to_le_bytes());
+                    at = to;
+                    continue;
+                }
+                Part::Garbage(garbage) => bytes.extend(garbage),
+            }
+            at = at.saturating_add((bytes.len() - before) as u64);
+        }
+        crate::store::fuzzing::journal(&[&start.to_le_bytes()[..], &bytes].concat());
+    }
+}
