@@ -48,7 +48,7 @@ pub use conversation::Barred;
 use lend::Lend;
 use record::{Recipe, Submission, TaskPlan};
 use story::Why;
-pub use view::{JobEvent, JobState, JobView, LogLine, TaskPhase, TaskView};
+pub use view::{JobEvent, JobState, JobView, LogLine, OpenTasks, TaskPhase, TaskView};
 
 /// Most bytes of a job's graph and extra data together: with its tasks it must fit one record of the journal.
 pub const GRAPH_LIMIT: usize = 15 << 20;
@@ -275,6 +275,7 @@ pub enum ResolveError {
 enum Command {
     Submit { submission: Box<Submission>, reply: oneshot::Sender<Result<(), JournalError>> },
     Jobs { reply: oneshot::Sender<Vec<JobView>> },
+    OpenTasks { reply: oneshot::Sender<OpenTasks> },
     Show { job: JobId, reply: oneshot::Sender<Option<JobView>> },
     Task { task: TaskId, reply: oneshot::Sender<Option<TaskView>> },
     Why { id: Id, reply: oneshot::Sender<Option<Why>> },
@@ -423,6 +424,11 @@ impl Scheduler {
     /// All jobs, newest first.
     pub async fn jobs(&self) -> Vec<JobView> {
         self.ask(|reply| Command::Jobs { reply }).await.unwrap_or_default()
+    }
+
+    /// How many tasks have not ended; whatever lies behind costs nothing.
+    pub async fn open_tasks(&self) -> OpenTasks {
+        self.ask(|reply| Command::OpenTasks { reply }).await.unwrap_or_default()
     }
 
     pub async fn show(&self, job: JobId) -> Option<JobView> {

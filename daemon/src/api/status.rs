@@ -17,15 +17,11 @@ use crate::executor;
 use crate::membership;
 use crate::messages::{Lang, phrase};
 use crate::network::{self, Link};
-use crate::scheduler::view::TaskPhase;
 
 pub(super) async fn status(State(node): State<Node>, Extension(lang): Extension<Lang>) -> Json<StatusReply> {
     let standing = node.ports.membership.standing().borrow().clone();
     let peers = node.ports.network.peers().borrow().clone();
-    let phases: Vec<TaskPhase> =
-        views::jobs(&node).await.iter().flat_map(|job| job.tasks.iter().map(|task| task.state)).collect();
-    let count =
-        |wanted: &dyn Fn(TaskPhase) -> bool| number(phases.iter().filter(|phase| wanted(**phase)).count());
+    let open = node.ports.scheduler.open_tasks().await;
     let listening = node.ports.network.listening().borrow().clone();
     let mut reply = StatusReply {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -47,8 +43,8 @@ pub(super) async fn status(State(node): State<Node>, Extension(lang): Extension<
         porch: listening.porch,
         slots: slots(&node, lang),
         gpus: gpus(&node),
-        tasks_queued: count(&|phase| phase == TaskPhase::Queued),
-        tasks_running: count(&|phase| !phase.is_over() && phase != TaskPhase::Queued),
+        tasks_queued: number(open.queued),
+        tasks_running: number(open.running),
     };
     match &*standing {
         membership::Standing::Alone => {}

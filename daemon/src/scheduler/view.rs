@@ -53,6 +53,15 @@ pub struct TaskView {
     pub wipes: Vec<WipeView>,
 }
 
+/// Tasks of this node's jobs that have not ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenTasks {
+    /// They wait for a renderer.
+    pub queued: usize,
+    /// A renderer has them, or their result is being fetched.
+    pub running: usize,
+}
+
 /// What one renderer removed after one attempt, signed by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WipeView {

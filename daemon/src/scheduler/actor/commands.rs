@@ -86,6 +86,9 @@ impl Actor {
                 let views = jobs.iter().filter_map(|job| self.requester.job_view(now, job.job));
                 drop(reply.send(views.collect()));
             }
+            Command::OpenTasks { reply } => {
+                let _ = reply.send(self.requester.open_tasks());
+            }
             Command::Show { job, reply } => drop(reply.send(self.requester.job_view(now, job))),
             Command::Task { task, reply } => drop(reply.send(self.requester.task_view(now, task))),
             Command::Why { id, reply } => drop(reply.send(self.why(id))),

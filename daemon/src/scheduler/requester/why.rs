@@ -9,7 +9,7 @@ use super::{Requester, results};
 use crate::scheduler::conversation::Now;
 use crate::scheduler::placement::WhyNot;
 use crate::scheduler::story::{Doing, Held, Why};
-use crate::scheduler::view::{JobState, JobView, TaskPhase, TaskView, WipeView};
+use crate::scheduler::view::{JobState, JobView, OpenTasks, TaskPhase, TaskView, WipeView};
 
 /// So many nodes are named in one sentence.
 const NODES_NAMED: usize = 12;
@@ -54,6 +54,18 @@ impl Requester {
         let ids = job.submission.tasks.iter().map(|plan| plan.task);
         let phases = ids.filter_map(|id| Some((id, self.jobs.task(&id)?)));
         Some(JobState::of(phases.map(|(id, task)| self.phase(id, task))))
+    }
+
+    /// How many tasks of open jobs wait for a renderer, and how many one has.
+    pub fn open_tasks(&self) -> OpenTasks {
+        let jobs = self.jobs.open_jobs().filter_map(|id| self.jobs.job(&id));
+        let plans = jobs.flat_map(|job| &job.submission.tasks);
+        let states = plans.filter_map(|plan| Some(self.jobs.task(&plan.task)?.state));
+        states.filter(|state| state.is_open()).fold(OpenTasks::default(), |mut open, state| {
+            let counted = if state == TaskState::Ready { &mut open.queued } else { &mut open.running };
+            *counted += 1;
+            open
+        })
     }
 
     pub fn task_view(&self, now: Now, id: TaskId) -> Option<TaskView> {

@@ -388,3 +388,19 @@ fn a_cancel_while_the_run_is_handed_over_frees_the_slot() {
     assert_eq!(world.phase(0, task_id(7, 1)), TaskPhase::Done);
     assert!(world.machines[1].executions.keys().all(|(task, _)| *task != task_id(7, 0)));
 }
+
+#[test]
+fn what_is_open_is_counted_and_nothing_of_the_past() {
+    let open = |world: &World| {
+        let open = world.machines[0].requester.open_tasks();
+        (open.queued, open.running)
+    };
+    let mut world = World::with_slots(&[0, 1]);
+    world.submit(0, 7, 2);
+    world.finish();
+    assert_eq!(open(&world), (0, 0));
+    world.machines[1].comfy = Comfy::Hangs;
+    world.submit(0, 8, 3);
+    world.flow();
+    assert_eq!(open(&world), (2, 1));
+}

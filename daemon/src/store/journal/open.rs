@@ -169,12 +169,12 @@ impl Opening<'_> {
                 return self.replace_header(path, &header, file).map(Some);
             }
         };
+        if previous.is_some_and(|previous| previous.header.journal != header.journal) {
+            let why = "it belongs to another journal; remove it or restore the right one".into();
+            return Err(JournalOpenError::Segment { path: path.into(), why });
+        }
+        let scan = format::scan(&file, &header);
         if let Some(previous) = previous {
-            if previous.header.journal != header.journal {
-                let why = "it belongs to another journal; remove it or restore the right one".into();
-                return Err(JournalOpenError::Segment { path: path.into(), why });
-            }
-            let scan = format::scan(&file, &header);
             // A compaction was cut short after its result took the place of several segments.
             if previous.header.jumps && scan.end <= previous.scan.end && start < previous.scan.end {
                 self.disk.remove(path).map_err(io("removing", path))?;
@@ -186,7 +186,6 @@ impl Opening<'_> {
                 return Err(JournalOpenError::Segment { path: path.into(), why });
             }
         }
-        let scan = format::scan(&file, &header);
         Ok(Some(Read { path: path.into(), header, file, scan }))
     }
 
