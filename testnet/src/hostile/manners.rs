@@ -84,6 +84,8 @@ pub struct Shelf {
     pub blobs: BTreeMap<Hash, Blob>,
     /// Takes the streams of blobs and never says a word.
     pub mute: bool,
+    /// Never answers a Hello.
+    pub aloof: bool,
     pub stall: Stall,
 }
 
@@ -158,6 +160,9 @@ impl Manners {
 impl Desk {
     async fn answer(&self, from: [u8; 32], mut stream: Stream) -> Result<()> {
         let asked = read_frame(&mut stream).await?;
+        if asked.kind == kind::HELLO && self.shelf.borrow().aloof {
+            return std::future::pending().await;
+        }
         let answer = match self.by_itself(from, &asked)? {
             Some(answer) => answer,
             None => {

@@ -63,8 +63,7 @@ impl Member {
         let mut reader = Reader::new(&payload);
         ensure!(reader.u32()? == 0, "a payload in a blob");
         let spec = TaskSpec::read(&mut reader)?;
-        // A project of any kind: this node plays no part in one.
-        ensure!(reader.bool()? || reader.rest().is_empty(), "bytes after the task");
+        ensure!(reader.rest().is_empty(), "bytes after the task");
         let accepted =
             Writer::new().raw(&grant.terms.hash()).raw(&terms.task).u32(terms.attempt).u8(0).done();
         let signed = self.me.key.signed(ACCEPTED_DOMAIN, &accepted);

@@ -67,6 +67,7 @@ impl Order {
                 full_hygiene: false,
                 time_limit_ms: 60_000,
                 reach: Reach::Pool,
+                project: None,
             },
             roots: inputs.iter().map(|(_, blob)| (blob.root, blob.sealed_bytes())).collect(),
             lease_ms: 15_000,

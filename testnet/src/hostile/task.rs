@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 
 use super::bytes::{Hash, Id, Reader, Writer};
-use super::keys::{Key, Signed};
+use super::keys::{Key, Signed, now_ms, random};
 
 /// Why a node refuses work, in the page's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,6 +240,8 @@ pub struct TaskSpec {
     pub full_hygiene: bool,
     pub time_limit_ms: u64,
     pub reach: Reach,
+    /// A signed [`Project`], or whatever a test puts there.
+    pub project: Option<Signed>,
 }
 
 /// How far a task may go.
@@ -285,8 +287,7 @@ impl TaskSpec {
             .bool(self.previews)
             .bool(self.full_hygiene)
             .u64(self.time_limit_ms);
-        // Of no project.
-        self.reach.write(writer).u8(0).done()
+        self.reach.write(writer).option(self.project.as_ref(), |writer, project| project.write(writer)).done()
     }
 
     /// # Errors
@@ -309,7 +310,36 @@ impl TaskSpec {
             full_hygiene: reader.bool()?,
             time_limit_ms: reader.u64()?,
             reach: Reach::read(reader)?,
+            project: reader.option(Signed::read)?,
         })
+    }
+}
+
+pub const PROJECT_DOMAIN: &str = "scenemesh/v1/project";
+
+/// A project's rules, as they travel in a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Project {
+    pub pool: Id,
+    pub studio: Id,
+    pub max_reach: Reach,
+    pub nodes: Option<Vec<[u8; 32]>>,
+}
+
+impl Project {
+    /// The body: a first version, partial hygiene, kept as long as anything, not closed.
+    pub fn encode(&self) -> Vec<u8> {
+        let id: Id = random();
+        let writer = Writer::new().raw(&self.pool).raw(&self.studio).raw(&id).raw(&random::<32>());
+        self.max_reach
+            .write(writer.u32(1).u64(now_ms()))
+            .option(self.nodes.as_deref(), |writer, nodes| {
+                writer.list(nodes, |writer, node| writer.raw(node))
+            })
+            .u32(1)
+            .u8(0)
+            .bool(false)
+            .done()
     }
 }
 

@@ -27,6 +27,7 @@ mod graphs;
 mod honest;
 mod invites;
 mod membership;
+mod reaches;
 mod renderers;
 
 /// The honest node, and the renderer and requester of honest work after each attack.
@@ -34,19 +35,28 @@ const AMBER: &str = "amber";
 
 type Story<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
-/// Tells a story in a mesh where `amber` has founded a pool and has a simulated ComfyUI with these arguments.
-fn tell_with(arguments: &[&str], story: impl for<'a> FnOnce(&'a mut Cluster, &'a Path) -> Story<'a>) {
+/// Tells a story in a mesh where `amber` has founded a pool, has a simulated ComfyUI with these arguments, and these lines
+/// in its configuration.
+fn tell_of(
+    arguments: &[&str],
+    config: &str,
+    story: impl for<'a> FnOnce(&'a mut Cluster, &'a Path) -> Story<'a>,
+) {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let outcome = runtime.block_on(async {
         let mut mesh = Cluster::new(Programs::at(env!("CARGO_BIN_EXE_testnet")), dir.path());
-        mesh.add(AMBER, Comfy::simulated(arguments)).await?;
+        mesh.add_with(AMBER, Comfy::simulated(arguments), config).await?;
         mesh.found(AMBER, "aurora", "amber").await?;
         story(&mut mesh, dir.path()).await.map_err(|error| anyhow!("{}{error:#}", mesh.last_words()))
     });
     if let Err(error) = outcome {
         panic!("{error}");
     }
+}
+
+fn tell_with(arguments: &[&str], story: impl for<'a> FnOnce(&'a mut Cluster, &'a Path) -> Story<'a>) {
+    tell_of(arguments, "", story);
 }
 
 fn tell(story: impl for<'a> FnOnce(&'a mut Cluster, &'a Path) -> Story<'a>) {

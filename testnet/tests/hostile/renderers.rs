@@ -17,7 +17,7 @@ use scenemesh_testnet::scenarios::{graph_file, outputs};
 use scenemesh_testnet::workflows;
 use serde_json::json;
 
-use crate::{AMBER, machine, mallory, still_works, tell};
+use crate::{AMBER, machine, mallory, still_works, tell, tell_of};
 
 /// A class that only the second node has, so that amber's jobs go to it.
 const PAINT: &str = "PaintByHand";
@@ -255,6 +255,25 @@ fn a_requester_that_grants_and_never_serves_its_inputs_does_not_keep_the_slot() 
             let ((), took) = timed(still_works(mesh, dir)).await?;
             println!("amber's own work came to its slot {took:?} after a grant without inputs");
             ensure!(took.as_secs() < 100, "the slot was pinned for {took:?}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn a_requester_whose_streams_stay_mute_does_not_keep_the_slot() {
+    tell_of(&[], "\n[limits]\nfetch_time = \"5s\"\n", |mesh, dir| {
+        Box::pin(async move {
+            let mut peer = mallory(mesh).await?;
+            let amber = peer.host();
+            peer.manners.shelf.send_modify(|shelf| shelf.mute = true);
+            let plate = Blob::seal(b"never said")?;
+            let order = Order::new(&workflows::image_to_image("plate.png"), &[("plate.png", &plate)])?;
+            let claim = peer.claim_of(&amber, &order.offer).await?;
+            peer.accepted(&amber, &peer.grant_for(&amber, claim, &order)?).await?;
+            let ((), took) = timed(still_works(mesh, dir)).await?;
+            println!("amber's own work came to its slot {took:?} after a grant whose inputs stay mute");
+            ensure!(took.as_secs() < 30, "the slot was pinned for {took:?}");
             Ok(())
         })
     });

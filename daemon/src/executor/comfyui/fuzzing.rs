@@ -12,6 +12,7 @@ use super::rewrite::{self, Names, Saving};
 use super::tracker::Tracker;
 use super::{answers, classify, collect, devices, frames, testing};
 use crate::executor::graph::Graph;
+use crate::executor::policy::{self, Policy, Whose};
 
 /// The graph reader, its edits, the checks before a run, and what is posted in the end.
 ///
@@ -27,6 +28,10 @@ pub(crate) fn graph(bytes: &[u8]) {
     graph.add_to_seeds(u64::MAX - 1);
     black_box((graph.classes(), graph.models()));
     let attached: Vec<String> = graph.file_inputs().iter().map(|file| file.name().to_owned()).collect();
+    for whose in [Whose::OwnMachine, Whose::Others] {
+        let found = Policy::default().findings(&graph, extra.unwrap_or_default(), &attached, whose);
+        black_box((found.iter().map(ToString::to_string).collect::<Vec<_>>(), policy::failure(&found)));
+    }
     let inventory = testing::inventory();
     black_box(inventory.check(&graph, &attached).is_ok());
     let names = Names::new("amber", TaskId::from_bytes([7; 16]), 1, false);
