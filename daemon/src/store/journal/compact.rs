@@ -225,7 +225,6 @@ pub(super) fn compact(
     let paths = segment_paths(dir).map_err(failed(dir))?;
     for (start, path) in paths.into_iter().filter(|(start, _)| *start < line) {
         let file = fs::read(&path).map_err(failed(&path))?;
-        // Damage is for the next start to mend.
         let header = Header::decode(&file).ok().filter(|header| header.start == start);
         let mut next = match group.take() {
             Some(group) if (group.out.len() + file.len()) as u64 <= segment_bytes => Some(group),
@@ -234,13 +233,17 @@ pub(super) fn compact(
                 header.as_ref().map(Group::new)
             }
         };
-        if let (Some(into), Some(header)) = (&mut next, &header)
-            && !into.take(&path, &file, header, judge)
-        {
-            tracing::warn!(path = %path.display(), "a journal segment does not read to its end, it is not compacted");
-            next.take().map_or(Ok(()), |group| group.finish(dir, disk, &mut compacted))?;
-        }
+        let taken = match (&mut next, &header) {
+            (Some(into), Some(header)) => into.take(&path, &file, header, judge),
+            _ => false,
+        };
         group = next;
+        if !taken {
+            // Damage is for the next start to mend. What it holds may come back then, without what ended it if that
+            // were dropped behind it: everything behind it stays.
+            tracing::warn!(path = %path.display(), "a journal segment does not read to its end, nothing is compacted from there on");
+            break;
+        }
     }
     group.map_or(Ok(()), |group| group.finish(dir, disk, &mut compacted))?;
     Ok(compacted)

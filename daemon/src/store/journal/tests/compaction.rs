@@ -107,3 +107,30 @@ fn small_segments_grow_together_up_to_their_limit() {
     let (_, loaded, findings) = open(dir.path()).unwrap();
     assert_eq!((texts(&loaded).len(), findings), (20, vec![]));
 }
+
+/// What ended something that a damaged segment holds must not go before it does.
+#[test]
+fn nothing_behind_a_damaged_segment_is_compacted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, ..) = open(dir.path()).unwrap();
+    for text in ["a", "b", "c"] {
+        append(&mut writer, &[&[text], &["x"]]).unwrap();
+        append(&mut writer, &[&["k"]]).unwrap();
+        writer.close_segment().unwrap();
+    }
+    drop(writer);
+    let [first, damaged, behind, _] = &segments(dir.path())[..] else { panic!("three and the newest") };
+    let mut bytes = fs::read(damaged).unwrap();
+    bytes[HEADER_LEN + 50] ^= 1;
+    fs::write(damaged, &bytes).unwrap();
+    let kept = fs::read(behind).unwrap();
+    assert_eq!(squeeze(dir.path(), SEGMENT_BYTES).records, 1, "the first segment's");
+    assert!(fs::read(first).unwrap().len() < kept.len());
+    assert_eq!((fs::read(damaged).unwrap(), fs::read(behind).unwrap()), (bytes, kept));
+    let (_, loaded, findings) = open(dir.path()).unwrap();
+    assert!(findings.iter().any(Finding::is_loss), "{findings:?}");
+    assert_eq!(texts(&loaded).iter().filter(|text| *text == "x").count(), 2, "{:?}", texts(&loaded));
+    assert_eq!(open(dir.path()).unwrap().2, []);
+    squeeze(dir.path(), SEGMENT_BYTES);
+    assert!(!texts(&open(dir.path()).unwrap().1).contains(&"x".to_owned()), "mended, all is compacted");
+}
