@@ -15,6 +15,7 @@ pub mod link;
 pub mod manners;
 pub mod member;
 pub mod porch;
+pub mod questions;
 pub mod records;
 pub mod renderer;
 pub mod requester;

@@ -4,17 +4,22 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use libp2p::identity::Keypair;
+use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, identify, noise, ping, tcp, yamux};
+use libp2p::{
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, identify, noise, ping, request_response, tcp, yamux,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::bytes::{Frame, Id, read_frame, send};
 use super::keys::Key;
+use super::questions::{self, Question};
 
 /// Longer than any answer takes; whatever waits beyond this will not come.
 pub const PATIENCE: Duration = Duration::from_secs(25);
@@ -57,6 +62,7 @@ pub fn node_of_text(text: &str) -> Result<[u8; 32]> {
 #[derive(NetworkBehaviour)]
 pub(super) struct Wires {
     streams: libp2p_stream::Behaviour,
+    questions: Toggle<questions::Behaviour>,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
 }
@@ -118,19 +124,32 @@ fn name(protocol: &str) -> Result<StreamProtocol> {
 }
 
 impl Link {
-    /// A swarm under `key` that listens nowhere and knows nobody.
+    /// A swarm under `key` that listens nowhere and knows nobody. It hears no questions.
     ///
     /// # Errors
     /// When the key is none.
     pub fn new(key: &Key) -> Result<Self> {
+        Ok(Self::begin(key, None)?.0)
+    }
+
+    /// The same, with the questions that nodes of a pool ask it.
+    ///
+    /// # Errors
+    /// When the key is none.
+    pub fn of_member(key: &Key, pool: &Id) -> Result<(Self, mpsc::Receiver<Question>)> {
+        Self::begin(key, Some(pool))
+    }
+
+    fn begin(key: &Key, pool: Option<&Id>) -> Result<(Self, mpsc::Receiver<Question>)> {
         let keypair = Keypair::ed25519_from_bytes(key.seed())?;
-        let swarm = swarm(&keypair)?;
+        let swarm = swarm(&keypair, pool)?;
         let control = Control(swarm.behaviour().streams.new_control());
         let (commands, inbox) = mpsc::channel(64);
         let (tell, links) = watch::channel(BTreeMap::new());
         let mut driving = JoinSet::new();
-        driving.spawn(drive(swarm, inbox, tell));
-        Ok(Self { commands, control, links, _driving: driving })
+        let (asked, questions) = questions::channel();
+        driving.spawn(drive(swarm, inbox, tell, asked));
+        Ok((Self { commands, control, links, _driving: driving }, questions))
     }
 
     pub fn control(&self) -> Control {
@@ -199,10 +218,11 @@ impl Link {
     }
 }
 
-fn swarm(keypair: &Keypair) -> Result<Swarm<Wires>> {
+fn swarm(keypair: &Keypair, pool: Option<&Id>) -> Result<Swarm<Wires>> {
     let identify = identify::Config::new("/scenemesh/1".into(), keypair.public());
     let wires = Wires {
         streams: libp2p_stream::Behaviour::new(),
+        questions: questions::behaviour(pool)?,
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_secs(5))),
     };
@@ -218,7 +238,9 @@ async fn drive(
     mut swarm: Swarm<Wires>,
     mut inbox: mpsc::Receiver<Command>,
     tell: watch::Sender<BTreeMap<PeerId, usize>>,
+    asked: mpsc::Sender<Question>,
 ) {
+    let mut answers = FuturesUnordered::new();
     let mut dials: BTreeMap<ConnectionId, oneshot::Sender<Result<(), String>>> = BTreeMap::new();
     let mut listening: Option<oneshot::Sender<Result<Multiaddr, String>>> = None;
     loop {
@@ -246,7 +268,22 @@ async fn drive(
                 }
                 Some(Command::Hang { node }) => drop(swarm.disconnect_peer_id(node)),
             },
+            Some((channel, answer)) = answers.next() => {
+                // A question that is dropped is a substream that ends without an answer.
+                if let (Ok(bytes), Some(questions)) = (answer, swarm.behaviour_mut().questions.as_mut()) {
+                    drop(questions.send_response(channel, bytes));
+                }
+            }
             event = swarm.select_next_some() => match event {
+                SwarmEvent::Behaviour(WiresEvent::Questions(request_response::Event::Message {
+                    peer,
+                    message: request_response::Message::Request { request, channel, .. },
+                    ..
+                })) => {
+                    let (answer, later) = oneshot::channel();
+                    drop(asked.try_send(Question { from: peer, frame: request, answer }));
+                    answers.push(later.map(|answer| (channel, answer)));
+                }
                 SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
                     tell.send_modify(|links| *links.entry(peer_id).or_default() += 1);
                     if let Some(done) = dials.remove(&connection_id) {

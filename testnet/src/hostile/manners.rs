@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
-use futures::{AsyncWriteExt, StreamExt};
+use futures::StreamExt;
 use libp2p::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 use super::blobs::{Blob, Head, Want, read_get};
 use super::bytes::{Frame, Hash, Id, Reader, Writer, frame, kind, read_frame, send};
 use super::keys::{Key, now_ms};
-use super::link::{Control, blob_of, control_of, node_of};
+use super::link::{Control, blob_of, node_of};
+use super::questions::Question;
 use super::records::{Diff, Digest, Roster};
 
 /// Questions that wait for a test; it reads them or they are lost.
@@ -126,7 +127,12 @@ impl Manners {
     ///
     /// # Errors
     /// When somebody answers there already.
-    pub fn begin(me: Self_, roster: Roster, mut control: Control) -> Result<Self> {
+    pub fn begin(
+        me: Self_,
+        roster: Roster,
+        mut control: Control,
+        mut questions: mpsc::Receiver<Question>,
+    ) -> Result<Self> {
         let (roster, _) = watch::channel(roster);
         let (shelf, _) = watch::channel(Shelf::default());
         let (heard, hellos) = watch::channel(BTreeMap::new());
@@ -134,15 +140,14 @@ impl Manners {
         let (up, asked) = mpsc::channel(WAITING);
         let desk = Desk { me, roster: roster.clone(), shelf: shelf.clone(), heard, progressed, up };
         let mut answering = JoinSet::new();
-        let mut questions = control.accept(&control_of(&desk.me.pool))?;
         let mut blobs = control.accept(&blob_of(&desk.me.pool))?;
         answering.spawn(async move {
             let mut busy = JoinSet::new();
             loop {
                 tokio::select! {
-                    Some((peer, stream)) = questions.next() => {
+                    Some(question) = questions.recv() => {
                         let desk = desk.clone();
-                        busy.spawn(async move { drop(desk.answer(node_of(&peer).unwrap_or_default(), stream).await) });
+                        busy.spawn(async move { drop(desk.answer(question).await) });
                     }
                     Some((_, stream)) = blobs.next() => {
                         let shelf = desk.shelf.subscribe();
@@ -158,11 +163,12 @@ impl Manners {
 }
 
 impl Desk {
-    async fn answer(&self, from: [u8; 32], mut stream: Stream) -> Result<()> {
-        let asked = read_frame(&mut stream).await?;
+    async fn answer(&self, question: Question) -> Result<()> {
+        let Question { from, frame: asked, answer: reply } = question;
         if asked.kind == kind::HELLO && self.shelf.borrow().aloof {
             return std::future::pending().await;
         }
+        let from = node_of(&from).unwrap_or_default();
         let answer = match self.by_itself(from, &asked)? {
             Some(answer) => answer,
             None => {
@@ -171,8 +177,8 @@ impl Desk {
                 later.await?
             }
         };
-        send(&mut stream, &answer).await?;
-        Ok(stream.close().await?)
+        drop(reply.send(answer));
+        Ok(())
     }
 
     fn by_itself(&self, from: [u8; 32], asked: &Frame) -> Result<Option<Vec<u8>>> {

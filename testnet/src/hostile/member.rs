@@ -98,8 +98,8 @@ impl Applicant {
         }
         roster.member(&node.public())?;
         let me = Self_ { pool, key: node, boot: random() };
-        let link = Link::new(&me.key)?;
-        let manners = Manners::begin(me.clone(), roster, link.control())?;
+        let (link, questions) = Link::of_member(&me.key, &me.pool)?;
+        let manners = Manners::begin(me.clone(), roster, link.control(), questions)?;
         Ok(Member { me, kem, admin, studio, name: joining.name, link, manners, porch, inviter_at })
     }
 }
@@ -135,8 +135,9 @@ impl Member {
     /// When it cannot be set up.
     pub fn thief(&self) -> Result<Self> {
         let me = Self_ { boot: random(), ..self.me.clone() };
-        let link = Link::new(&me.key)?;
-        let manners = Manners::begin(me.clone(), self.manners.roster.borrow().clone(), link.control())?;
+        let (link, questions) = Link::of_member(&me.key, &me.pool)?;
+        let roster = self.manners.roster.borrow().clone();
+        let manners = Manners::begin(me.clone(), roster, link.control(), questions)?;
         Ok(Self {
             me,
             kem: Kem::random(),

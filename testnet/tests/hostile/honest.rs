@@ -1,6 +1,7 @@
 //! The page is enough: the second node does all that an honest one does.
 
 use anyhow::{Context, ensure};
+use scenemesh_testnet::eventually::eventually;
 use scenemesh_testnet::hostile::blobs::Blob;
 use scenemesh_testnet::hostile::requester::Order;
 use scenemesh_testnet::hostile::task::Verdict;
@@ -54,6 +55,12 @@ fn the_second_node_renders_what_amber_requests() {
             let mut peer = mallory(mesh).await?;
             let amber = peer.host();
             mesh.kill_comfy(AMBER).await?;
+            // Else amber's own slot is the first to claim the task.
+            eventually("amber knows that its ComfyUI is gone", || async {
+                let status = mesh.ok(AMBER, &["status"]).await?;
+                Ok(if status["slots"][0]["state"] == "ready" { Err(status) } else { Ok(()) })
+            })
+            .await?;
             peer.open_stall(&amber, &TINY).await?;
             let graph = graph_file(dir, "tiny.json", &workflows::tiny(3))?;
             let job = mesh.ok(AMBER, &["submit", &graph, "--reach", "pool", "--detach"]).await?;
