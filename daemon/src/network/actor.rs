@@ -51,8 +51,6 @@ const PARTING: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(60 * 60);
 /// Requests of one peer that wait for an answer; it has at most [`IN_FLIGHT`](super::exchange::IN_FLIGHT) under way.
 const OPEN_PER_PEER: usize = 64;
-/// Learnt addresses are written at most this often.
-const ADDRESSES_PAUSE: Duration = Duration::from_secs(10);
 /// Release, for people.
 const AGENT: &str = concat!("scenemeshd ", env!("CARGO_PKG_VERSION"));
 
@@ -159,7 +157,7 @@ pub(super) struct Actor {
     sync_at: Instant,
     ticked_at: Instant,
     table: Freshness,
-    addresses_at: Option<Instant>,
+    writing: addresses::Writing,
     seed: u64,
 }
 
@@ -185,8 +183,11 @@ impl Actor {
         for (node, address) in &setup.fixed {
             redial.learn(now, *node, address.clone(), Source::Fixed);
         }
+        let mut writing = addresses::Writing::default();
         if let Some(dir) = &setup.config.dir {
-            for (node, good) in addresses::load(dir) {
+            let known = addresses::load(dir);
+            writing = addresses::Writing::new(known.keys().copied());
+            for (node, good) in known {
                 for (address, good_ms) in good {
                     redial.restore(node, address, good_ms);
                 }
@@ -217,7 +218,7 @@ impl Actor {
             sync_at: now,
             ticked_at: now,
             table: Freshness { stale: false, built_at: now },
-            addresses_at: None,
+            writing,
             seed,
         }
     }
@@ -285,7 +286,7 @@ impl Actor {
         let running = self.main.is_some() || self.stopping.is_some();
         let tick = running.then(|| self.ticked_at + TICK);
         let table = self.table.stale.then(|| self.table.built_at + TABLE_PAUSE);
-        let saving = self.addresses_at;
+        let saving = self.writing.due();
         let parting = self.departing.values().copied().min();
         [tick, table, saving, parting].into_iter().flatten().min()
     }
@@ -462,8 +463,7 @@ impl Actor {
     }
 
     fn on_tick(&mut self, now: Instant) {
-        if self.addresses_at.is_some_and(|at| at <= now) {
-            self.addresses_at = None;
+        if self.writing.is_due(now) {
             self.save_addresses_soon();
         }
         let overdue = self.departing.iter().filter(|(_, until)| **until <= now).map(|(node, _)| *node);
@@ -531,13 +531,13 @@ impl Actor {
         self.roster.as_ref()?.members.get(&self.me).copied()
     }
 
-    fn note_addresses(&mut self, now: Instant) {
-        if self.setup.config.dir.is_some() && self.addresses_at.is_none() {
-            self.addresses_at = Some(now + ADDRESSES_PAUSE);
+    fn note_addresses(&mut self, now: Instant, node: NodeId) {
+        if self.setup.config.dir.is_some() && self.redial.finds(&node) {
+            self.writing.learnt(now, node);
         }
     }
 
-    fn save_addresses_soon(&self) {
+    fn save_addresses_soon(&mut self) {
         if let Some(saving) = self.saving() {
             self.tasks.spawn("addresses", async move {
                 saving.await;
@@ -546,12 +546,12 @@ impl Actor {
         }
     }
 
-    fn saving(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
+    fn saving(&mut self) -> Option<impl Future<Output = ()> + Send + use<>> {
         let dir = self.setup.config.dir.clone()?;
         let good = self.redial.known();
-        let tasks = self.tasks.clone();
+        let (tasks, turn) = (self.tasks.clone(), self.writing.turn());
         Some(async move {
-            match tasks.blocking(move || addresses::save(&dir, &good)).await {
+            match tasks.blocking(move || turn.save(&dir, &good)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "known addresses could not be written"),
                 Err(error) => tracing::warn!(%error, "known addresses could not be written"),

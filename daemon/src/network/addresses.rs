@@ -1,16 +1,22 @@
 //! `addresses.json`: where members were last reached, so that a restart does not begin blind.
 
-use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use libp2p::Multiaddr;
 use scenemesh_protocol::ids::NodeId;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::platform;
 
 const FILE: &str = "addresses.json";
 /// Larger files are not ours.
 const LARGEST: u64 = 4 << 20;
+/// News of nodes that are in the file already is written at most this often.
+const PAUSE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Document {
@@ -59,23 +65,91 @@ fn read(path: &Path) -> std::io::Result<Option<Document>> {
     serde_json::from_slice(&std::fs::read(path)?).map(Some).map_err(std::io::Error::other)
 }
 
-/// Replaces the file as a whole. No fsync: after a power cut the addresses are learnt again.
-pub(super) fn save(dir: &Path, good: &Good) -> std::io::Result<()> {
+/// Replaces the file as a whole. Two nodes that lose power together find each other by it alone.
+fn save(dir: &Path, good: &Good) -> std::io::Result<()> {
     let entry =
         |(address, good_ms): &(Multiaddr, u64)| Entry { address: address.to_string(), good_ms: *good_ms };
     let nodes = good.iter().map(|(node, good)| (*node, good.iter().map(entry).collect())).collect();
     let text = serde_json::to_vec_pretty(&Document { version: 1, nodes })?;
-    let path: PathBuf = dir.join(FILE);
-    let draft = dir.join(format!("{FILE}.new"));
-    let mut file = std::fs::File::create(&draft)?;
-    file.write_all(&text)?;
-    drop(file);
-    std::fs::rename(&draft, &path)
+    platform::replace_file(&dir.join(FILE), &text)?;
+    platform::sync_dir(dir)
+}
+
+/// When what was learnt is written: at once for a node that the file does not have, else now and then.
+#[derive(Debug, Default)]
+pub(super) struct Writing {
+    written: BTreeSet<NodeId>,
+    due: Option<Instant>,
+    turns: u64,
+    /// Newest turn that was written.
+    newest: Arc<Mutex<u64>>,
+}
+
+/// One write of the file: one after the other, and never an older after a newer.
+#[derive(Debug)]
+pub(super) struct Turn {
+    number: u64,
+    newest: Arc<Mutex<u64>>,
+}
+
+impl Turn {
+    pub(super) fn save(&self, dir: &Path, good: &Good) -> std::io::Result<()> {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if *newest < self.number {
+            save(dir, good)?;
+            *newest = self.number;
+        }
+        Ok(())
+    }
+}
+
+impl Writing {
+    /// The file has these.
+    pub(super) fn new(written: impl IntoIterator<Item = NodeId>) -> Self {
+        Self { written: written.into_iter().collect(), ..Self::default() }
+    }
+
+    pub(super) fn learnt(&mut self, now: Instant, node: NodeId) {
+        if self.written.insert(node) {
+            self.due = Some(now);
+        } else if self.due.is_none() {
+            self.due = Some(now + PAUSE);
+        }
+    }
+
+    pub(super) fn turn(&mut self) -> Turn {
+        self.turns += 1;
+        Turn { number: self.turns, newest: self.newest.clone() }
+    }
+
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Whether it is to be written now; said once.
+    pub(super) fn is_due(&mut self, now: Instant) -> bool {
+        self.due.take_if(|due| *due <= now).is_some()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_address_of_a_node_is_written_at_once_and_more_of_it_now_and_then() {
+        let now = Instant::now();
+        let [old, new] = [1, 2].map(|n| NodeId::from_bytes([n; 32]));
+        let mut writing = Writing::new([old]);
+        writing.learnt(now, old);
+        assert!(!writing.is_due(now), "the file has one of it");
+        writing.learnt(now, new);
+        assert!(writing.is_due(now) && writing.due().is_none(), "a crash now must not lose it");
+        writing.learnt(now, new);
+        writing.learnt(now + PAUSE / 2, old);
+        assert_eq!(writing.due(), Some(now + PAUSE), "not put off again and again");
+        assert!(!writing.is_due(now + PAUSE / 2) && writing.is_due(now + PAUSE));
+    }
 
     #[test]
     fn good_addresses_survive_a_restart() {

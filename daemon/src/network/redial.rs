@@ -226,6 +226,12 @@ impl Redial {
             .collect()
     }
 
+    /// Whether an address of a node is known that outlives this run.
+    pub(super) fn finds(&self, node: &NodeId) -> bool {
+        let known = self.routes.get(node).map(|route| &route.known).or_else(|| self.known.get(node));
+        known.is_some_and(|known| known.iter().any(|known| known.source != Source::Fixed))
+    }
+
     fn head_start(&self, node: &NodeId) -> Duration {
         if self.me < *node { Duration::ZERO } else { HEAD_START }
     }

@@ -179,7 +179,7 @@ impl Actor {
                 self.redial.learn(now, node, swarm::split_node(&address).0, super::Source::Advert);
             }
         }
-        self.note_addresses(now);
+        self.note_addresses(now, node);
         self.table.stale = true;
         self.ask_for_inventory(now, node);
         true

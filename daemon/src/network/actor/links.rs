@@ -182,7 +182,7 @@ impl Actor {
         for address in told.into_iter().filter(useful).take(TOLD) {
             self.redial.learn(now, node, swarm::split_node(&address).0, Source::Identify);
         }
-        self.note_addresses(now);
+        self.note_addresses(now, node);
     }
 
     /// Closes links that say nothing any more. `held_up` forgives them: it was us who did not listen.
@@ -315,7 +315,7 @@ impl Actor {
             tracing::info!(peer = %node.short(), address = %link.address, "a member is up");
         }
         self.redial.up(node, dialled, wall_ms());
-        self.note_addresses(now);
+        self.note_addresses(now, node);
         // The table first: who hears of the link may look at once.
         self.build_table(now);
         self.outlets.tasks.tell(TaskEvent::PeerUp { peer: node, boot });
