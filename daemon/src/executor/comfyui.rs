@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use scenemesh_protocol::advert::Hygiene;
-use scenemesh_protocol::ids::TaskId;
+use scenemesh_protocol::ids::{TaskId, random_bytes};
 use scenemesh_protocol::task::{Failure, FailureClass, ModelName};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -189,7 +189,7 @@ impl Comfyui {
     }
 
     async fn render(&mut self, run: &Run, report: &Reporter, stop: CancellationToken) -> RunEnd {
-        let names = Names::new(&self.owner, run.task, run.attempt, run.full_hygiene);
+        let names = Names::new(&self.owner, run.task, run.attempt, run.full_hygiene).posted(random_bytes());
         self.orphans.retain(|orphan, _| orphan.tag != names.tag);
         if let Err(error) = self.tend_orphans(Instant::now()).await {
             return Outcome::Failed(Failure::new(FailureClass::ComfyuiDied, error.to_string())).into();

@@ -34,7 +34,7 @@ pub(crate) fn graph(bytes: &[u8]) {
     }
     let inventory = testing::inventory();
     black_box(inventory.check(&graph, &attached).is_ok());
-    let names = Names::new("amber", TaskId::from_bytes([7; 16]), 1, false);
+    let names = Names::new("amber", TaskId::from_bytes([7; 16]), 1, false).posted([7; 4]);
     let uploads: BTreeMap<String, String> =
         attached.iter().enumerate().map(|(n, name)| (name.clone(), rewrite::upload_name(n, name))).collect();
     for saving in [Saving::ToDisk, Saving::Streaming] {

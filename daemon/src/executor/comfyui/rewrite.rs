@@ -30,6 +30,9 @@ pub(super) struct Names {
     /// `OWNER-TASK8-ATTEMPT`, and `-full` behind it where the cache is to be emptied too: whoever finds it after a
     /// crash knows what is owed.
     pub tag: String,
+    /// Another each time that the attempt is posted: after a crash ComfyUI may have its outputs cached, whose files are
+    /// gone.
+    post: String,
 }
 
 /// The end of a tag whose attempt leaves nothing in the cache either.
@@ -46,7 +49,12 @@ impl Names {
     /// The names of a prompt that was found.
     pub(super) fn of(prompt_id: String, tag: String) -> Self {
         let client_id = prompt_id.replace('-', "");
-        Self { prompt_id, client_id, tag }
+        Self { prompt_id, client_id, tag, post: String::new() }
+    }
+
+    /// The same, for one time that it is posted.
+    pub(super) fn posted(self, nonce: [u8; 4]) -> Self {
+        Self { post: data_encoding::HEXLOWER.encode(&nonce), ..self }
     }
 
     pub(super) fn full_hygiene(&self) -> bool {
@@ -144,7 +152,8 @@ pub(super) fn rewrite(
         } else if prefix.is_some_and(|prefix| as_link(prefix).is_none())
             || kind.is_some_and(|kind| prefix.is_none() && kind.input("filename_prefix").is_some())
         {
-            edits.push((node.id.to_owned(), Edit::Prefix(format!("{}/{base}", names.folder()))));
+            let prefix = format!("{}/{}/{base}", names.folder(), names.post);
+            edits.push((node.id.to_owned(), Edit::Prefix(prefix)));
         } else if kind.is_some_and(|kind| kind.output_node) {
             // A cached output would name files that an earlier run has left, or that were removed after it.
             edits.push((node.id.to_owned(), Edit::Uncached));
@@ -157,7 +166,9 @@ pub(super) fn rewrite(
             }
             Edit::Prefix(prefix) => graph.put(&id, "filename_prefix", Value::from(prefix)),
             // ComfyUI does not hand unknown inputs to nodes, but keys its cache by them.
-            Edit::Uncached => graph.put(&id, "scenemesh_attempt", Value::from(names.tag.as_str())),
+            Edit::Uncached => {
+                graph.put(&id, "scenemesh_attempt", Value::from([&*names.tag, &*names.post].join(" ")))
+            }
         }
     }
     streamed
@@ -224,7 +235,7 @@ mod tests {
     use crate::executor::comfyui::testing;
 
     fn names() -> Names {
-        Names::new("amber", TaskId::from_bytes([0xab; 16]), 2, false)
+        Names::new("amber", TaskId::from_bytes([0xab; 16]), 2, false).posted([0xcd; 4])
     }
 
     fn rewritten(graph: Value, uploads: &[(&str, &str)], saving: Saving) -> (Graph, Streamed) {
@@ -247,17 +258,17 @@ mod tests {
             let (graph, _) = rewritten(graph, &[], Saving::ToDisk);
             graph.node("9").unwrap().inputs["filename_prefix"].as_str().unwrap().to_owned()
         };
-        assert_eq!(save("scene_001"), "scenemesh/amber-abababab-2/scene_001");
-        assert_eq!(save("video/clip"), "scenemesh/amber-abababab-2/clip");
-        assert_eq!(save("..\\..\\x"), "scenemesh/amber-abababab-2/x");
-        assert_eq!(save("../.."), "scenemesh/amber-abababab-2/ComfyUI");
+        assert_eq!(save("scene_001"), "scenemesh/amber-abababab-2/cdcdcdcd/scene_001");
+        assert_eq!(save("video/clip"), "scenemesh/amber-abababab-2/cdcdcdcd/clip");
+        assert_eq!(save("..\\..\\x"), "scenemesh/amber-abababab-2/cdcdcdcd/x");
+        assert_eq!(save("../.."), "scenemesh/amber-abababab-2/cdcdcdcd/ComfyUI");
     }
 
     #[test]
     fn output_nodes_without_a_prefix_are_kept_out_of_the_cache() {
         let graph = json!({"9": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}}});
         let (graph, streamed) = rewritten(graph, &[], Saving::ToDisk);
-        assert_eq!(graph.node("9").unwrap().inputs["scenemesh_attempt"], json!("amber-abababab-2"));
+        assert_eq!(graph.node("9").unwrap().inputs["scenemesh_attempt"], json!("amber-abababab-2 cdcdcdcd"));
         assert!(streamed.is_empty());
     }
 
