@@ -105,6 +105,11 @@ pub fn keep_memory_private() -> io::Result<()> {
     imp::keep_memory_private()
 }
 
+/// Stops this process as `kill -STOP` does, until somebody continues it. Does nothing where there is no such signal.
+pub fn stand_still() {
+    imp::stand_still();
+}
+
 /// Resolves when the operator or the service manager asks the process to stop.
 pub async fn stop_signal() {
     imp::stop_signal().await;
@@ -116,6 +121,13 @@ mod imp {
     use std::io;
     use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
     use std::path::Path;
+
+    pub(super) fn stand_still() {
+        use rustix::process::{Signal, getpid, kill_process};
+        if let Err(error) = kill_process(getpid(), Signal::STOP) {
+            tracing::error!(%error, "this process cannot stop itself");
+        }
+    }
 
     pub(super) fn create_dir(path: &Path) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(path)
@@ -188,6 +200,8 @@ mod imp {
     use std::io;
     use std::os::windows::fs::FileExt;
     use std::path::Path;
+
+    pub(super) fn stand_still() {}
 
     pub(super) fn create_dir(path: &Path) -> io::Result<()> {
         fs::create_dir_all(path)

@@ -91,6 +91,22 @@ impl Node {
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
+    /// Whether the daemon stands still.
+    pub fn is_halted(&self) -> bool {
+        let status = self.pid().and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok());
+        status.is_some_and(|status| status.lines().any(|line| line.starts_with("State:\tT")))
+    }
+
+    /// Lets a daemon that stands still go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn go_on(&self) -> Result<()> {
+        let pid = self.pid().with_context(|| format!("{} does not run", self.name))?;
+        let pid = rustix::process::Pid::from_raw(i32::try_from(pid)?).context("a process id")?;
+        Ok(rustix::process::kill_process(pid, rustix::process::Signal::CONT)?)
+    }
+
     /// The process id of the daemon while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.daemon.as_ref().and_then(Child::id)
@@ -232,6 +248,19 @@ impl Cluster {
     /// When it does not answer.
     pub async fn start(&mut self, name: &str) -> Result<()> {
         let programs = self.programs.clone();
+        self.start_with(name, &programs).await
+    }
+
+    /// The same, standing still (as of `kill -STOP`) just before or after it writes its first record of a name.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn start_halting(&mut self, name: &str, record: &str, when: &str) -> Result<()> {
+        let programs = self.programs.clone().with("SCENEMESH_HALT", &format!("{record}:{when}"));
+        self.start_with(name, &programs).await
+    }
+
+    async fn start_with(&mut self, name: &str, programs: &Programs) -> Result<()> {
         let node = self.node_mut(name);
         ensure!(node.daemon.is_none(), "{name} runs already");
         drop(std::fs::remove_file(node.dir.join("api.json")));

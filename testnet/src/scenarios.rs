@@ -2,6 +2,7 @@
 
 pub mod comfyui_killed;
 pub mod first_render;
+pub mod kill_table;
 pub mod link_cut;
 pub mod membership;
 pub mod refusal;

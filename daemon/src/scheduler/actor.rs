@@ -33,6 +33,7 @@ mod commands;
 mod compaction;
 mod facts;
 mod fetching;
+mod halt;
 mod perform;
 pub(in crate::scheduler) mod retention;
 mod seal;
@@ -42,6 +43,7 @@ use board::Board;
 use broom::Broom;
 use facts::Picture;
 use fetching::Fetching;
+use halt::Halt;
 use retention::Retention;
 use shelf::Shelf;
 
@@ -97,6 +99,7 @@ pub(super) struct Actor {
     /// Says that a compaction has succeeded; closed without a word when it has not.
     compacting: Option<oneshot::Receiver<()>>,
     entries: Vec<Entry>,
+    halt: Halt,
     todo: Vec<Todo>,
     /// Between the two machines of this node.
     inside: VecDeque<Inbound>,
@@ -148,6 +151,7 @@ impl Actor {
             retention,
             compacting: None,
             entries: Vec::new(),
+            halt: Halt::wanted(),
             todo: Vec::new(),
             inside: VecDeque::new(),
             tickets: HashMap::new(),
@@ -292,7 +296,9 @@ impl Actor {
             Inbound::Requester(input) => {
                 for action in self.requester.on_input(now, input) {
                     match action {
-                        requester::Action::Record(record) => self.entries.push(Entry::new(&record)),
+                        requester::Action::Record(record) => {
+                            self.write_down(record.name(), Entry::new(&record));
+                        }
                         other => self.todo.push(Todo::Requester(other)),
                     }
                 }
@@ -300,12 +306,19 @@ impl Actor {
             Inbound::Renderer(input) => {
                 for action in self.renderer.on_input(now, input) {
                     match action {
-                        renderer::Action::Record(record) => self.entries.push(Entry::new(&record)),
+                        renderer::Action::Record(record) => {
+                            self.write_down(record.name(), Entry::new(&record));
+                        }
                         other => self.todo.push(Todo::Renderer(other)),
                     }
                 }
             }
         }
+    }
+
+    fn write_down(&mut self, name: &'static str, entry: Entry) {
+        self.halt.sees(name);
+        self.entries.push(entry);
     }
 
     /// Commits and performs until both machines are at rest; false when the node stops.
@@ -346,9 +359,13 @@ impl Actor {
         }
         self.retention.recorded(entries.len());
         let stopping = self.tasks.stopping();
+        self.halt.before_commit();
         loop {
             match self.ports.store.journal.commit(entries.clone()).await {
-                Ok(_) => return Ok(true),
+                Ok(_) => {
+                    self.halt.after_commit();
+                    return Ok(true);
+                }
                 Err(JournalError::Stopping) => return Ok(false),
                 Err(error @ (JournalError::NoSpace { .. } | JournalError::Write { .. })) => {
                     tracing::error!(%error, "the scheduler waits until it can write again");

@@ -148,6 +148,26 @@ pub enum RequesterRecord {
 }
 
 impl RequesterRecord {
+    /// Whose it is and what it says, for tests and their tables.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Submitted(_) => "requester.submitted",
+            Self::Granted { .. } => "requester.granted",
+            Self::Accepted { .. } => "requester.accepted",
+            Self::Refused { .. } => "requester.refused",
+            Self::Lost { .. } => "requester.lost",
+            Self::Revived { .. } => "requester.revived",
+            Self::Unheld { .. } => "requester.unheld",
+            Self::Failed { .. } => "requester.failed",
+            Self::Stored { .. } => "requester.stored",
+            Self::Cancelled { .. } => "requester.cancelled",
+            Self::Retried { .. } => "requester.retried",
+            Self::Wiped { .. } => "requester.wiped",
+            Self::Forgotten { .. } => "requester.forgotten",
+            Self::Tried { .. } => "requester.tried",
+        }
+    }
+
     /// The tasks it is about.
     pub fn tasks(&self) -> Vec<TaskId> {
         match self {
@@ -164,6 +184,20 @@ impl RequesterRecord {
             | Self::Failed { task, .. }
             | Self::Wiped { task, .. }
             | Self::Stored { task, .. } => vec![*task],
+        }
+    }
+}
+
+impl RendererRecord {
+    /// Whose it is and what it says, for tests and their tables.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Accepted(_) => "renderer.accepted",
+            Self::Sealed { .. } => "renderer.sealed",
+            Self::Dropped { .. } => "renderer.dropped",
+            Self::Purged { .. } => "renderer.purged",
+            Self::Keeping { .. } => "renderer.keeping",
+            Self::Withdrawn(_) => "renderer.withdrawn",
         }
     }
 }

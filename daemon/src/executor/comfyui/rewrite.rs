@@ -167,7 +167,7 @@ pub(super) fn rewrite(
             Edit::Prefix(prefix) => graph.put(&id, "filename_prefix", Value::from(prefix)),
             // ComfyUI does not hand unknown inputs to nodes, but keys its cache by them.
             Edit::Uncached => {
-                graph.put(&id, "scenemesh_attempt", Value::from([&*names.tag, &*names.post].join(" ")))
+                graph.put(&id, "scenemesh_attempt", Value::from([&*names.tag, &*names.post].join(" ")));
             }
         }
     }

@@ -20,8 +20,11 @@ impl Actor {
             Command::Submit { submission, reply } => {
                 // Written down before anything else happens: a full disk is the submitter's to hear of.
                 let record = RequesterRecord::Submitted(submission.clone());
+                self.halt.sees(record.name());
+                self.halt.before_commit();
                 let written = self.ports.store.journal.commit(vec![Entry::new(&record)]).await;
                 if written.is_ok() {
+                    self.halt.after_commit();
                     let job = submission.job;
                     let actions = self.requester.on_input(now, Input::Submitted(submission));
                     let rest = actions.into_iter().filter(|action| !matches!(action, Action::Record(_)));

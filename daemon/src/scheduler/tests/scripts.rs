@@ -334,6 +334,27 @@ fn a_requester_away_for_ten_minutes_finds_its_results() {
 }
 
 #[test]
+fn a_requester_away_for_ten_minutes_with_a_full_queue_gets_all_of_it_done_once() {
+    let mut world = World::with_slots(&[0, 1, 1]);
+    for job in 1..=64 {
+        world.submit(0, job, 2);
+    }
+    world.flow();
+    for renderer in [1, 2] {
+        world.cut(0, renderer);
+        world.finish_runs(renderer);
+    }
+    world.pass(Duration::from_mins(10));
+    for renderer in [1, 2] {
+        assert_eq!(world.machines[renderer].renderer.holdings().all().count(), 1, "kept for whoever asked");
+        world.heal(0, renderer);
+    }
+    world.finish_all();
+    let runs: usize = world.machines.iter().map(|machine| machine.executions.len()).sum();
+    assert_eq!(runs, 128, "nothing was rendered twice");
+}
+
+#[test]
 fn a_grant_that_a_probe_overtook_is_refused() {
     let mut world = World::with_slots(&[0, 1]);
     world.submit(0, 7, 1);

@@ -140,6 +140,19 @@ fn a_cancel_before_the_result_wins() {
 }
 
 #[test]
+fn a_cancel_that_is_lost_is_said_again() {
+    let mut world = World::with_slots(&[0, 1]);
+    world.machines[1].comfy = Comfy::Hangs;
+    world.submit(0, 7, 1);
+    world.flow();
+    world.tell_requester(0, Input::CancelWanted(vec![task_id(7, 0)]));
+    world.lose_first(|packet| is(packet, "Cancel"));
+    world.until("the renderer drops it", World::is_settled);
+    assert_eq!(world.phase(0, task_id(7, 0)), TaskPhase::Cancelled);
+    assert!(world.machines[1].is_wiped(), "it was interrupted all the same");
+}
+
+#[test]
 fn a_result_before_the_cancel_wins() {
     let mut world = World::with_slots(&[0, 1]);
     world.submit(0, 7, 1);

@@ -15,7 +15,7 @@ const WORDS: &str = "birch was revoked by amber: sold";
 
 impl World {
     /// Machine `at` shuts out `who`, as the roster tells it to.
-    fn shut_out(&mut self, at: usize, who: usize) {
+    pub(super) fn shut_out(&mut self, at: usize, who: usize) {
         let barred: Arc<Barred> = Arc::new(Barred::from([(self.machines[who].id, WORDS.to_owned())]));
         self.tell_requester(at, requester::Input::Barred(barred.clone()));
         self.tell_renderer(at, renderer::Input::Barred(barred));
@@ -107,7 +107,7 @@ fn a_grant_that_is_being_looked_at_when_its_sender_is_shut_out_is_refused() {
 
 impl World {
     /// Runs until a grant is under way, and takes it off the wire.
-    fn intercept_grant(&mut self) -> super::world::Packet {
+    pub(super) fn intercept_grant(&mut self) -> super::world::Packet {
         for _ in 0..1000 {
             let is_grant = |packet: &super::world::Packet| {
                 matches!(&packet.cargo, Cargo::Question { request: Request::Grant(_), .. })

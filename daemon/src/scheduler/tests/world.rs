@@ -89,6 +89,8 @@ pub(super) struct World {
     next: u64,
     pub(super) kill: Option<Kill>,
     pub(super) kills: usize,
+    /// Records at which the daemon died.
+    pub(super) died_at: BTreeSet<&'static str>,
 }
 
 fn node_id(n: usize) -> NodeId {
@@ -129,6 +131,7 @@ impl World {
             next: 0,
             kill: None,
             kills: 0,
+            died_at: BTreeSet::new(),
         };
         for n in 0..world.machines.len() {
             world.boot(n);
@@ -342,6 +345,9 @@ impl World {
         let machine = &mut self.machines[n];
         machine.commits += 1;
         let dies = self.kill.filter(|kill| kill.node == n && kill.commit == machine.commits);
+        if dies.is_some() {
+            self.died_at.extend(records.iter().map(Line::name));
+        }
         if dies.is_none_or(|kill| kill.written) {
             machine.journal.extend(records);
         }

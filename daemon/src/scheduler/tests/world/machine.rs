@@ -51,6 +51,15 @@ pub(super) fn output(task: TaskId, attempt: u32) -> OutputFile {
     }
 }
 
+impl Line {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Requester(record) => record.name(),
+            Self::Renderer(record) => record.name(),
+        }
+    }
+}
+
 impl Machine {
     pub(super) fn new(n: usize, slots: usize) -> Self {
         let names = ["amber", "birch", "cedar", "damson", "elm"];
