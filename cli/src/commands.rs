@@ -5,12 +5,14 @@ pub(crate) mod block;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod doctor;
+pub(crate) mod drain;
 pub(crate) mod fetch;
 pub(crate) mod init;
 pub(crate) mod invite;
 pub(crate) mod jobs;
 pub(crate) mod join;
 pub(crate) mod leave;
+pub(crate) mod lend;
 pub(crate) mod logs;
 pub(crate) mod peers;
 pub(crate) mod policy;
@@ -64,6 +66,8 @@ pub(crate) async fn dispatch(args: Args, environment: &Environment, ui: &Ui) -> 
         Command::User(args) => user::run(args, context).await,
         Command::Peers(args) => peers::run(args, context).await,
         Command::Status(args) => status::run(args, context).await,
+        Command::Lend(args) => lend::run(args, context).await,
+        Command::Drain(args) => drain::run(args, context).await,
         Command::Leave(args) => leave::run(args, context).await,
         Command::Revoke(args) => revoke::run(args, context).await,
         Command::Block(args) => block::run(args, context).await,

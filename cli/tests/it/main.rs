@@ -4,6 +4,7 @@
 
 mod errors;
 mod jobs;
+mod leaving;
 mod policy;
 mod pool;
 mod projects;

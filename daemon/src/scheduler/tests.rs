@@ -5,6 +5,7 @@ mod hostile;
 mod kills;
 mod limits;
 mod live;
+mod owners;
 mod policy;
 mod projects;
 mod scripts;

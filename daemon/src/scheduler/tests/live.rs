@@ -1,5 +1,6 @@
 //! Whole schedulers over real stores, networks and executors; only ComfyUI is a brush that paints what it is told.
 
+mod leaving;
 mod policy;
 
 use std::path::Path;
@@ -122,6 +123,8 @@ struct Daemon {
     store: Store,
     supervisor: Supervisor,
     studio: watch::Sender<Arc<StudioRules>>,
+    lending: scheduler::lend::keeper::Keeper,
+    exit: CancellationToken,
     _roster: watch::Sender<Option<Arc<Roster>>>,
     _gpus: watch::Sender<Arc<Vec<crate::gpu::GpuReading>>>,
 }
@@ -167,6 +170,8 @@ impl House {
         let (gpus_sender, gpus) = watch::channel(Arc::default());
         let (studio_sender, studio) = watch::channel(Arc::new(rules.clone()));
         let policy = executor::policy::spawn(self.dir.path(), &tasks).unwrap().policy();
+        let lending = scheduler::lend::keeper::spawn(self.dir.path(), &tasks).unwrap();
+        let exit = CancellationToken::new();
         let ports = Ports {
             network: network.clone(),
             executor,
@@ -175,7 +180,10 @@ impl House {
             studio,
             barred,
             gpus,
+            look_at_gpus: Arc::default(),
             policy,
+            lending: lending.lending(),
+            exit: exit.clone(),
         };
         let inputs = Inputs { network: events.tasks, executor: runs };
         let me = Me { node: self.node.clone(), kem: self.kem.clone(), boot };
@@ -191,6 +199,8 @@ impl House {
             store,
             supervisor,
             studio: studio_sender,
+            lending,
+            exit,
             _roster: roster_sender,
             _gpus: gpus_sender,
         }
