@@ -9,8 +9,9 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use scenemesh_protocol::api::{DATA_DIR_VARIABLE, TOKEN_FILE_VARIABLE};
 
 use crate::commands::{
-    admin, block, cancel, completions, doctor, fetch, init, invite, jobs, join, journal, leave, ledger, logs,
-    peers, policy, pool, project, retry, revoke, rotate, show, status, submit, top, user, why,
+    admin, block, cancel, completions, doctor, drain, fetch, init, invite, jobs, join, journal, leave,
+    ledger, lend, logs, peers, policy, pool, project, retry, revoke, rotate, show, status, submit, top, user,
+    why,
 };
 use crate::environment::Environment;
 use crate::messages::{Lang, help};
@@ -57,6 +58,10 @@ pub(crate) enum Command {
     Policy(policy::PolicyArgs),
     /// Show how this node stands
     Status(status::StatusArgs),
+    /// Lend this machine, or take its GPU back
+    Lend(lend::LendArgs),
+    /// Take no new work from anybody, and wait until what runs here is done
+    Drain(drain::DrainArgs),
     /// Leave the pool
     Leave(leave::LeaveArgs),
     /// Take a node or an admin key out of your studio for ever
@@ -108,6 +113,8 @@ impl Command {
             Self::Peers(_) => "peers/1",
             Self::Policy(_) => "policy/1",
             Self::Status(_) => "status/1",
+            Self::Lend(_) => "lend/1",
+            Self::Drain(_) => "drain/1",
             Self::Leave(_) => "leave/1",
             Self::Revoke(_) => "revoke/1",
             Self::Block(_) => "block/1",
@@ -165,6 +172,8 @@ const SCHEMAS: &[(&str, &str)] = &[
     ("peers", "peers/1"),
     ("policy", "policy/1"),
     ("status", "status/1"),
+    ("lend", "lend/1"),
+    ("drain", "drain/1"),
     ("leave", "leave/1"),
     ("revoke", "revoke/1"),
     ("block", "block/1"),

@@ -10,13 +10,14 @@ use reqwest::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_LENGTH};
 use reqwest::{Body, Method, RequestBuilder, Response};
 use scenemesh_protocol::api::{
     API_FILE, AdminsReply, ApiFile, ApproveReply, ApproveRequest, BlockReply, BlockRequest,
-    ChangeAdminsReply, ChangeAdminsRequest, DoctorReply, ErrorBody, ErrorCode, Event, ImportReply, InitReply,
-    InitRequest, InputReply, InstalledReply, InviteReply, InviteRequest, JobView, JobsReply, JoinPreview,
-    JoinPreviewRequest, JoinReply, JoinRequest, LeaveReply, LogReply, NewAdminRequest, PeersReply,
-    PolicyChangeRequest, PolicyCheckReply, PolicyCheckRequest, PolicyClassReply, PolicyClassRequest,
-    PolicyReply, PoolReply, ProjectRequest, ProjectSetRequest, ProjectView, ProjectsReply, RebuildReply,
-    RecoverRequest, RevokeReply, RevokeRequest, RotateReply, RotateRequest, StatusReply, SubmitRequest,
-    UserRemoveRequest, UserReply, UserRequest, UserView, UsersReply, WhyReply,
+    ChangeAdminsReply, ChangeAdminsRequest, DoctorReply, DrainReply, DrainRequest, ErrorBody, ErrorCode,
+    Event, ImportReply, InitReply, InitRequest, InputReply, InstalledReply, InviteReply, InviteRequest,
+    JobView, JobsReply, JoinPreview, JoinPreviewRequest, JoinReply, JoinRequest, LeaveReply, LendReply,
+    LendRequest, LogReply, NewAdminRequest, PeersReply, PolicyChangeRequest, PolicyCheckReply,
+    PolicyCheckRequest, PolicyClassReply, PolicyClassRequest, PolicyReply, PoolReply, ProjectRequest,
+    ProjectSetRequest, ProjectView, ProjectsReply, RebuildReply, RecoverRequest, RevokeReply, RevokeRequest,
+    RotateReply, RotateRequest, StatusReply, SubmitRequest, UserRemoveRequest, UserReply, UserRequest,
+    UserView, UsersReply, WhyReply,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -190,6 +191,22 @@ impl ApiClient {
 
     pub async fn peers(&self) -> Answer<PeersReply> {
         self.get("/v1/peers").await
+    }
+
+    pub async fn lend(&self) -> Answer<LendReply> {
+        self.get("/v1/lend").await
+    }
+
+    pub async fn lend_say(&self, request: &LendRequest) -> Answer<LendReply> {
+        self.post("/v1/lend", request, PATIENCE).await
+    }
+
+    pub async fn drained(&self) -> Answer<DrainReply> {
+        self.get("/v1/drain").await
+    }
+
+    pub async fn drain(&self, request: &DrainRequest) -> Answer<DrainReply> {
+        self.post("/v1/drain", request, PATIENCE).await
     }
 
     pub async fn leave(&self) -> Answer<LeaveReply> {

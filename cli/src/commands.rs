@@ -5,6 +5,7 @@ pub(crate) mod block;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod doctor;
+pub(crate) mod drain;
 pub(crate) mod fetch;
 pub(crate) mod init;
 pub(crate) mod invite;
@@ -13,6 +14,7 @@ pub(crate) mod join;
 pub(crate) mod journal;
 pub(crate) mod leave;
 pub(crate) mod ledger;
+pub(crate) mod lend;
 pub(crate) mod logs;
 pub(crate) mod peers;
 pub(crate) mod policy;
@@ -66,6 +68,8 @@ pub(crate) async fn dispatch(args: Args, environment: &Environment, ui: &Ui) -> 
         Command::User(args) => user::run(args, context).await,
         Command::Peers(args) => peers::run(args, context).await,
         Command::Status(args) => status::run(args, context).await,
+        Command::Lend(args) => lend::run(args, context).await,
+        Command::Drain(args) => drain::run(args, context).await,
         Command::Leave(args) => leave::run(args, context).await,
         Command::Revoke(args) => revoke::run(args, context).await,
         Command::Block(args) => block::run(args, context).await,

@@ -55,7 +55,9 @@ pub enum Word {
     Input,
     Job,
     Label,
+    LastTime,
     LearnLater,
+    Lending,
     Lent,
     LentTo,
     List,
@@ -391,6 +393,34 @@ pub enum Message {
         name: String,
         path: String,
     },
+
+    // lending and draining
+    GivenBackIn {
+        took: String,
+    },
+    NextLendOffUntil,
+    NotFreeYet,
+    HintNotFreeYet,
+    StillHeld,
+    HintStillHeld,
+    NothingForOthers,
+    BeingStopped,
+    StillNeeds {
+        left: String,
+    },
+    VramWent {
+        before: String,
+        after: String,
+    },
+    DrainsNow {
+        running: u32,
+        results: u32,
+    },
+    IsDrained,
+    TakesWorkAgain,
+    DaemonHasEnded,
+    DrainEnded,
+    HintDrainEnded,
 
     // policy
     PolicyList {

@@ -27,7 +27,7 @@ use crate::membership::Membership;
 use crate::network::Network;
 use crate::platform;
 use crate::scheduler::Scheduler;
-use crate::scheduler::lend::Lend;
+use crate::scheduler::lend::{Lend, keeper};
 use crate::store::Store;
 use crate::supervisor::Tasks;
 
@@ -43,6 +43,7 @@ mod inputs;
 mod jobs;
 mod journal;
 mod korean;
+mod lend;
 mod openapi;
 mod outputs;
 mod policy;
@@ -97,6 +98,8 @@ pub struct Ports {
     pub policy: rules::Keeper,
     /// To whom this node is lent, as its configuration says.
     pub lend: Lend,
+    /// What was said of it by hand.
+    pub lending: keeper::Keeper,
     pub gpus: watch::Receiver<Arc<Vec<GpuReading>>>,
     pub store: Store,
 }
@@ -267,6 +270,10 @@ fn routes() -> Routes {
         .post(Submit, "/v1/jobs/{id}/retry", jobs::retry)
         .get(Submit, "/v1/tasks/{id}/outputs/{index}", outputs::output)
         .post(Operate, "/v1/policy", policy::change)
+        .get(View, "/v1/lend", lend::show)
+        .post(Operate, "/v1/lend", lend::say)
+        .get(View, "/v1/drain", lend::drained)
+        .post(Operate, "/v1/drain", lend::drain)
         .post(Admin, "/v1/init", pool::init)
         .post(Admin, "/v1/invite", pool::invite)
         .post(Admin, "/v1/join/preview", pool::preview)

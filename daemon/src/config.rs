@@ -10,7 +10,7 @@ use std::time::Duration;
 use scenemesh_protocol::task::Class;
 use serde::Deserialize;
 
-use crate::scheduler::lend::{Hours, Lend};
+use crate::scheduler::lend::{Hours, LONGEST_FINISH, Lend};
 use crate::{api, executor, network, scheduler, store};
 
 #[cfg(any(test, feature = "fuzzing"))]
@@ -47,6 +47,7 @@ struct LendTable {
     classes: Option<BTreeSet<LentClass>>,
     max_vram: Option<Vram>,
     hours: Option<LentHours>,
+    finish: Option<Finish>,
 }
 
 impl LendTable {
@@ -56,7 +57,24 @@ impl LendTable {
             classes: self.classes.map(|classes| classes.into_iter().map(|class| class.0).collect()),
             max_vram_mib: self.max_vram.map(|vram| vram.0),
             hours: self.hours.map(|hours| hours.0),
+            finish: self.finish.map(|finish| finish.0),
         }
+    }
+}
+
+/// How long others' work may take to finish once the GPU is wanted back: none to a minute.
+#[derive(Debug)]
+struct Finish(Duration);
+
+impl<'de> Deserialize<'de> for Finish {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let span = if text.trim() == "0s" { Some(Duration::ZERO) } else { parse_span(&text) };
+        span.filter(|span| *span <= LONGEST_FINISH).map(Self).ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "{text:?} is no time of at most a minute; write for example \"30s\""
+            ))
+        })
     }
 }
 
@@ -516,6 +534,10 @@ mod tests {
         assert_eq!(lend.max_vram_mib, Some(20 << 10));
         assert_eq!(lend.hours.unwrap().written(), ["19:00-08:00", "Sat,Sun"]);
         assert!(load("[lend]\nhours = \"Mon-Fri 19:00-08:00\"\n", &[]).is_ok());
+        for (written, finish) in [("0s", 0), ("45s", 45), ("1m", 60)] {
+            let lend = load(&format!("[lend]\nfinish = \"{written}\"\n"), &[]).unwrap().scheduler.lend;
+            assert_eq!(lend.finish(), Duration::from_secs(finish));
+        }
         for (line, words) in [
             ("hours = \"evenings\"", "\"evenings\" are no hours; write \"19:00-08:00\""),
             ("hours = []", "write \"19:00-08:00\""),
@@ -523,6 +545,8 @@ mod tests {
             ("classes = [\"quick\"]", "write some of \"urgent\""),
             ("max_vram = \"lots\"", "write for example \"20 GB\""),
             ("max_vram = \"0 GB\"", "write for example \"20 GB\""),
+            ("finish = \"2m\"", "write for example \"30s\""),
+            ("finish = \"soon\"", "at most a minute"),
             ("hour = \"19:00-08:00\"", "hour"),
             ("to = \"birch\"", "birch"),
         ] {

@@ -239,6 +239,47 @@ impl From<Outcome> for RunEnd {
     }
 }
 
+/// Video memory of the GPU behind a slot, as its ComfyUI tells, in MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Used by anybody.
+    pub used_mib: u32,
+    /// Held by this ComfyUI, whether it uses it or not.
+    pub held_mib: u32,
+    pub total_mib: u32,
+}
+
+/// What came of giving a GPU's memory back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Freed {
+    pub before: Option<Memory>,
+    pub after: Option<Memory>,
+    pub verdict: Verdict,
+}
+
+/// Whether memory was given back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Seen to be free.
+    Freed,
+    /// It was asked for, and ComfyUI still holds it.
+    StillHeld,
+    /// It was asked for, and nothing tells whether it went.
+    Unknown { why: String },
+    /// A prompt runs there, of this machine or of whoever sits at it: nothing was unloaded.
+    InUse,
+    /// Nobody answers there: what is gone holds nothing.
+    NotRunning,
+    /// A stopped prompt of ours goes on there. Worth another try.
+    Stuck { why: String },
+}
+
+impl Freed {
+    pub fn of(verdict: Verdict) -> Self {
+        Self { before: None, after: None, verdict }
+    }
+}
+
 /// Why a run was not accepted. Nothing happened yet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RunError {
@@ -263,6 +304,7 @@ pub struct Executor {
 enum Command {
     Run { run: Box<Run>, reply: oneshot::Sender<Result<(), RunError>> },
     Cancel { task: TaskId, attempt: u32 },
+    Free { reply: oneshot::Sender<Freed> },
 }
 
 /// Starts one actor per endpoint. Slots begin as [`SlotState::Starting`] and are probed at once.
@@ -338,6 +380,22 @@ impl Executor {
     }
 }
 
+impl Executor {
+    /// Has a slot's ComfyUI unload its models and empty its cache, and looks whether the memory went. Takes seconds;
+    /// a slot that runs something keeps what it has.
+    pub async fn free(&self, slot: SlotId) -> Freed {
+        let stopping = || Freed::of(Verdict::Unknown { why: RunError::Stopping.to_string() });
+        let Some(inbox) = self.inboxes.get(usize::from(slot.0)) else {
+            return Freed::of(Verdict::Unknown { why: RunError::NoSuchSlot(slot).to_string() });
+        };
+        let (reply, answer) = oneshot::channel();
+        if inbox.send(Command::Free { reply }).await.is_err() {
+            return stopping();
+        }
+        answer.await.unwrap_or_else(|_| stopping())
+    }
+}
+
 /// What renders: ComfyUI, or a script in tests. Owned by one slot's actor, which calls one method at a time.
 pub trait Backend: Send + 'static {
     fn url(&self) -> String;
@@ -352,6 +410,11 @@ pub trait Backend: Send + 'static {
         report: &'a Reporter,
         stop: tokio_util::sync::CancellationToken,
     ) -> futures::future::BoxFuture<'a, RunEnd>;
+
+    /// Gives the GPU's memory back, and says what came of it.
+    fn free(&mut self) -> futures::future::BoxFuture<'_, Freed> {
+        Box::pin(std::future::ready(Freed::of(Verdict::Unknown { why: "it has no GPU".to_owned() })))
+    }
 
     /// An attempt that does not run here now, but may still from before a restart, is not wanted any more.
     fn abandon(&mut self, _task: TaskId, _attempt: u32) {}

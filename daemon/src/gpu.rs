@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::supervisor::Tasks;
 
@@ -21,11 +21,13 @@ pub use nvml::Nvml;
 pub struct Config {
     /// Time between readings. Shorter costs the driver a little power on laptops; longer makes adverts stale.
     pub interval: Duration,
+    /// Notified by whoever cannot wait for the next reading.
+    pub look: Arc<Notify>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(5) }
+        Self { interval: Duration::from_secs(5), look: Arc::default() }
     }
 }
 
@@ -69,6 +71,7 @@ pub async fn spawn(
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = sender.closed() => break,
+                () = config.look.notified() => {}
                 () = tokio::time::sleep(config.interval) => {}
             }
             probe = sample(ready, &sender, &sampling).await;
@@ -120,11 +123,24 @@ mod tests {
     async fn readings_are_there_at_once_and_follow_the_probe() {
         let supervisor = Supervisor::new(Duration::from_secs(1));
         let gpus = FakeGpus::with(vec![GpuReading { vram_free_mib: Some(8000), ..FakeGpus::rtx_4090() }]);
-        let config = Config { interval: Duration::from_millis(1) };
+        let config = Config { interval: Duration::from_millis(1), ..Config::default() };
         let mut readings = spawn(config, Box::new(gpus.clone()), &supervisor.tasks()).await;
         assert_eq!(readings.borrow()[0].vram_free_mib, Some(8000));
 
         gpus.set(vec![GpuReading { vram_free_mib: Some(500), ..FakeGpus::rtx_4090() }]);
+        readings.wait_for(|now| now[0].vram_free_mib == Some(500)).await.unwrap();
+        supervisor.run_until(std::future::ready(())).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn whoever_cannot_wait_gets_a_reading_at_once() {
+        let supervisor = Supervisor::new(Duration::from_secs(1));
+        let gpus = FakeGpus::with(vec![FakeGpus::rtx_4090()]);
+        let config = Config { interval: Duration::from_hours(1), ..Config::default() };
+        let look = config.look.clone();
+        let mut readings = spawn(config, Box::new(gpus.clone()), &supervisor.tasks()).await;
+        gpus.set(vec![GpuReading { vram_free_mib: Some(500), ..FakeGpus::rtx_4090() }]);
+        look.notify_one();
         readings.wait_for(|now| now[0].vram_free_mib == Some(500)).await.unwrap();
         supervisor.run_until(std::future::ready(())).await.unwrap();
     }

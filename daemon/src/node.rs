@@ -15,7 +15,7 @@ use crate::{api, executor, gpu, membership, network, platform, scheduler, store}
 /// How long tasks may take to end by themselves.
 const GRACE: Duration = Duration::from_secs(12);
 
-/// Exit status for a data directory, key files, a policy file or addresses that cannot be used: starting again does not help.
+/// Exit status for a data directory, key files, a policy or lending file or addresses that cannot be used: starting again does not help.
 const EXIT_CONFIG: u8 = 64;
 
 /// Runs a node until `signal` resolves or one of its tasks fails.
@@ -24,17 +24,19 @@ const EXIT_CONFIG: u8 = 64;
 /// What stopped it, or why it did not start.
 pub async fn run(mut config: Config, signal: impl Future<Output = ()>) -> Result<()> {
     let mut signal = std::pin::pin!(signal);
+    let exit = CancellationToken::new();
     loop {
         let restart = CancellationToken::new();
         let mut stopped = false;
         let until = async {
             tokio::select! {
                 () = &mut signal => stopped = true,
+                () = exit.cancelled() => {}
                 () = restart.cancelled() => {}
             }
         };
-        let listened = run_once(config.clone(), &restart, until).await?;
-        if stopped || !restart.is_cancelled() {
+        let listened = run_once(config.clone(), &restart, &exit, until).await?;
+        if stopped || exit.is_cancelled() || !restart.is_cancelled() {
             return Ok(());
         }
         tracing::info!("scenemeshd starts again, in place");
@@ -46,6 +48,7 @@ pub async fn run(mut config: Config, signal: impl Future<Output = ()>) -> Result
 async fn run_once(
     config: Config,
     restart: &CancellationToken,
+    exit: &CancellationToken,
     signal: impl Future<Output = ()>,
 ) -> Result<network::Listening> {
     let supervisor = Supervisor::new(GRACE);
@@ -56,10 +59,13 @@ async fn run_once(
     let keys = membership::keys::load_or_create(&config.dir).context("loading this node's keys")?;
     let me = keys.node.public().node();
     let policy = executor::policy::spawn(&config.dir, &tasks)?;
+    let lending = scheduler::lend::keeper::spawn(&config.dir, &tasks)?;
 
     // Ports first: a daemon that cannot listen must not disturb anything.
     let api = api::bind(config.api).await?;
-    let gpus = gpu::spawn(gpu::Config::default(), Box::new(gpu::Nvml::default()), &tasks).await;
+    let gpu_config = gpu::Config::default();
+    let look_at_gpus = gpu_config.look.clone();
+    let gpus = gpu::spawn(gpu_config, Box::new(gpu::Nvml::default()), &tasks).await;
     let executor_config = executor::Config { owner: me.short(), ..config.executor };
     let (executor, executor_events) = executor::spawn(executor_config, store.blobs.clone(), &tasks)?;
     let identity = network::Identity { key: keys.node.clone() };
@@ -87,7 +93,10 @@ async fn run_once(
             studio: membership.rules(),
             barred: membership.barred(),
             gpus: gpus.clone(),
+            look_at_gpus,
             policy: policy.policy(),
+            lending: lending.lending(),
+            exit: exit.clone(),
         },
         scheduler::Inputs { network: events.tasks, executor: executor_events },
         &replay,
@@ -99,7 +108,8 @@ async fn run_once(
     let address = api.address();
     let listening = network.listening();
     let mut listened = network::Listening::default();
-    let ports = api::Ports { me, scheduler, membership, network, executor, policy, lend, gpus, store };
+    let ports =
+        api::Ports { me, scheduler, membership, network, executor, policy, lend, lending, gpus, store };
     api.serve(ports, &tasks)?;
     tracing::info!(node = %me, api = %address, "scenemeshd {} is up", env!("CARGO_PKG_VERSION"));
 
@@ -130,7 +140,8 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     let bad_keys = error.downcast_ref::<membership::KeysError>().is_some();
     let bad_address = error.downcast_ref::<network::NetworkError>().is_some();
     let bad_policy = error.downcast_ref::<executor::policy::BadFile>().is_some();
-    if bad_dir || bad_keys || bad_address || bad_policy {
+    let bad_lending = error.downcast_ref::<scheduler::lend::keeper::BadFile>().is_some();
+    if bad_dir || bad_keys || bad_address || bad_policy || bad_lending {
         ExitCode::from(EXIT_CONFIG)
     } else {
         ExitCode::FAILURE

@@ -15,7 +15,8 @@ use scenemesh_protocol::lease::Preview;
 use scenemesh_protocol::roster::Roster;
 use scenemesh_protocol::studio::StudioRules;
 use scenemesh_protocol::task::{Class, InputFile, Reach, Shape};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::executor::graph::{Graph, GraphError};
@@ -30,8 +31,10 @@ mod actor;
 mod bounds;
 pub mod conversation;
 mod discretion;
+mod draining;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+pub mod giving;
 pub mod lend;
 pub mod link;
 pub mod placement;
@@ -45,7 +48,9 @@ pub mod view;
 mod tests;
 
 pub use conversation::Barred;
-use lend::Lend;
+pub use draining::DrainWish;
+use giving::GivingView;
+use lend::{Lend, Lending};
 use record::{Recipe, Submission, TaskPlan};
 use story::Why;
 pub use view::{JobEvent, JobState, JobView, LogLine, OpenTasks, TaskPhase, TaskView};
@@ -131,8 +136,14 @@ pub struct Ports {
     /// Who is shut out, by revocation or block.
     pub barred: watch::Receiver<Arc<Barred>>,
     pub gpus: watch::Receiver<Arc<Vec<GpuReading>>>,
+    /// Has the GPUs read at once.
+    pub look_at_gpus: Arc<Notify>,
     /// Which node classes run here.
     pub policy: watch::Receiver<Arc<Policy>>,
+    /// What was said by hand of lending this machine.
+    pub lending: watch::Receiver<Lending>,
+    /// Cancelled when the node is drained and was to end then.
+    pub exit: CancellationToken,
 }
 
 /// What it hears from below.
@@ -285,7 +296,8 @@ enum Command {
     Preview { task: TaskId, reply: oneshot::Sender<Option<Arc<Preview>>> },
     Log { id: Id, reply: oneshot::Sender<Vec<LogLine>> },
     RefusedClasses { reply: oneshot::Sender<RefusedClasses> },
-    Drain { draining: bool, reply: oneshot::Sender<()> },
+    Drain { wish: DrainWish, reply: oneshot::Sender<Load> },
+    Giving { reply: oneshot::Sender<GivingView> },
     Held { node: Option<NodeId>, reply: oneshot::Sender<(usize, usize)> },
 }
 
@@ -311,6 +323,16 @@ pub struct Load {
     pub draining: bool,
     /// Nothing runs and nothing is promised.
     pub idle: bool,
+    /// Attempts that are here, results that nobody has taken yet included.
+    pub held: usize,
+    /// Of these, attempts that have not ended.
+    pub running: usize,
+    /// The node ends when it is drained.
+    pub exits: bool,
+    /// Until others' work is given back, while it drains with a limit.
+    pub left: Option<Duration>,
+    /// Whoever sits here wants the GPU.
+    pub wanted_back: bool,
 }
 
 /// Restores both machines from the journal and starts them. Attempts that were held go on; the node's advert is
@@ -480,8 +502,13 @@ impl Scheduler {
     }
 
     /// Takes nothing new from anybody, or takes work again. What runs is finished.
-    pub async fn drain(&self, draining: bool) {
-        self.ask(|reply| Command::Drain { draining, reply }).await;
+    pub async fn drain(&self, wish: DrainWish) -> Load {
+        self.ask(|reply| Command::Drain { wish, reply }).await.unwrap_or_default()
+    }
+
+    /// What others have of this machine, and how giving it back goes.
+    pub async fn giving(&self) -> GivingView {
+        self.ask(|reply| Command::Giving { reply }).await.unwrap_or_default()
     }
 
     /// Attempts of ours that a node has, and attempts of its that are held here; all of both without a node.

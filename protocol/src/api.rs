@@ -27,6 +27,8 @@
 //! GET  /v1/policy                       PolicyReply       POST /v1/policy    PolicyChangeRequest PolicyReply
 //! POST /v1/policy/class  PolicyClassRequest PolicyClassReply
 //! POST /v1/policy/check  PolicyCheckRequest PolicyCheckReply
+//! GET  /v1/lend                         LendReply         POST /v1/lend      LendRequest   LendReply
+//! GET  /v1/drain                        DrainReply        POST /v1/drain     DrainRequest  DrainReply
 //! GET  /v1/tasks/ID/outputs/N           the bytes of that output
 //! GET  /v1/tasks/ID/preview             the latest preview picture, 404 while there is none
 //! GET  /v1/openapi.json                 all of this as an OpenAPI document
@@ -42,6 +44,7 @@ use serde::{Deserialize, Serialize};
 mod error;
 mod jobs;
 mod journal;
+mod lend;
 mod policy;
 mod pool;
 mod projects;
@@ -56,6 +59,10 @@ pub use jobs::{
     WhyReply, WipeCounts, WipeView,
 };
 pub use journal::{ImportReply, RebuildReply};
+pub use lend::{
+    DrainReply, DrainRequest, GivenBackView, LendReply, LendRequest, LendState, LendWord, LentTaskView,
+    SlotBackState, SlotBackView,
+};
 pub use policy::{
     ElsewhereView, FindingKind, FindingView, LendView, PolicyChange, PolicyChangeRequest, PolicyCheckReply,
     PolicyCheckRequest, PolicyClassReply, PolicyClassRequest, PolicyReason, PolicyReply,

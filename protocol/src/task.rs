@@ -248,7 +248,7 @@ impl FailureClass {
             Self::Transfer => "transfer failed",
             Self::DiskFull => "disk full",
             Self::Timeout => "timeout",
-            Self::OwnerReturned => "owner returned",
+            Self::OwnerReturned => "its owner took the GPU back",
             Self::Revoked => "revoked",
             Self::Cancelled => "cancelled",
             Self::ResultDoesNotVerify => "result does not verify",

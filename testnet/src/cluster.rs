@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tokio::process::Child;
 
-use crate::eventually::eventually;
+use crate::eventually::{PATIENCE, eventually};
 use crate::program::Programs;
 use crate::proxy::Proxy;
 
@@ -462,6 +462,17 @@ impl Cluster {
         child.kill().await.with_context(|| format!("killing {name}"))
     }
 
+    /// Waits until a node's daemon ends by itself, and gives its exit status.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end within the usual patience.
+    pub async fn ended(&mut self, name: &str) -> Result<i32> {
+        let mut child = self.node_mut(name).daemon.take().with_context(|| format!("{name} does not run"))?;
+        let ended = tokio::time::timeout(PATIENCE, child.wait()).await;
+        let status = ended.with_context(|| format!("{name} does not end"))??;
+        status.code().with_context(|| format!("{name} was ended by a signal"))
+    }
+
     /// Kills the ComfyUI beside a node.
     ///
     /// # Errors
@@ -477,11 +488,24 @@ impl Cluster {
     /// # Errors
     /// When it does not come up.
     pub async fn restart_comfy(&mut self, name: &str) -> Result<()> {
+        self.restart_comfy_as(name, None).await
+    }
+
+    /// Starts a killed ComfyUI where it was, with other arguments.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn restart_comfy_with(&mut self, name: &str, arguments: &[&str]) -> Result<()> {
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        self.restart_comfy_as(name, Some(arguments)).await
+    }
+
+    async fn restart_comfy_as(&mut self, name: &str, arguments: Option<Vec<String>>) -> Result<()> {
         let node = self.node_mut(name);
         let old = node.comfy.take().with_context(|| format!("{name} has no ComfyUI of ours"))?;
         let dir = node.dir.clone();
         let listen = old.url.trim_start_matches("http://").to_owned();
-        let process = self.start_comfy(&dir, old.arguments, &listen).await?;
+        let process = self.start_comfy(&dir, arguments.unwrap_or(old.arguments), &listen).await?;
         self.node_mut(name).comfy = Some(process);
         Ok(())
     }

@@ -71,6 +71,12 @@ pub struct Options {
     /// Time a cold model takes to load, in milliseconds; it stays warm until /free or until `--warm` others came after it
     #[arg(long, value_name = "MS", default_value_t = Options::default().load_ms)]
     pub load_ms: u64,
+    /// Time the decoding of latents takes, in milliseconds; like loading, nothing interrupts it
+    #[arg(long, value_name = "MS", default_value_t = Options::default().decode_ms)]
+    pub decode_ms: u64,
+    /// Video memory that each warm model holds, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = Options::default().model_mib)]
+    pub model_mib: u64,
     /// How many models stay warm
     #[arg(long, value_name = "N", default_value_t = Options::default().warm)]
     pub warm: usize,
@@ -100,6 +106,8 @@ impl Default for Options {
             models: vec!["checkpoints/tiny_sd15.safetensors".to_owned()],
             step_ms: 5,
             load_ms: 0,
+            decode_ms: 0,
+            model_mib: 4 * 1024,
             warm: 2,
             history_lag_ms: 2,
             no_previews: false,

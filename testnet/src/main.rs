@@ -19,7 +19,7 @@ enum Command {
     /// Set up two studios, render four keyframes, kill a renderer half-way, and finish all the same
     Demo(demo::Options),
     /// Run the simulated ComfyUI alone
-    Comfyui(simulated::Arguments),
+    Comfyui(Box<simulated::Arguments>),
     /// Measure, in one run, against a baseline
     Bench(bench::Options),
     /// Be the daemon (what `scenemeshd` is)
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         Command::Scenemeshd(passed) => return scenemeshd::args::main(passed.with_name("scenemeshd")),
         Command::Scenemesh(passed) => return cli(passed),
         Command::Demo(options) => run(demo::run(options)),
-        Command::Comfyui(options) => run(simulated::run(options)),
+        Command::Comfyui(options) => run(simulated::run(*options)),
         Command::Bench(options) => run(bench::run(options)),
     };
     outcome.map_or_else(|error| scenemesh_testnet::talk::failed(&error), |()| ExitCode::SUCCESS)

@@ -37,6 +37,8 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::Idle => "idle",
         Word::Job => "job",
         Word::Label => "label",
+        Word::LastTime => "last time",
+        Word::Lending => "lending",
         Word::LearnLater => "learn it later",
         Word::Listening => "listening",
         Word::Look => "look",
@@ -254,6 +256,26 @@ pub(super) fn text(message: &Message) -> String {
         Message::Blocked { name, until } => {
             format!("{name} is blocked by this studio's machines until {until}; scenemesh block {name} --lift ends it")
         }
+        Message::GivenBackIn { took } => format!("given back in {took}"),
+        Message::NextLendOffUntil => "to have the GPU for yourself until a time: scenemesh lend off --until TIME".into(),
+        Message::NotFreeYet => "the GPU is not free yet: ComfyUI still runs what it was told to stop".into(),
+        Message::HintNotFreeYet => {
+            "see scenemesh lend status; while it loads a model ComfyUI cannot be interrupted, restarting it can".into()
+        }
+        Message::StillHeld => "ComfyUI still holds video memory".into(),
+        Message::HintStillHeld => "restart ComfyUI if you need the memory".into(),
+        Message::NothingForOthers => "nothing for others".into(),
+        Message::BeingStopped => "being stopped".into(),
+        Message::StillNeeds { left } => format!("needs about {left}"),
+        Message::VramWent { before, after } => format!("{before} → {after} GiB in use"),
+        Message::DrainsNow { running, results } => {
+            format!("takes no new work; running here: {running}, results not taken yet: {results}")
+        }
+        Message::IsDrained => "nothing is left here; it takes no new work until scenemesh drain --off or a restart".into(),
+        Message::TakesWorkAgain => "it takes work again".into(),
+        Message::DaemonHasEnded => "nothing was left here; the daemon has ended".into(),
+        Message::DrainEnded => "somebody ended the draining meanwhile".into(),
+        Message::HintDrainEnded => "start it again: scenemesh drain".into(),
         Message::BlockLifted { name } => format!("{name} is not blocked any more"),
         Message::BlockedFor { left, reason } if reason.is_empty() => format!("for another {left}"),
         Message::BlockedFor { left, reason } => format!("for another {left}: {reason}"),

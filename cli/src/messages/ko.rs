@@ -37,6 +37,8 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::Idle => "유휴",
         Word::Job => "작업",
         Word::Label => "이름",
+        Word::LastTime => "지난번",
+        Word::Lending => "빌려주기",
         Word::LearnLater => "나중에 알 노드",
         Word::Listening => "수신 주소",
         Word::Look => "주의",
@@ -286,6 +288,28 @@ pub(super) fn text(message: &Message) -> String {
         Message::Blocked { name, until } => format!(
             "{until}까지 이 스튜디오의 컴퓨터들이 {name} 노드를 차단합니다. 풀려면 scenemesh block {name} --lift"
         ),
+        Message::GivenBackIn { took } => format!("{took} 만에 되찾음"),
+        Message::NextLendOffUntil => "정한 시각까지 GPU를 혼자 쓰려면: scenemesh lend off --until 시각".into(),
+        Message::NotFreeYet => "GPU가 아직 비지 않았습니다: 멈추라고 한 것이 ComfyUI에서 계속 돌고 있습니다".into(),
+        Message::HintNotFreeYet => {
+            "scenemesh lend status로 확인하세요. 모델을 읽는 동안 ComfyUI는 중단할 수 없고, 다시 시작하면 됩니다".into()
+        }
+        Message::StillHeld => "ComfyUI가 비디오 메모리를 아직 쥐고 있습니다".into(),
+        Message::HintStillHeld => "메모리가 필요하면 ComfyUI를 다시 시작하세요".into(),
+        Message::NothingForOthers => "다른 사람의 일 없음".into(),
+        Message::BeingStopped => "멈추는 중".into(),
+        Message::StillNeeds { left } => format!("약 {left} 남음"),
+        Message::VramWent { before, after } => format!("사용 중 {before} → {after} GiB"),
+        Message::DrainsNow { running, results } => {
+            format!("새 일을 받지 않습니다. 여기서 도는 것: {running}, 아직 가져가지 않은 결과: {results}")
+        }
+        Message::IsDrained => {
+            "여기 남은 것이 없습니다. scenemesh drain --off 또는 다시 시작할 때까지 새 일을 받지 않습니다".into()
+        }
+        Message::TakesWorkAgain => "다시 일을 받습니다".into(),
+        Message::DaemonHasEnded => "남은 것이 없어 데몬이 끝났습니다".into(),
+        Message::DrainEnded => "그사이 누군가 비우기(drain)를 끝냈습니다".into(),
+        Message::HintDrainEnded => "다시 시작하려면: scenemesh drain".into(),
         Message::BlockLifted { name } => format!("{name} 노드의 차단을 풀었습니다"),
         Message::BlockedFor { left, reason } if reason.is_empty() => format!("남은 시간 {left}"),
         Message::BlockedFor { left, reason } => format!("남은 시간 {left}: {reason}"),

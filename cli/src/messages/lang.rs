@@ -1,4 +1,4 @@
-//! Which language is spoken.
+//! Which language is spoken, and how that is found out.
 
 use std::str::FromStr;
 

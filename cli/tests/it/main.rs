@@ -5,6 +5,7 @@
 mod errors;
 mod jobs;
 mod journal;
+mod leaving;
 mod policy;
 mod pool;
 mod projects;

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Backend, Command, Event, Executor, Inventory, Outcome, Reporter, Run, RunEnd, RunError, SlotId,
-    SlotState, SlotView,
+    Backend, Command, Event, Executor, Freed, Inventory, Outcome, Reporter, Run, RunEnd, RunError, SlotId,
+    SlotState, SlotView, Verdict,
 };
 use crate::supervisor::Tasks;
 
@@ -94,6 +94,14 @@ impl Slot {
                     None => return,
                     Some(Command::Cancel { task, attempt }) => {
                         self.backend.abandon(task, attempt);
+                        probe_at = Instant::now();
+                    }
+                    Some(Command::Free { reply }) => {
+                        let stopping = self.stopping.clone();
+                        tokio::select! {
+                            () = stopping.cancelled() => return,
+                            freed = self.backend.free() => drop(reply.send(freed)),
+                        }
                         probe_at = Instant::now();
                     }
                     Some(Command::Run { run, reply }) => {
@@ -185,6 +193,7 @@ impl Slot {
                     Some(command) = commands.recv() => match command {
                         Command::Cancel { task: t, attempt: a } if (t, a) == (task, attempt) => stop.cancel(),
                         Command::Cancel { .. } => {}
+                        Command::Free { reply } => drop(reply.send(Freed::of(Verdict::InUse))),
                         Command::Run { run, reply } => {
                             let same = (run.task, run.attempt) == (task, attempt);
                             let answer = if same { Ok(()) } else { Err(RunError::Busy(self.slot)) };

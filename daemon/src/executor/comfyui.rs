@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Backend, DeviceReading, EndpointConfig, Outcome, Probe, Reporter, Run, RunEnd};
+use super::{Backend, DeviceReading, EndpointConfig, Freed, Outcome, Probe, Reporter, Run, RunEnd, Verdict};
 use crate::store::Blobs;
 
 mod answers;
@@ -24,6 +24,7 @@ mod collect;
 mod deliver;
 mod follow;
 mod frames;
+mod free;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod hygiene;
@@ -280,6 +281,20 @@ impl Backend for Comfyui {
         stop: CancellationToken,
     ) -> BoxFuture<'a, RunEnd> {
         self.render(run, report, stop).boxed()
+    }
+
+    fn free(&mut self) -> BoxFuture<'_, Freed> {
+        async move {
+            if let Err(error) = self.tend_orphans(Instant::now()).await {
+                return Freed::of(Verdict::Stuck { why: error.to_string() });
+            }
+            let freed = free::free(&self.client).await;
+            if freed.verdict != Verdict::InUse {
+                self.warm.clear();
+            }
+            freed
+        }
+        .boxed()
     }
 
     fn abandon(&mut self, task: TaskId, attempt: u32) {

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::graph::Graph;
-use super::{Backend, DeviceReading, Inventory, Outcome, Probe, Reporter, Run, RunEnd};
+use super::{Backend, DeviceReading, Freed, Inventory, Outcome, Probe, Reporter, Run, RunEnd, Verdict};
 
 /// What a run does, step by step. A script that ends without [`Step::End`] succeeds with no outputs.
 #[derive(Clone, Debug)]
@@ -42,6 +42,7 @@ struct State {
     probe: Result<Probe, String>,
     scripts: VecDeque<Vec<Step>>,
     seen: Vec<(TaskId, u32)>,
+    freed: usize,
 }
 
 impl FakeBackend {
@@ -59,7 +60,7 @@ impl FakeBackend {
             hygiene: Hygiene::Full,
             others_queued: 0,
         };
-        let state = State { probe: Ok(probe), scripts: VecDeque::new(), seen: Vec::new() };
+        let state = State { probe: Ok(probe), scripts: VecDeque::new(), seen: Vec::new(), freed: 0 };
         Self { state: Arc::new(Mutex::new(state)), released: Arc::new(Notify::new()) }
     }
 
@@ -81,6 +82,11 @@ impl FakeBackend {
     /// The runs so far.
     pub fn seen(&self) -> Vec<(TaskId, u32)> {
         self.with(|state| state.seen.clone())
+    }
+
+    /// How often its memory was asked back.
+    pub fn freed(&self) -> usize {
+        self.with(|state| state.freed)
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
@@ -112,6 +118,11 @@ impl Backend for FakeBackend {
     fn probe(&mut self) -> BoxFuture<'_, Result<Probe, String>> {
         let probe = self.with(|state| state.probe.clone());
         async move { probe }.boxed()
+    }
+
+    fn free(&mut self) -> BoxFuture<'_, Freed> {
+        self.with(|state| state.freed += 1);
+        async { Freed::of(Verdict::Freed) }.boxed()
     }
 
     fn run<'a>(

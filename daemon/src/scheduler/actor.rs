@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::conversation::{AttemptKey, Barred, IdSource, Now, Ticket};
 use super::discretion;
+use super::draining::Draining;
 use super::link::{self, About, Inbound};
 use super::record::{RendererRecord, RequesterRecord};
 use super::renderer::{self, Renderer};
@@ -34,6 +35,7 @@ mod compaction;
 mod facts;
 mod fetching;
 mod halt;
+mod leaving;
 mod perform;
 pub(in crate::scheduler) mod retention;
 mod seal;
@@ -111,7 +113,7 @@ pub(super) struct Actor {
     reported: Option<mpsc::Receiver<Inbound>>,
     /// What callers wanted while nothing could be written down.
     postponed: VecDeque<Command>,
-    draining: bool,
+    draining: Draining,
     load: watch::Sender<Load>,
     look_at: Instant,
     published: Option<Publication>,
@@ -160,7 +162,7 @@ impl Actor {
             reports,
             reported: Some(reported),
             postponed: VecDeque::new(),
-            draining: false,
+            draining: Draining::default(),
             load,
             look_at: Instant::now(),
             published: None,
@@ -204,6 +206,7 @@ impl Actor {
         let mut studio = self.ports.studio.clone();
         let mut barred = self.ports.barred.clone();
         let mut policy = self.ports.policy.clone();
+        let mut lending = self.ports.lending.clone();
         self.look();
         self.feed(Inbound::Requester(requester::Input::Started));
         self.feed(Inbound::Renderer(renderer::Input::Started));
@@ -229,6 +232,7 @@ impl Actor {
                 Ok(()) = studio.changed() => self.look(),
                 Ok(()) = barred.changed() => self.look(),
                 Ok(()) = policy.changed() => self.look(),
+                Ok(()) = lending.changed() => self.look(),
                 () = tokio::time::sleep_until(wake) => self.tick(),
             }
             // Whatever else waits shares the commit.
@@ -265,12 +269,18 @@ impl Actor {
     fn deadline(&self) -> Instant {
         let machines = [self.requester.deadline(), self.renderer.deadline()];
         let machines = machines.into_iter().flatten().map(Instant::from_std);
-        machines.chain(self.publish_at).chain([self.look_at, self.sweep_at]).min().unwrap_or(self.look_at)
+        let drained = self.draining.deadline(self.now().at).map(Instant::from_std);
+        machines
+            .chain(drained)
+            .chain(self.publish_at)
+            .chain([self.look_at, self.sweep_at])
+            .min()
+            .unwrap_or(self.look_at)
     }
 
     fn tick(&mut self) {
         let now = Instant::now();
-        if self.look_at <= now {
+        if self.look_at <= now || self.is_late() != self.picture.late {
             self.look();
         }
         if self.sweep_at <= now {
@@ -441,6 +451,7 @@ impl Actor {
         let gpus = self.ports.gpus.borrow().clone();
         let barred = self.ports.barred.borrow().clone();
         let policy = self.ports.policy.borrow().clone();
+        (self.picture.lending, self.picture.late) = (*self.ports.lending.borrow(), self.is_late());
         self.picture.update(roster, peers, slots, gpus, barred.clone(), policy);
         let now_ms = clock::wall_ms();
         let facts = Arc::new(self.picture.renderer(now_ms));
@@ -489,17 +500,24 @@ impl Actor {
     }
 
     fn tell_load(&mut self) {
-        let (slots_free, queue) = self.renderer.load();
-        let load = Load { slots_free, queue, draining: self.draining, idle: self.renderer.is_idle() };
+        self.end_when_drained();
+        let load = self.load();
+        let (queue, draining) = (load.queue, load.draining);
+        // To others there is no slot here now.
+        let slots_free = if draining || load.wanted_back { 0 } else { load.slots_free };
+        let before = *self.load.borrow();
         let changed = self.load.send_if_modified(|known| std::mem::replace(known, load) != load);
-        if changed {
+        if (before.draining, before.wanted_back) != (load.draining, load.wanted_back) {
+            // Said by hand: whoever was refused in between must learn that another answer may come.
+            self.publish_at = Some(Instant::now());
+        } else if changed {
             self.publish_at.get_or_insert_with(|| Instant::now() + PUBLISH_GAP);
         }
         if self.publish_at.is_none_or(|at| at > Instant::now()) {
             return;
         }
         self.publish_at = None;
-        let publication = self.picture.publication(clock::wall_ms(), slots_free, queue, self.draining);
+        let publication = self.picture.publication(clock::wall_ms(), slots_free, queue, draining);
         if self.published.as_ref() != Some(&publication) {
             self.ports.network.publish(publication.clone());
             self.published = Some(publication);

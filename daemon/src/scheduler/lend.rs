@@ -1,16 +1,23 @@
 //! To whom this machine is lent: studios, classes, most video memory, hours. Pure.
 //!
-//! Binds what other studios ask for. The own studio's tasks are bound by nothing here.
+//! `[lend]` binds what other studios ask for, and the own studio's tasks in nothing. What is said by hand binds all
+//! other machines: whoever sits here wants the GPU.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use scenemesh_protocol::ids::StudioId;
 use scenemesh_protocol::roster::Roster;
 use scenemesh_protocol::task::Class;
 
 mod hours;
+pub mod keeper;
+mod lending;
+mod moment;
 
 pub use hours::{BadHours, Hours, LocalTime};
+pub use lending::{FINISH, Hand, LONGEST_FINISH, Lending, Owner};
+pub use moment::{BadMoment, moment, on_the_wall};
 
 /// As the configuration has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +30,8 @@ pub struct Lend {
     pub max_vram_mib: Option<u32>,
     /// None: always.
     pub hours: Option<Hours>,
+    /// How long others' work may take to finish once the GPU is wanted back; none: as usual.
+    pub finish: Option<Duration>,
 }
 
 /// As it holds at one moment, for one roster.
@@ -42,6 +51,11 @@ impl Default for LendFacts {
 }
 
 impl Lend {
+    /// How long others' work may take to finish once the GPU is wanted back.
+    pub fn finish(&self) -> Duration {
+        self.finish.unwrap_or(FINISH).min(LONGEST_FINISH)
+    }
+
     /// What holds at a moment; `utc_offset_s` tells how far clocks on the wall are ahead of UTC then.
     pub fn facts(
         &self,

@@ -21,18 +21,24 @@ use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::{Failure, ModelName, OutputFile};
 
 use super::conversation::{Answer, AttemptKey, Barred, IdSource, Now, Ticket};
-use super::lend::LendFacts;
+use super::giving::{GivenBack, Report};
+use super::lend::{LendFacts, Owner};
 use super::record::RendererRecord;
 use crate::executor::Wipe;
 use crate::executor::policy::Policy;
 
 mod attempts;
+mod farewells;
+mod giving;
 mod grants;
 pub mod holdings;
 mod limits;
+mod pace;
 mod queue;
 
-use attempts::{Farewell, Work};
+use attempts::Work;
+use farewells::Farewell;
+use giving::Giving;
 use holdings::Holdings;
 use limits::Tallies;
 pub use limits::{INPUTS_LIMIT, Limits};
@@ -53,6 +59,8 @@ pub struct Facts {
     pub policy: Arc<Policy>,
     /// Whose work is taken now.
     pub lend: LendFacts,
+    /// Whether whoever sits here wants the GPU.
+    pub owner: Owner,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +180,11 @@ pub enum Input {
         /// Where its project says so: kept no longer than this, in milliseconds.
         keep_ms: Option<u64>,
     },
+    /// The answer to [`Action::FreeMemory`].
+    Freed {
+        slot: String,
+        report: Report,
+    },
     /// Take nothing new, or take work again.
     Drain(bool),
     /// [`Renderer::deadline`] has come.
@@ -258,6 +271,10 @@ pub enum Action {
         task: TaskId,
         attempt: u32,
     },
+    /// Have a slot's ComfyUI let the GPU's memory go; answer with [`Input::Freed`].
+    FreeMemory {
+        slot: String,
+    },
     /// Sign how it ended and seal the keys; answer with [`Input::Sealed`].
     SealResult {
         key: AttemptKey,
@@ -320,6 +337,9 @@ pub struct Renderer {
     taken: BTreeMap<String, Occupant>,
     tallies: Tallies,
     draining: bool,
+    /// While the GPU is wanted back.
+    giving: Option<Giving>,
+    given_back: Option<GivenBack>,
     /// The offer being answered: it may get its claim at once.
     asking: Option<(NodeId, ReservationId, Ticket)>,
     sweep_at: Option<Instant>,
@@ -345,6 +365,7 @@ impl Renderer {
             slots: Vec::new(),
             policy: Arc::default(),
             lend: LendFacts::default(),
+            owner: Owner::default(),
         };
         Self {
             ids,
@@ -362,6 +383,8 @@ impl Renderer {
             taken: BTreeMap::new(),
             tallies: Tallies::default(),
             draining: false,
+            giving: None,
+            given_back: None,
             asking: None,
             sweep_at: None,
             out: Vec::new(),
@@ -408,13 +431,15 @@ impl Renderer {
             Input::Examined { claim, result } => self.examined(now, claim, result),
             Input::InputsFetched { key, result } => self.inputs_fetched(now, key, result),
             Input::RunAnswered { key, result } => self.run_answered(now, key, result),
-            Input::Ran { task, attempt, event } => self.ran(task, attempt, event),
+            Input::Ran { task, attempt, event } => self.ran(now, task, attempt, event),
             Input::Sealed { key, finished, roots, keep_ms } => {
                 self.sealed(now, key, finished, roots, keep_ms);
             }
+            Input::Freed { slot, report } => self.freed(now, &slot, report),
             Input::Drain(draining) => self.drain(draining),
             Input::Tick => self.tick(now),
         }
+        self.mind_the_owner(now);
         self.claim_free_slots(now);
         self.answer_waiting();
         self.report(now);
@@ -428,7 +453,8 @@ impl Renderer {
         let passed = self.queue.iter().filter_map(|queued| self.tallies.passed_until(&queued.from));
         let work = self.work.iter();
         let work = work.filter_map(|(key, work)| work.deadline(self.up.contains_key(&key.from)));
-        claims.chain(queue).chain(passed).chain(work).chain(self.sweep_at).min()
+        let giving = self.giving.as_ref().and_then(Giving::deadline);
+        claims.chain(queue).chain(passed).chain(work).chain(self.sweep_at).chain(giving).min()
     }
 
     fn commit(&mut self, record: RendererRecord) {

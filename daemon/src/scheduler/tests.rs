@@ -7,6 +7,7 @@ mod hostile;
 mod kills;
 mod limits;
 mod live;
+mod owners;
 mod policy;
 mod projects;
 mod scripts;

@@ -10,13 +10,17 @@ use crate::api::Running;
 const ROLES: [Role; 4] = [Role::View, Role::Submit, Role::Operate, Role::Admin];
 
 /// Every route and the least role that it takes. The ids are of nothing that is there.
-const ROUTES: [(&str, &str, Role); 36] = [
+const ROUTES: [(&str, &str, Role); 40] = [
     ("GET", "/v1/status", Role::View),
     ("GET", "/v1/openapi.json", Role::View),
     ("GET", "/v1/policy", Role::View),
     ("POST", "/v1/policy/class", Role::View),
     ("POST", "/v1/policy/check", Role::View),
     ("POST", "/v1/policy", Role::Operate),
+    ("GET", "/v1/lend", Role::View),
+    ("POST", "/v1/lend", Role::Operate),
+    ("GET", "/v1/drain", Role::View),
+    ("POST", "/v1/drain", Role::Operate),
     ("GET", "/v1/pool", Role::View),
     ("GET", "/v1/peers", Role::View),
     ("GET", "/v1/jobs", Role::View),

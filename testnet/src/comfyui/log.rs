@@ -30,10 +30,16 @@ pub enum LogEvent {
     Started {
         seed: Option<u64>,
     },
+    /// A cold model begins to load.
+    Loading {
+        model: String,
+    },
     /// A cold model was loaded.
     Loaded {
         model: String,
     },
+    /// Latents are being decoded, where that takes any time.
+    Decoding,
     /// A sampling step was done, counted from 1.
     Step {
         node: String,

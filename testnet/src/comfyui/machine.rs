@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -34,6 +34,8 @@ pub(super) struct Machine {
     pub(super) wake: Notify,
     interrupt: AtomicBool,
     interrupted: Notify,
+    /// Video memory that models hold, in MiB.
+    held_mib: AtomicU64,
 }
 
 /// What one lock guards.
@@ -70,6 +72,7 @@ impl Machine {
             wake: Notify::new(),
             interrupt: AtomicBool::new(false),
             interrupted: Notify::new(),
+            held_mib: AtomicU64::new(0),
         }
     }
 
@@ -168,6 +171,12 @@ impl Machine {
         }
     }
 
+    /// So many models hold video memory from here on.
+    pub(super) fn hold(&self, models: usize) {
+        let models = u64::try_from(models).unwrap_or(u64::MAX);
+        self.held_mib.store(models.saturating_mul(self.options.model_mib), Ordering::Release);
+    }
+
     /// `GET /system_stats`.
     pub(super) fn system_stats(&self) -> Value {
         let mut argv = vec!["main.py".to_owned(), "--port".to_owned(), self.addr.port().to_string()];
@@ -175,6 +184,10 @@ impl Machine {
             argv.extend(["--base-directory".to_owned(), self.disk.base().display().to_string()]);
         }
         let (ram, vram) = (64_u64 << 30, self.options.vram_mib << 20);
+        // The desktop has its part, PyTorch a workspace, and half of a workspace is idle.
+        let (desktop, workspace) = (vram / 16, vram / 128);
+        let held = (workspace + (self.held_mib.load(Ordering::Acquire) << 20)).min(vram - desktop);
+        let idle = workspace / 2;
         json!({
             "system": {
                 "os": "posix", "ram_total": ram, "ram_free": ram - (8 << 30), "comfyui_version": "0.3.64",
@@ -184,7 +197,7 @@ impl Machine {
             },
             "devices": [{
                 "name": format!("cuda:0 {} : cudaMallocAsync", self.options.gpu), "type": "cuda", "index": 0,
-                "vram_total": vram, "vram_free": vram - vram / 16, "torch_vram_total": vram / 32, "torch_vram_free": vram / 64,
+                "vram_total": vram, "vram_free": vram - desktop - held + idle, "torch_vram_total": held, "torch_vram_free": idle,
             }],
         })
     }

@@ -72,6 +72,7 @@ pub(super) async fn run(machine: &Arc<Machine>, bench: &mut Bench, item: Item) {
         Err((id, Stop::Raised(raised))) => {
             if raised.kind == OUT_OF_MEMORY {
                 bench.warm.clear();
+                machine.hold(0);
             }
             run.fail(&id, &raised);
             RunOutcome::Error
@@ -251,6 +252,12 @@ impl<'a> Run<'a> {
         let inputs = self.gather(bench, keys, id);
         for model in nodes::models(class, &inputs) {
             if bench.warm_up(&model, self.machine.options.warm) {
+                self.machine.log.write(
+                    Some(&self.item.id),
+                    self.client.as_deref(),
+                    LogEvent::Loading { model: model.clone() },
+                );
+                self.machine.hold(bench.warm.len());
                 tokio::time::sleep(Duration::from_millis(self.machine.options.load_ms)).await;
                 self.machine.log.write(
                     Some(&self.item.id),
@@ -258,6 +265,10 @@ impl<'a> Run<'a> {
                     LogEvent::Loaded { model },
                 );
             }
+        }
+        if class == "VAEDecode" && self.machine.options.decode_ms > 0 {
+            self.machine.log.write(Some(&self.item.id), self.client.as_deref(), LogEvent::Decoding);
+            tokio::time::sleep(Duration::from_millis(self.machine.options.decode_ms)).await;
         }
         let product = if nodes::is_sampler(class) {
             self.sample(id, &inputs).await?

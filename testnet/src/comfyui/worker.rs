@@ -54,6 +54,7 @@ fn free(machine: &Machine, bench: &mut Bench) {
         .queue(|queue| (std::mem::take(&mut queue.unload_models), std::mem::take(&mut queue.free_memory)));
     if unload || free {
         bench.warm.clear();
+        machine.hold(0);
     }
     if free {
         bench.cache.clear();

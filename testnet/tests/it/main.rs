@@ -4,3 +4,4 @@
 
 mod comfyui_contract;
 mod comfyui_faults;
+mod comfyui_gives_back;

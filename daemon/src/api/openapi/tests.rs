@@ -15,6 +15,10 @@ use scenemesh_protocol::api::{
     StatusReply, StudioView, SubmitRequest, TaskState, TaskView, UsageView, WhyReply, WipeCounts, WipeView,
 };
 use scenemesh_protocol::api::{
+    DrainReply, DrainRequest, GivenBackView, LendReply, LendRequest, LendState, LendWord, LentTaskView,
+    SlotBackState, SlotBackView,
+};
+use scenemesh_protocol::api::{
     ProjectRequest, ProjectSetRequest, ProjectView, ProjectsReply, Role, UserRemoveRequest, UserReply,
     UserRequest, UserView, UsersReply,
 };
@@ -28,7 +32,7 @@ use super::DOCUMENT;
 
 mod samples;
 
-use samples::{about_keys, policies, replies, requests};
+use samples::{about_keys, about_lending, policies, replies, requests};
 
 const NODE: NodeId = NodeId::from_bytes([1; 32]);
 const POOL: PoolId = PoolId::from_bytes([2; 16]);
@@ -173,6 +177,7 @@ fn every_schema_has_the_fields_that_are_sent() {
     replies(&mut judge);
     about_keys(&mut judge);
     policies(&mut judge);
+    about_lending(&mut judge);
     let all: BTreeSet<String> =
         document()["components"]["schemas"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(judge.seen, all, "every schema was held against a value");
@@ -203,6 +208,31 @@ fn lists_of_words_are_whole() {
         ),
         ("Hygiene", words(&[Hygiene::Full, Hygiene::Partial])),
         ("Availability", words(&[Availability::Available, Availability::NotNow])),
+        ("LendWord", words(&[LendWord::On, LendWord::Off, LendWord::Now])),
+        (
+            "LendState",
+            words(&[
+                LendState::Lent,
+                LendState::OutsideHours,
+                LendState::Draining,
+                LendState::GivingBack,
+                LendState::Back,
+                LendState::NotARenderer,
+            ]),
+        ),
+        (
+            "SlotBackState",
+            words(&[
+                SlotBackState::Finishing,
+                SlotBackState::Stopping,
+                SlotBackState::Stuck,
+                SlotBackState::Freeing,
+                SlotBackState::Free,
+                SlotBackState::Yours,
+                SlotBackState::Held,
+                SlotBackState::Unverified,
+            ]),
+        ),
         ("CheckState", words(&[CheckState::Ok, CheckState::Warn, CheckState::Fail])),
         ("LinkState", words(&[LinkState::Up, LinkState::Down, LinkState::Refused])),
         ("Standing", words(&[Standing::Alone, Standing::Joining, Standing::Member, Standing::Outside])),

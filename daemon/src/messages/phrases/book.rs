@@ -17,6 +17,7 @@ pub(super) const PHRASES: &[(&str, &str)] = &[
         "ComfyUI를 완전히 정리할 수 없음 (hygiene = partial)",
     ),
     ("it takes no new work: it is being drained", "새 일을 받지 않음: 비우는 중(drain)"),
+    ("its owner uses the GPU now", "주인이 지금 GPU를 씀"),
     ("its ComfyUI is not ready", "ComfyUI가 준비되지 않음"),
     (
         "{} of your offers wait there, which is your part of its queue: ask again later",
@@ -156,6 +157,8 @@ pub(super) const PHRASES: &[(&str, &str)] = &[
     ("the ComfyUI of {} is not ready: {}", "{0}의 ComfyUI가 준비되지 않음: {1~}"),
     ("the node stopped before ComfyUI did", "ComfyUI보다 노드가 먼저 멈춤"),
     ("cancelled while it ran", "실행 중에 취소됨"),
+    ("it was interrupted there", "그쪽에서 중단됨"),
+    ("it had not begun there", "그쪽에서 아직 시작하지 않음"),
     ("somebody interrupted the task in ComfyUI", "누군가 ComfyUI에서 태스크를 중단함"),
     ("not done after {} s of execution", "{0}초 동안 실행해도 끝나지 않음"),
     ("{} at {}: no answer ({})", "{1}에 {0}: 응답 없음 ({2~})"),
@@ -175,6 +178,8 @@ pub(super) const PHRASES: &[(&str, &str)] = &[
         "a stopped task still runs in ComfyUI at {} and does not react to an interrupt",
         "멈춘 태스크가 {0}의 ComfyUI에서 계속 돌고 중단에 반응하지 않음",
     ),
+    ("ComfyUI does not tell what it holds of a GPU", "ComfyUI가 GPU 메모리를 얼마나 쓰는지 알리지 않음"),
+    ("it has no GPU", "GPU가 없음"),
     ("restart it if that lasts", "계속되면 ComfyUI를 다시 시작하세요"),
     (
         "the prompt is neither in ComfyUI's queue nor in its history",

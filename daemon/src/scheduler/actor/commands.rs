@@ -4,7 +4,6 @@ use scenemesh_protocol::ids::TaskId;
 
 use super::{Actor, Inbound};
 use crate::scheduler::record::RequesterRecord;
-use crate::scheduler::renderer;
 use crate::scheduler::requester::{Action, Input};
 use crate::scheduler::story::Why;
 use crate::scheduler::view::{JobEvent, LogLine};
@@ -54,10 +53,16 @@ impl Actor {
                 }
                 self.confirm.push((reply, count));
             }
-            Command::Drain { draining, reply } => {
-                self.draining = draining;
-                self.feed(Inbound::Renderer(renderer::Input::Drain(draining)));
-                let _ = reply.send(());
+            Command::Drain { wish, reply } => {
+                self.begin_to_drain(wish);
+                let _ = reply.send(self.load());
+            }
+            Command::Giving { reply } => {
+                // Whoever has just said something is told how it goes.
+                if *self.ports.lending.borrow() != self.picture.lending {
+                    self.look();
+                }
+                drop(reply.send(self.renderer.giving_view(now)));
             }
             question => self.tell(question),
         }
@@ -67,7 +72,10 @@ impl Actor {
     pub(super) fn obey_later(&mut self, command: Command, trouble: &JournalError) {
         match command {
             Command::Submit { reply, .. } => drop(reply.send(Err(trouble.clone()))),
-            Command::Cancel { .. } | Command::Retry { .. } | Command::Drain { .. } => {
+            Command::Cancel { .. }
+            | Command::Retry { .. }
+            | Command::Drain { .. }
+            | Command::Giving { .. } => {
                 self.postponed.push_back(command);
             }
             question => self.tell(question),
@@ -108,6 +116,7 @@ impl Actor {
             Command::Submit { .. }
             | Command::Cancel { .. }
             | Command::Retry { .. }
+            | Command::Giving { .. }
             | Command::Drain { .. } => {}
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use scenemesh_protocol::advert::{Availability, GpuAdvert, Hygiene, Inventory};
 use scenemesh_protocol::ids::NodeId;
@@ -14,7 +15,7 @@ use crate::gpu::GpuReading;
 use crate::network::{self, PeerTable, PeerView, Publication};
 use crate::platform;
 use crate::scheduler::conversation::Barred;
-use crate::scheduler::lend::Lend;
+use crate::scheduler::lend::{Lend, Lending, Owner};
 use crate::scheduler::placement::{Card, Link, Node, Nodes};
 use crate::scheduler::renderer::{Facts, MemberFacts, Slot, SlotState};
 
@@ -29,6 +30,9 @@ pub(super) struct Picture {
     barred: Arc<Barred>,
     policy: Arc<Policy>,
     lend: Lend,
+    pub(super) lending: Lending,
+    /// Others' work goes back whatever was said: the time for it is over.
+    pub(super) late: bool,
     lists: Lists,
 }
 
@@ -88,6 +92,8 @@ impl Picture {
             barred: Arc::default(),
             policy: Arc::default(),
             lend,
+            lending: Lending::default(),
+            late: false,
             lists: Lists { shared_folders, ..Lists::default() },
         }
     }
@@ -179,7 +185,16 @@ impl Picture {
                 .collect(),
             policy: self.policy.clone(),
             lend: self.lend.facts(self.roster.as_deref(), now_ms, platform::utc_offset_s),
+            owner: self.owner(),
         }
+    }
+
+    /// Whose the GPU is now.
+    pub(super) fn owner(&self) -> Owner {
+        if self.late {
+            return Owner::Back { finish: Duration::ZERO, said_ms: 0 };
+        }
+        self.lending.owner(self.lend.finish())
     }
 
     /// What this node offers, for the advert.
@@ -193,8 +208,9 @@ impl Picture {
         let renders = self.member(&self.me, now_ms).is_some_and(|member| member.roles.render);
         let card = self.card(slots_free);
         let open = self.lend.facts(self.roster.as_deref(), now_ms, platform::utc_offset_s).open;
+        let lent = open && self.owner() == Owner::Away;
         let availability =
-            if renders && !draining && open { Availability::Available } else { Availability::NotNow };
+            if renders && !draining && lent { Availability::Available } else { Availability::NotNow };
         Publication {
             availability,
             hygiene: card.hygiene,
@@ -274,6 +290,20 @@ impl Picture {
         let only = if self.gpus.len() == 1 { self.gpus.first() } else { None };
         let gpu = self.gpus.iter().find(named).or(only);
         (device.vram_mib.or(gpu.and_then(|gpu| gpu.vram_mib)), gpu.and_then(|gpu| gpu.cc))
+    }
+
+    /// Which of the driver's GPUs is behind a ComfyUI: the only one of its name, or the only one.
+    pub(super) fn gpu_of(&self, view: &SlotView) -> Option<usize> {
+        let device = view.devices.first()?;
+        let named = |gpu: &GpuReading| {
+            gpu.name.as_deref().is_some_and(|name| !name.is_empty() && device.name.contains(name))
+        };
+        let mut named = self.gpus.iter().enumerate().filter(|(_, gpu)| named(gpu)).map(|(at, _)| at);
+        match (named.next(), named.next()) {
+            (Some(at), None) => Some(at),
+            (None, _) if self.gpus.len() == 1 && device.kind != "cpu" => Some(0),
+            _ => None,
+        }
     }
 
     fn gpus(&self) -> Vec<GpuAdvert> {

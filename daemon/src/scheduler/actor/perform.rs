@@ -201,6 +201,7 @@ impl Actor {
                     None
                 });
             }
+            A::FreeMemory { slot } => self.free_memory(slot),
             A::SealResult { key, grant, outcome, wipe } => self.seal_result(key, grant, outcome, wipe),
             A::Serve { key, roots } if key.from != self.id => {
                 self.shelf.serve(For::Results(key.task, key.attempt), key.from, roots);

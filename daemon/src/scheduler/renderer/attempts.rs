@@ -9,13 +9,15 @@ use scenemesh_protocol::lease::{
 use scenemesh_protocol::messages::{Decline, Declined, Done};
 use scenemesh_protocol::task::{Failure, FailureClass};
 
+use super::farewells::Farewell;
 use super::holdings::Sealed;
+use super::pace::Pace;
 use super::{Action, InputTrouble, Occupant, Renderer, RunEvent, RunOutcome, RunTrouble, SlotState};
 use crate::executor::Wipe;
 use crate::scheduler::conversation::{
     Answer, AttemptKey, HEARTBEAT, NoAnswer, Now, RESULT_KEPT_MS, TOMBSTONE_KEPT_MS, Ticket,
 };
-use crate::scheduler::record::{RendererRecord, Withdrawn};
+use crate::scheduler::record::RendererRecord;
 
 /// Between two reports of news.
 const REPORT_GAP: Duration = Duration::from_millis(300);
@@ -35,12 +37,12 @@ const SWEEP_EVERY: Duration = Duration::from_mins(10);
 /// What is being done for an attempt, and is not worth writing down.
 #[derive(Debug)]
 pub(super) struct Work {
-    stage: Stage,
+    pub(super) stage: Stage,
     phase: Phase,
     seq: u64,
     node: String,
-    step: u32,
-    max: u32,
+    pub(super) step: u32,
+    pub(super) max: u32,
     nodes_done: u32,
     nodes_total: u32,
     preview: Option<Preview>,
@@ -51,11 +53,12 @@ pub(super) struct Work {
     /// A report is under way.
     reporting: bool,
     /// When it was last given to the executor.
-    began: Option<Instant>,
+    pub(super) began: Option<Instant>,
+    pub(super) pace: Pace,
 }
 
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// Inputs are on their way; `again` when that failed, until `give_up`; all of it no longer than `until`.
     Fetching { again: Option<Instant>, give_up: Option<Instant>, until: Option<Instant> },
     /// Inputs are here; the slot is not.
@@ -67,18 +70,6 @@ enum Stage {
     /// The result waits to be taken.
     Sealed { again: Option<Instant>, tries: u32 },
 }
-
-/// What is still owed for an attempt that was given up while it ran.
-#[derive(Debug)]
-pub(super) enum Farewell {
-    /// Its run has not ended; the hash of its grant's terms.
-    Leaving(ContentHash),
-    /// Signed; told until it is answered, or until this node stops.
-    Told(Box<Finished>),
-}
-
-/// Farewells kept for requesters that are away.
-const FAREWELLS: usize = 64;
 
 impl Work {
     pub(super) fn new(now: Instant) -> Self {
@@ -96,6 +87,7 @@ impl Work {
             reported: Some(now),
             reporting: false,
             began: None,
+            pace: Pace::default(),
         }
     }
 
@@ -249,7 +241,8 @@ impl Renderer {
     }
 
     pub(super) fn run_answered(&mut self, now: Now, key: AttemptKey, result: Result<(), RunTrouble>) {
-        let Some(work) = self.work.get_mut(&key) else {
+        let leaving = self.is_leaving(&key);
+        let Some(work) = self.work.get_mut(&key).filter(|_| !leaving) else {
             // Given up while it was being handed over. The executor may have heard of the end before the
             // beginning: say it again; where it took nothing there is nothing to wait for.
             match result {
@@ -273,8 +266,8 @@ impl Renderer {
         }
     }
 
-    pub(super) fn ran(&mut self, task: TaskId, attempt: u32, event: RunEvent) {
-        let named = |key: &AttemptKey| (key.task, key.attempt) == (task, attempt);
+    pub(super) fn ran(&mut self, now: Now, task: TaskId, attempt: u32, event: RunEvent) {
+        let named = |key: &AttemptKey| (key.task, key.attempt) == (task, attempt) && !self.is_leaving(key);
         let Some(key) = self.work.keys().copied().find(named) else {
             if let RunEvent::Ended { outcome, wipe } = event {
                 self.ended_unwanted(task, attempt, outcome, wipe);
@@ -286,9 +279,13 @@ impl Renderer {
             return;
         }
         match event {
-            RunEvent::Started => work.set_phase(Phase::Running),
+            RunEvent::Started => {
+                work.set_phase(Phase::Running);
+                work.pace.start(now.at);
+            }
             RunEvent::Progress { node, step, max, nodes_done, nodes_total } => {
                 work.set_phase(Phase::Running);
+                work.pace.note(now.at, &node, (step, max), (nodes_done, nodes_total));
                 work.node = node;
                 (work.step, work.max) = (step, max);
                 (work.nodes_done, work.nodes_total) = (nodes_done, nodes_total);
@@ -302,7 +299,7 @@ impl Renderer {
         }
     }
 
-    fn seal(&mut self, key: AttemptKey, outcome: RunOutcome, wipe: Option<Wipe>) {
+    pub(super) fn seal(&mut self, key: AttemptKey, outcome: RunOutcome, wipe: Option<Wipe>) {
         let Some(held) = self.holdings.held(&key) else { return };
         let grant = held.acceptance.grant.terms.hash();
         if let Some(work) = self.work.get_mut(&key) {
@@ -310,49 +307,6 @@ impl Renderer {
             work.set_phase(Phase::Sealing);
             self.out.push(Action::SealResult { key, grant, outcome, wipe });
         }
-    }
-
-    /// A run that was cancelled has let its slot go.
-    fn ended_unwanted(&mut self, task: TaskId, attempt: u32, outcome: RunOutcome, wipe: Option<Wipe>) {
-        let leaving = self.taken.values().find_map(|occupant| match occupant {
-            Occupant::Leaving(key) if (key.task, key.attempt) == (task, attempt) => Some(*key),
-            _ => None,
-        });
-        let Some(key) = leaving else { return };
-        self.let_go(key);
-        if let RunOutcome::Done { outputs, .. } = outcome {
-            let roots = outputs.iter().map(|output| output.root).collect();
-            self.out.push(Action::DropResults { key, roots });
-        }
-        let owed = self.farewells.remove(&key);
-        if let (Some(Farewell::Leaving(grant)), Some(_)) = (owed, &wipe) {
-            self.farewells.insert(key, Farewell::Leaving(grant));
-            let outcome = RunOutcome::Failed(Failure::new(FailureClass::Cancelled, "cancelled while it ran"));
-            self.out.push(Action::SealResult { key, grant, outcome, wipe });
-        }
-    }
-
-    /// What was removed after an attempt that its requester does not want any more.
-    fn farewell(&mut self, key: AttemptKey, finished: Box<Finished>) {
-        if self.up.contains_key(&key.from) {
-            self.out.push(Action::Finished { key, finished: finished.clone() });
-        }
-        self.farewells.insert(key, Farewell::Told(finished));
-    }
-
-    /// Again for those who were away.
-    pub(super) fn say_farewell_to(&mut self, node: NodeId) {
-        for (key, farewell) in &self.farewells {
-            if let (true, Farewell::Told(finished)) = (key.from == node, farewell) {
-                self.out.push(Action::Finished { key: *key, finished: finished.clone() });
-            }
-        }
-    }
-
-    fn let_go(&mut self, key: AttemptKey) {
-        self.taken.retain(
-            |_, occupant| !matches!(occupant, Occupant::Attempt(at) | Occupant::Leaving(at) if *at == key),
-        );
     }
 
     pub(super) fn sealed(
@@ -363,6 +317,10 @@ impl Renderer {
         roots: Vec<ContentHash>,
         keep_ms: Option<u64>,
     ) {
+        // What was removed after an attempt that was given back: its end was told before.
+        if finished.wipe.is_some() && self.work.contains_key(&key) && self.farewells.contains_key(&key) {
+            return self.farewell(key, finished);
+        }
         let Some(work) = self.work.get_mut(&key) else {
             self.out.push(Action::DropResults { key, roots });
             if self.farewells.contains_key(&key) {
@@ -390,7 +348,7 @@ impl Renderer {
         if let Some(keep_ms) = keep_ms.filter(|keep_ms| *keep_ms < RESULT_KEPT_MS) {
             self.commit(RendererRecord::Keeping { from, task, attempt, keep_ms });
         }
-        self.let_go(key);
+        self.vacate(key);
         self.drop_inputs(key);
         self.out.push(Action::Serve { key, roots });
         if self.up.contains_key(&from) {
@@ -412,7 +370,7 @@ impl Renderer {
     pub(super) fn finished_answered(&mut self, now: Now, key: AttemptKey, answer: Answer<FinishedReply>) {
         let Some(Work { stage: Stage::Sealed { again, tries }, .. }) = self.work.get_mut(&key) else {
             if answer.is_ok() {
-                self.farewells.remove(&key);
+                self.farewells.retain(|of, owed| *of != key || matches!(owed, Farewell::Leaving(_)));
             }
             return;
         };
@@ -490,54 +448,10 @@ impl Renderer {
         Ok(())
     }
 
-    /// Its requester is shut out: stop it and keep nothing of it but the record that it was asked for.
-    pub(super) fn withdraw(&mut self, now: Now, key: AttemptKey) {
-        let Some(held) = self.holdings.held(&key) else { return };
-        let began = self.work.get(&key).and_then(|work| work.began);
-        let ran = began.map_or(Duration::ZERO, |began| now.at.saturating_duration_since(began));
-        let withdrawn = Withdrawn {
-            from: key.from,
-            task: key.task,
-            attempt: key.attempt,
-            grant: held.acceptance.grant.terms.hash(),
-            ran_ms: u64::try_from(ran.as_millis()).unwrap_or(u64::MAX),
-            at_ms: now.wall_ms,
-        };
-        self.end(key, RendererRecord::Withdrawn(withdrawn));
-    }
-
     /// The attempt is over for us: stop it if it runs, keep nothing of it.
     fn give_up(&mut self, now: Now, key: AttemptKey) {
         let AttemptKey { from, task, attempt } = key;
         self.end(key, RendererRecord::Dropped { from, task, attempt, at_ms: now.wall_ms });
-    }
-
-    fn end(&mut self, key: AttemptKey, record: RendererRecord) {
-        let Some(held) = self.holdings.held(&key).cloned() else { return };
-        let AttemptKey { task, attempt, .. } = key;
-        self.commit(record);
-        match self.work.remove(&key).map(|work| work.stage) {
-            Some(Stage::Running) => {
-                self.taken.insert(held.acceptance.slot.clone(), Occupant::Leaving(key));
-                if self.farewells.len() >= FAREWELLS {
-                    self.farewells.pop_first();
-                }
-                self.farewells.insert(key, Farewell::Leaving(held.acceptance.grant.terms.hash()));
-                self.out.push(Action::CancelRun { task, attempt });
-            }
-            Some(Stage::Fetching { .. } | Stage::Waiting { .. }) => {
-                self.let_go(key);
-                // Its prompt may be in ComfyUI since before a restart.
-                self.out.push(Action::CancelRun { task, attempt });
-            }
-            _ => self.let_go(key),
-        }
-        if let Some(sealed) = held.sealed {
-            self.out.push(Action::Unserve { key });
-            self.out.push(Action::DropResults { key, roots: sealed.roots });
-        }
-        let inputs = held.acceptance.roots.iter().map(|blob| blob.root).collect();
-        self.drop_unnamed(key, inputs);
     }
 
     /// An attempt that has ended needs its inputs no more, though its result may wait for days.
@@ -547,7 +461,7 @@ impl Renderer {
         self.drop_unnamed(key, inputs);
     }
 
-    fn drop_unnamed(&mut self, key: AttemptKey, mut roots: Vec<ContentHash>) {
+    pub(super) fn drop_unnamed(&mut self, key: AttemptKey, mut roots: Vec<ContentHash>) {
         let still_named = self.holdings.roots();
         roots.retain(|root| !still_named.contains(root));
         if !roots.is_empty() {

@@ -118,8 +118,10 @@ impl Renderer {
             if self.holdings.is_given_up(&key) {
                 return Err(refused(RefusalReason::Tombstone, "this attempt was given up here"));
             }
-            // Shut out, or without its role, since the grant came.
-            may_submit(&self.facts, from).map_err(|refusal| Rejection { refusal, failure: None })?;
+            // Shut out, without its role, or the GPU is wanted back, since the grant came.
+            let may = may_submit(&self.facts, from);
+            may.and_then(|()| may_lend(&self.facts, from, exam.class, None))
+                .map_err(|refusal| Rejection { refusal, failure: None })?;
             if from != self.facts.me && self.barred.contains_key(&from) {
                 return Err(refused(RefusalReason::NotAllowed, "you are shut out here"));
             }

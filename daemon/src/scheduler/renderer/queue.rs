@@ -13,6 +13,7 @@ use super::{Action, Facts, Occupant, Renderer, Slot, SlotState};
 use crate::executor::policy::Whose;
 use crate::scheduler::SHAPE_LIMIT;
 use crate::scheduler::conversation::{Answer, AttemptKey, Barred, CLAIM_HOLD, NoAnswer, Now, Ticket};
+use crate::scheduler::lend::Owner;
 use crate::scheduler::placement::{self, WhyNot};
 
 /// Most offers that wait here, and most of them from one node; never more than there is room left for others.
@@ -63,6 +64,8 @@ impl Renderer {
                 && may_run(facts, queued.from, &queued.shape.classes).is_ok()
         });
         self.tallies.retain(|node| facts.members.contains_key(node));
+        // Before anything of others' is run that is to go back.
+        self.mind_the_owner(now);
         self.run_what_waits(now);
     }
 
@@ -329,6 +332,10 @@ pub(super) fn may_lend(
     vram_mib: Option<u32>,
 ) -> Result<(), Refusal> {
     let studio = facts.members.get(&from).map(|member| member.studio);
+    if from != facts.me && facts.owner != Owner::Away {
+        let detail = "its owner uses the GPU now".to_owned();
+        return Err(Refusal { reason: RefusalReason::NotNow, detail });
+    }
     if from == facts.me || (studio.is_some() && studio == facts.my_studio) {
         return Ok(());
     }

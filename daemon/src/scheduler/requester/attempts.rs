@@ -145,7 +145,10 @@ impl Requester {
                 let no = no_of(refusal);
                 self.log(task, Line::NotTaken { node: name, no: no.clone() });
                 self.commit(now, RequesterRecord::Refused { task, attempt, reason });
-                self.balked(now, node);
+                // Whose owner came back, or who is leaving, did not break its word.
+                if !matches!(reason, RefusalReason::NotNow | RefusalReason::Stopping) {
+                    self.balked(now, node);
+                }
                 let job = self.jobs.task(&task).map(|task| task.job);
                 if let Some(job) = job.filter(|_| reason != RefusalReason::Busy) {
                     self.refuse(now, job, node, no, patience(reason));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::world::{Comfy, World, task_id};
+use crate::scheduler::lend::Owner;
 use crate::scheduler::requester::Input;
 use crate::scheduler::view::TaskPhase;
 
@@ -20,6 +21,8 @@ enum Event {
     Cut(u8, u8),
     Heal(u8, u8),
     Restart(u8),
+    /// The owner comes or goes; what is nearly done may take so many seconds.
+    Owner(u8, Option<u8>),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -33,6 +36,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => any::<(u8, u8)>().prop_map(|(a, b)| Event::Cut(a, b)),
         4 => any::<(u8, u8)>().prop_map(|(a, b)| Event::Heal(a, b)),
         2 => any::<u8>().prop_map(Event::Restart),
+        2 => any::<(u8, Option<u8>)>().prop_map(|(n, finish)| Event::Owner(n, finish)),
     ]
 }
 
@@ -71,12 +75,23 @@ fn apply(world: &mut World, event: Event) {
         Event::Cut(a, b) if machine(a) != machine(b) => world.cut(machine(a), machine(b)),
         Event::Heal(a, b) if machine(a) != machine(b) => world.heal(machine(a), machine(b)),
         Event::Restart(n) => world.restart(machine(n)),
+        Event::Owner(n, finish) => own(world, machine(n), finish),
         Event::Cut(..) | Event::Heal(..) => {}
     }
 }
 
+fn own(world: &mut World, n: usize, finish: Option<u8>) {
+    let said_ms = world.now().wall_ms;
+    world.machines[n].owner = finish.map_or(Owner::Away, |finish| Owner::Back {
+        finish: Duration::from_secs(u64::from(finish % 60)),
+        said_ms,
+    });
+    world.refresh_facts(n);
+}
+
 fn peace(world: &mut World) {
     let machines = world.machines.len();
+    (0..machines).for_each(|n| own(world, n, None));
     for a in 0..machines {
         for b in a + 1..machines {
             world.heal(a, b);
@@ -121,6 +136,7 @@ proptest! {
             apply(&mut world, event);
         }
         world.tell_requester(0, Input::CancelWanted(vec![task_id(7, 0)]));
+        (0..3).for_each(|n| own(&mut world, n, None));
         for a in 0..3 {
             for b in a + 1..3 {
                 world.heal(a, b);

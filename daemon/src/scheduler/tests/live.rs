@@ -1,6 +1,7 @@
 //! Whole schedulers over real stores, networks and executors; only ComfyUI is a brush that paints what it is told.
 
 mod forgetting;
+mod leaving;
 mod policy;
 
 use std::path::Path;
@@ -123,6 +124,8 @@ struct Daemon {
     store: Store,
     supervisor: Supervisor,
     studio: watch::Sender<Arc<StudioRules>>,
+    lending: scheduler::lend::keeper::Keeper,
+    exit: CancellationToken,
     _roster: watch::Sender<Option<Arc<Roster>>>,
     _gpus: watch::Sender<Arc<Vec<crate::gpu::GpuReading>>>,
 }
@@ -168,6 +171,8 @@ impl House {
         let (gpus_sender, gpus) = watch::channel(Arc::default());
         let (studio_sender, studio) = watch::channel(Arc::new(rules.clone()));
         let policy = executor::policy::spawn(self.dir.path(), &tasks).unwrap().policy();
+        let lending = scheduler::lend::keeper::spawn(self.dir.path(), &tasks).unwrap();
+        let exit = CancellationToken::new();
         let ports = Ports {
             network: network.clone(),
             executor,
@@ -176,7 +181,10 @@ impl House {
             studio,
             barred,
             gpus,
+            look_at_gpus: Arc::default(),
             policy,
+            lending: lending.lending(),
+            exit: exit.clone(),
         };
         let inputs = Inputs { network: events.tasks, executor: runs };
         let me = Me { node: self.node.clone(), kem: self.kem.clone(), boot };
@@ -192,6 +200,8 @@ impl House {
             store,
             supervisor,
             studio: studio_sender,
+            lending,
+            exit,
             _roster: roster_sender,
             _gpus: gpus_sender,
         }

@@ -293,6 +293,7 @@ impl World {
             slots,
             policy: self.machines[n].policy.clone(),
             lend: self.machines[n].lend.clone(),
+            owner: self.machines[n].owner,
         };
         self.tell_both(n, requester::Input::Nodes(Arc::new(nodes)), renderer::Input::Facts(Arc::new(facts)));
     }
@@ -391,9 +392,11 @@ impl World {
             A::Examine { claim, grant, .. } => machine.errands.push_back(Errand::Examine { claim, grant }),
             A::FetchInputs { key, .. } => machine.errands.push_back(Errand::FetchInputs { key }),
             A::Run { key, .. } => machine.errands.push_back(Errand::Run { key }),
+            A::FreeMemory { slot } => machine.errands.push_back(Errand::FreeMemory { slot }),
             A::SealResult { key, grant, outcome, wipe } => {
                 machine.errands.push_back(Errand::SealResult { key, grant, outcome, wipe });
             }
+            A::CancelRun { .. } if machine.wedged => {}
             A::CancelRun { task, attempt } => {
                 machine.prompts.remove(&(task, attempt));
                 if machine.watched.remove(&(task, attempt)) {

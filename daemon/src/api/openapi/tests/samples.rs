@@ -444,3 +444,41 @@ pub(super) fn policies(judge: &mut Judge) {
         PolicyCheckReply { refused: true, findings: vec![finding], elsewhere: vec![elsewhere] },
     );
 }
+
+pub(super) fn about_lending(judge: &mut Judge) {
+    judge.value("LendRequest", LendRequest { say: LendWord::Now, until: Some(text()) });
+    let slot = || SlotBackView {
+        comfyui: text(),
+        state: SlotBackState::Free,
+        words: text(),
+        vram_before_mib: Some(2),
+        vram_after_mib: Some(1),
+    };
+    let running = LentTaskView {
+        studio: Some(text()),
+        comfyui: text(),
+        step: 1,
+        max: 2,
+        left_s: Some(1),
+        stopping: true,
+    };
+    judge.value(
+        "LendReply",
+        LendReply {
+            say: LendWord::Off,
+            until_ms: Some(1),
+            until: Some(text()),
+            state: LendState::GivingBack,
+            words: text(),
+            finish_s: 30,
+            running: vec![running],
+            slots: vec![slot()],
+            last: Some(GivenBackView { at_ms: 1, took_ms: 1, slots: vec![slot()] }),
+        },
+    );
+    judge.value("DrainRequest", DrainRequest { draining: true, exit: true, within_s: Some(1) });
+    judge.value(
+        "DrainReply",
+        DrainReply { draining: true, exit: true, running: 1, results: 1, left_s: Some(1) },
+    );
+}

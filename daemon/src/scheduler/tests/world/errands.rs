@@ -12,6 +12,7 @@ pub(in crate::scheduler::tests) enum Errand {
     Examine { claim: scenemesh_protocol::ids::ClaimId, grant: Box<Grant> },
     FetchInputs { key: AttemptKey },
     Run { key: AttemptKey },
+    FreeMemory { slot: String },
     SealResult { key: AttemptKey, grant: ContentHash, outcome: RunOutcome, wipe: Option<Wipe> },
 }
 
@@ -46,6 +47,12 @@ impl World {
                 }
                 machine.watched.insert(prompt);
                 self.tell_renderer(n, renderer::Input::RunAnswered { key, result: Ok(()) });
+            }
+            Errand::FreeMemory { slot } => {
+                machine.freed.push(slot.clone());
+                let freed = crate::executor::Freed::of(crate::executor::Verdict::Freed);
+                let report = crate::scheduler::giving::Report { freed, driver: None };
+                self.tell_renderer(n, renderer::Input::Freed { slot, report });
             }
             Errand::SealResult { key, grant, outcome, wipe } => {
                 let (finished, roots) = machine.seal_result(key, grant, outcome, wipe);

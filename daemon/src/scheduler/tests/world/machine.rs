@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::executor::policy::Policy;
-use crate::scheduler::lend::LendFacts;
+use crate::scheduler::lend::{LendFacts, Owner};
 
 #[derive(Debug)]
 pub(in crate::scheduler::tests) struct Machine {
@@ -18,6 +18,11 @@ pub(in crate::scheduler::tests) struct Machine {
     pub(in crate::scheduler::tests) inventory: Arc<Inventory>,
     pub(in crate::scheduler::tests) policy: Arc<Policy>,
     pub(in crate::scheduler::tests) lend: LendFacts,
+    pub(in crate::scheduler::tests) owner: Owner,
+    /// Its ComfyUI does not react to an interrupt.
+    pub(in crate::scheduler::tests) wedged: bool,
+    /// Slots whose memory was let go.
+    pub(in crate::scheduler::tests) freed: Vec<String>,
     pub(in crate::scheduler::tests) comfy: Comfy,
     pub(in crate::scheduler::tests) refuses_grants: Option<Failure>,
     /// Whether results that are asked for are given.
@@ -77,6 +82,9 @@ impl Machine {
             inventory: Arc::new(Inventory { classes: vec!["SaveImage".into()], models: Vec::new() }),
             policy: Arc::default(),
             lend: LendFacts::default(),
+            owner: Owner::default(),
+            wedged: false,
+            freed: Vec::new(),
             comfy: Comfy::default(),
             refuses_grants: None,
             serves: true,
@@ -107,6 +115,11 @@ impl Machine {
         self.asked.clear();
         self.tickets.clear();
         self.log.push("— restart —".into());
+    }
+
+    /// How often it has written anything down.
+    pub(in crate::scheduler::tests) fn commits(&self) -> usize {
+        self.commits
     }
 
     pub(super) fn boot_id(&self) -> BootId {
