@@ -180,6 +180,10 @@ pub(super) const PHRASES: &[(&str, &str)] = &[
     ),
     ("ComfyUI does not tell what it holds of a GPU", "ComfyUI가 GPU 메모리를 얼마나 쓰는지 알리지 않음"),
     ("it has no GPU", "GPU가 없음"),
+    (
+        "a task from before a restart still runs in ComfyUI",
+        "다시 시작하기 전의 태스크가 ComfyUI에서 아직 돌고 있음",
+    ),
     ("restart it if that lasts", "계속되면 ComfyUI를 다시 시작하세요"),
     (
         "the prompt is neither in ComfyUI's queue nor in its history",

@@ -17,7 +17,7 @@ use crate::scheduler::giving::{GivenBack, GivingView, LentRun, Report, SlotBack}
 use crate::scheduler::lend::Owner;
 
 /// Between two questions whether a stopped prompt has gone.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// From the moment that the GPU is wanted until it is lent again.
 #[derive(Debug)]
