@@ -158,7 +158,7 @@ pub(super) const PHRASES: &[(&str, &str)] = &[
     ("the node stopped before ComfyUI did", "ComfyUI보다 노드가 먼저 멈춤"),
     ("cancelled while it ran", "실행 중에 취소됨"),
     ("it was interrupted there", "그쪽에서 중단됨"),
-    ("it had not begun there", "그쪽에서 아직 시작하지 않음"),
+    ("it was given back unfinished", "끝내지 않고 돌려줌"),
     ("somebody interrupted the task in ComfyUI", "누군가 ComfyUI에서 태스크를 중단함"),
     ("not done after {} s of execution", "{0}초 동안 실행해도 끝나지 않음"),
     ("{} at {}: no answer ({})", "{1}에 {0}: 응답 없음 ({2~})"),

@@ -141,7 +141,7 @@ impl Renderer {
         }
         // Its prompt may be in ComfyUI since before a restart, begun or not.
         self.out.push(Action::CancelRun { task, attempt });
-        let words = if begun { "it was interrupted there" } else { "it had not begun there" };
+        let words = if begun { "it was interrupted there" } else { "it was given back unfinished" };
         self.seal(key, RunOutcome::Failed(Failure::new(FailureClass::OwnerReturned, words)), None);
     }
 
