@@ -22,7 +22,7 @@ use tokio::time::Instant;
 const MOST: Duration = Duration::from_secs(10);
 /// Rounds of each phase.
 const ROUNDS: usize = 3;
-const STEPS: u32 = 12;
+const STEPS: u32 = 8;
 
 type Story<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
@@ -79,7 +79,7 @@ fn done(job: &Value) -> bool {
 fn the_gpu_is_given_back_in_every_phase() {
     tell(|mesh, dir| {
         Box::pin(async move {
-            two_renderers(mesh, &["--load-ms", "900", "--step-ms", "60", "--decode-ms", "900"]).await?;
+            two_renderers(mesh, &["--load-ms", "700", "--step-ms", "60", "--decode-ms", "700"]).await?;
             let mut took = Vec::new();
             for round in 0..ROUNDS {
                 for (at, phase) in ["loading", "step", "decoding"].into_iter().enumerate() {
@@ -229,6 +229,32 @@ fn a_comfyui_that_does_not_react_does_not_keep_the_task() {
                 Ok(if status["slots"][0]["state"] == "free" { Ok(()) } else { Err(status) })
             })
             .await
+        })
+    });
+}
+
+#[test]
+fn a_daemon_that_starts_while_its_owner_is_there_gives_everything_back() {
+    tell(|mesh, dir| {
+        Box::pin(async move {
+            two_renderers(mesh, &["--step-ms", "80"]).await?;
+            let job = submit(mesh, dir, 11, 40).await?;
+            let holder = reaches(mesh, "step", [0, 0]).await?;
+            mesh.kill(holder).await?;
+            // It died in the moment in which its owner came back; ComfyUI goes on.
+            std::fs::write(mesh.node(holder).dir.join("lending.toml"), "lend = \"now\"\nsince_ms = 1\n")?;
+            mesh.start(holder).await?;
+            eventually("its memory is free", || async {
+                let status = mesh.ok(holder, &["lend"]).await?;
+                Ok(if status["slots"][0]["state"] == "free" { Ok(()) } else { Err(status) })
+            })
+            .await?;
+            let interrupted = mesh.node(holder).comfy_log();
+            let interrupted = interrupted.iter().any(|line| line["outcome"] == "interrupted");
+            ensure!(interrupted, "the prompt that outlived the daemon was stopped");
+            let done = mesh.job_until("desk", &job, "it is rendered elsewhere", done).await?;
+            ensure!(nodes_of(&done)[0] != holder, "{done:#}");
+            Ok(())
         })
     });
 }

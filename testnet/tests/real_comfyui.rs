@@ -431,6 +431,30 @@ fn cancelled_while_it_samples() {
     });
 }
 
+/// Whoever sits at the machine wants its GPU.
+#[test]
+fn given_back_while_it_samples() {
+    tell(|mesh, dir, given| {
+        Box::pin(async move {
+            let file = graph_file(dir, "long.json", &workflows::keyframe(CHECKPOINT, fresh(), ENDLESS, 64))?;
+            let job = submit(mesh, &file, &[]).await?;
+            until(mesh, &job, "it samples", samples).await?;
+            let back = mesh.ok("birch-01", &["lend", "now"]).await?;
+            let slot = &back["slots"][0];
+            eprintln!("given back in {} ms: {}", back["last"]["took_ms"], slot["words"]);
+            ensure!(back["last"]["took_ms"].as_u64() <= Some(10_000), "within ten seconds: {back:#}");
+            // A processor has no video memory to tell of.
+            let stats = given.beside.get("/system_stats").await?;
+            let expected = if stats["devices"][0]["type"] == "cpu" { "unverified" } else { "free" };
+            ensure!(back["state"] == "back" && slot["state"] == expected, "{back:#}");
+            let waits = until(mesh, &job, "it waits again", |job| job["state"] == "queued").await?;
+            ensure!(waits["tasks"][0]["failures"][0]["class"] == "owner_returned", "{waits:#}");
+            mesh.ok("desk", &["cancel", &job]).await?;
+            mesh.ok("birch-01", &["lend", "on"]).await.map(drop)
+        })
+    });
+}
+
 /// The daemon loses power while its ComfyUI goes on: it comes back to the same prompt, and renders it once.
 #[test]
 fn a_daemon_killed_while_it_samples_takes_its_prompt_up_again() {

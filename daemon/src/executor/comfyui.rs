@@ -189,6 +189,18 @@ impl Comfyui {
         Ok(())
     }
 
+    /// Stops and removes every prompt of ours that nobody waits for, from before a restart too.
+    async fn clear_orphans(&mut self) -> Result<(), NotReady> {
+        if self.known.is_none() {
+            self.ask().await?;
+        }
+        let now = Instant::now();
+        while self.orphans.values().any(|due| *due <= now) {
+            self.tend_orphans(now).await?;
+        }
+        Ok(())
+    }
+
     async fn render(&mut self, run: &Run, report: &Reporter, stop: CancellationToken) -> RunEnd {
         let names = Names::new(&self.owner, run.task, run.attempt, run.full_hygiene).posted(random_bytes());
         self.orphans.retain(|orphan, _| orphan.tag != names.tag);
@@ -285,12 +297,25 @@ impl Backend for Comfyui {
 
     fn free(&mut self) -> BoxFuture<'_, Freed> {
         async move {
-            if let Err(error) = self.tend_orphans(Instant::now()).await {
-                return Freed::of(Verdict::Stuck { why: error.to_string() });
+            if let Err(error) = self.clear_orphans().await {
+                return Freed::of(match error {
+                    NotReady::Stuck(_) => Verdict::Stuck { why: error.to_string() },
+                    // What was in a process that is gone is gone.
+                    NotReady::Call(error) if error.is_refused() => Verdict::NotRunning,
+                    NotReady::Call(error) => Verdict::Unknown { why: error.to_string() },
+                });
             }
             let freed = free::free(&self.client).await;
             if freed.verdict != Verdict::InUse {
                 self.warm.clear();
+                return freed;
+            }
+            // One from before a restart, which is known to be unwanted a moment later.
+            let running = self.client.queue().await.map(|queue| queue.running).unwrap_or_default();
+            let is_orphan = |id: &str| self.orphans.keys().any(|orphan| orphan.prompt_id == id);
+            if running.iter().any(|row| is_orphan(&row.prompt_id)) {
+                let why = "a task from before a restart still runs in ComfyUI".to_owned();
+                return Freed { verdict: Verdict::Stuck { why }, ..freed };
             }
             freed
         }

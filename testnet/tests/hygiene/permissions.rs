@@ -64,6 +64,7 @@ fn every_file_of_a_node_is_listed_and_private_whatever_the_umask() {
             mesh.job_until("desk", &job, "it samples", samples).await?;
             dirs.iter().for_each(|dir| look(dir, &mut seen));
             mesh.job_until("desk", &job, "it is done", |job| job["state"] == "done").await?;
+            mesh.ok("birch-01", &["lend", "on"]).await?;
             dirs.iter().for_each(|dir| look(dir, &mut seen));
             mesh.kill("birch-01").await?;
             mesh.start("birch-01").await?;

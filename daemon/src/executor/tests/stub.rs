@@ -50,6 +50,8 @@ pub(super) struct Inner {
     pub unqueued: Vec<Value>,
     pub forgotten: Vec<Value>,
     pub freed: usize,
+    /// Video memory that it says it holds, in MiB; none: it says nothing of any.
+    pub held_mib: Option<u64>,
     /// Colours whose picture the execution cache holds.
     pub cache: BTreeSet<String>,
     /// `/free` is answered and forgotten.
@@ -80,10 +82,7 @@ impl Stub {
             url: format!("http://{}", listener.local_addr().unwrap()),
         };
         let router = Router::new()
-            .route(
-                "/system_stats",
-                get(async || axum::Json(json!({"system": {"comfyui_version": "stub"}, "devices": []}))),
-            )
+            .route("/system_stats", get(stats))
             .route("/object_info", get(object_info))
             .route(
                 "/prompt",
@@ -189,6 +188,15 @@ impl Stub {
     }
 }
 
+async fn stats(State(stub): State<Stub>) -> axum::Json<Value> {
+    let device = |held: u64| {
+        json!({"name": "cuda:0 stub", "type": "cuda", "vram_total": 24_000_u64 << 20, "vram_free": (23_000 - held) << 20,
+            "torch_vram_total": held << 20, "torch_vram_free": 0})
+    };
+    let devices: Vec<Value> = stub.with_quietly(|state| state.held_mib).map(device).into_iter().collect();
+    axum::Json(json!({"system": {"comfyui_version": "stub"}, "devices": devices}))
+}
+
 async fn object_info(State(stub): State<Stub>) -> String {
     let said = stub.with(|state| state.object_info.clone());
     said.unwrap_or_else(|| super::super::comfyui::testing::OBJECT_INFO.to_owned())
@@ -284,6 +292,7 @@ async fn free(State(stub): State<Stub>) {
         state.freed += 1;
         if !state.keeps_cache {
             state.cache.clear();
+            state.held_mib = state.held_mib.map(|held| held.min(100));
         }
     });
 }

@@ -469,3 +469,45 @@ async fn leftovers_of_an_earlier_run_are_swept_and_others_kept() {
     assert!(dir.path().join("output/scenemesh/birch-aaaaaaaa-1/x.png").exists());
     bench.stop().await;
 }
+
+#[tokio::test]
+async fn memory_counts_as_free_when_it_was_seen_to_go() {
+    let (bench, stub) = against(nothing).await;
+    stub.with(|state| state.held_mib = Some(9000));
+    bench.ready().await;
+    let freed = bench.executor.free(SlotId(0)).await;
+    assert_eq!(freed.verdict, Verdict::Freed);
+    let used = |memory: Option<Memory>| memory.map(|memory| memory.used_mib);
+    assert_eq!((used(freed.before), used(freed.after)), (Some(10_000), Some(1100)));
+    stub.with(|state| (state.held_mib, state.keeps_cache) = (Some(9000), true));
+    assert_eq!(bench.executor.free(SlotId(0)).await.verdict, Verdict::StillHeld, "200 is no proof");
+    stub.with(|state| state.held_mib = None);
+    let silent = bench.executor.free(SlotId(0)).await;
+    assert!(matches!(silent.verdict, Verdict::Unknown { .. }), "{silent:?}");
+    assert_eq!(stub.with(|state| state.freed), 3, "it was asked each time");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_prompt_from_before_a_restart_is_gone_before_memory_is_asked_back() {
+    let (mut bench, stub) = against(|stub, id| async move { stub.run(&id) }.boxed()).await;
+    bench.ready().await;
+    stub.with(|state| state.held_mib = Some(9000));
+    let run = run_of(&video());
+    let (task, id) = (run.task, prompt_id(run.task, 1));
+    bench.executor.run(run).await.unwrap();
+    assert!(matches!(bench.next().await, Event::Started { .. }));
+    // Another daemon of the same name: it posted nothing, and is asked before it has looked.
+    let supervisor = Supervisor::new(Duration::from_secs(20));
+    let endpoint = EndpointConfig { url: stub.url.clone(), ..EndpointConfig::default() };
+    let again = Bench::owned_by(bench.owner.clone(), supervisor, endpoint).await;
+    let early = again.executor.free(SlotId(0)).await;
+    assert!(matches!(early.verdict, Verdict::Stuck { .. }), "not yet known to be unwanted: {early:?}");
+    again.executor.cancel(task, 1).await;
+    let freed = again.executor.free(SlotId(0)).await;
+    assert_eq!(freed.verdict, Verdict::Freed, "{freed:?}");
+    let interrupted = stub.with(|state| state.interrupted.iter().any(|body| body["prompt_id"] == json!(id)));
+    assert!(interrupted);
+    again.stop().await;
+    bench.stop().await;
+}

@@ -158,7 +158,7 @@ pub(super) const PHRASES: &[(&str, &str)] = &[
     ("the node stopped before ComfyUI did", "ComfyUI보다 노드가 먼저 멈춤"),
     ("cancelled while it ran", "실행 중에 취소됨"),
     ("it was interrupted there", "그쪽에서 중단됨"),
-    ("it had not begun there", "그쪽에서 아직 시작하지 않음"),
+    ("it was given back unfinished", "끝내지 않고 돌려줌"),
     ("somebody interrupted the task in ComfyUI", "누군가 ComfyUI에서 태스크를 중단함"),
     ("not done after {} s of execution", "{0}초 동안 실행해도 끝나지 않음"),
     ("{} at {}: no answer ({})", "{1}에 {0}: 응답 없음 ({2~})"),
@@ -180,6 +180,10 @@ pub(super) const PHRASES: &[(&str, &str)] = &[
     ),
     ("ComfyUI does not tell what it holds of a GPU", "ComfyUI가 GPU 메모리를 얼마나 쓰는지 알리지 않음"),
     ("it has no GPU", "GPU가 없음"),
+    (
+        "a task from before a restart still runs in ComfyUI",
+        "다시 시작하기 전의 태스크가 ComfyUI에서 아직 돌고 있음",
+    ),
     ("restart it if that lasts", "계속되면 ComfyUI를 다시 시작하세요"),
     (
         "the prompt is neither in ComfyUI's queue nor in its history",

@@ -17,7 +17,7 @@ use crate::scheduler::giving::{GivenBack, GivingView, LentRun, Report, SlotBack}
 use crate::scheduler::lend::Owner;
 
 /// Between two questions whether a stopped prompt has gone.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// From the moment that the GPU is wanted until it is lent again.
 #[derive(Debug)]
@@ -141,7 +141,7 @@ impl Renderer {
         }
         // Its prompt may be in ComfyUI since before a restart, begun or not.
         self.out.push(Action::CancelRun { task, attempt });
-        let words = if begun { "it was interrupted there" } else { "it had not begun there" };
+        let words = if begun { "it was interrupted there" } else { "it was given back unfinished" };
         self.seal(key, RunOutcome::Failed(Failure::new(FailureClass::OwnerReturned, words)), None);
     }
 

@@ -23,6 +23,8 @@ use crate::scheduler::story::{Doing, Line};
 const GRANT_AGAIN: Duration = Duration::from_secs(2);
 /// How long a node rests that twice did not take what it had claimed; doubled each time.
 const REST: Duration = Duration::from_secs(2);
+/// So often between two results an owner may come back just after a claim, with nothing held against the node.
+const EXCUSES: u32 = 8;
 /// Longest such rest.
 const REST_AT_LAST: Duration = Duration::from_mins(10);
 
@@ -46,6 +48,8 @@ pub(super) struct Contact {
 #[derive(Debug, Default)]
 pub(super) struct Rest {
     balks: u32,
+    /// Times it had a reason that is nobody's fault.
+    excuses: u32,
     /// It is not asked before.
     pub(super) until: Option<Instant>,
 }
@@ -145,9 +149,9 @@ impl Requester {
                 let no = no_of(refusal);
                 self.log(task, Line::NotTaken { node: name, no: no.clone() });
                 self.commit(now, RequesterRecord::Refused { task, attempt, reason });
-                // Whose owner came back, or who is leaving, did not break its word.
-                if !matches!(reason, RefusalReason::NotNow | RefusalReason::Stopping) {
-                    self.balked(now, node);
+                match reason {
+                    RefusalReason::NotNow | RefusalReason::Stopping => self.excused(now, node),
+                    _ => self.balked(now, node),
                 }
                 let job = self.jobs.task(&task).map(|task| task.job);
                 if let Some(job) = job.filter(|_| reason != RefusalReason::Busy) {
@@ -167,6 +171,16 @@ impl Requester {
         rest.until = wait.map(|wait| now.at + wait);
         if wait.is_some() {
             self.dirty.extend(self.jobs.open_jobs());
+        }
+    }
+
+    /// Its owner came back, or it is leaving, between its claim and our grant: nobody broke a word. Who says so again
+    /// and again without ever rendering is treated like who did.
+    fn excused(&mut self, now: Now, node: NodeId) {
+        let rest = self.resting.entry(node).or_default();
+        rest.excuses = rest.excuses.saturating_add(1);
+        if rest.excuses > EXCUSES {
+            self.balked(now, node);
         }
     }
 

@@ -257,7 +257,7 @@ fn what_had_not_begun_goes_back_without_a_run() {
     world.wants_back(1, 60);
     world.flow();
     assert!(world.machines[1].executions.is_empty());
-    assert!(view(&world).failures[0].1.to_string().ends_with("it had not begun there"));
+    assert!(view(&world).failures[0].1.to_string().ends_with("it was given back unfinished"));
     assert!(world.is_free(1));
 }
 
