@@ -35,7 +35,7 @@ const CHECKPOINT: &str = "tiny_sd15.safetensors";
 /// How long a render may take on a busy processor.
 const PATIENCE: Duration = Duration::from_mins(4);
 /// Enough sampling steps to be seen by somebody who asks now and then.
-const STEPS: u32 = 20;
+const STEPS: u32 = 60;
 /// More sampling steps than anybody waits for.
 const ENDLESS: u32 = 2000;
 
