@@ -14,5 +14,6 @@ pub mod program;
 pub mod proxy;
 pub mod scenarios;
 pub mod simulated;
+pub mod story;
 pub mod talk;
 pub mod workflows;

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use scenemesh_testnet::cluster::{Answer, CHECKPOINT, Cluster, Comfy};
 use scenemesh_testnet::eventually::eventually;
 use scenemesh_testnet::program::Programs;
+use scenemesh_testnet::story;
 use scenemesh_testnet::workflows;
 use serde_json::{Value, json};
 
@@ -17,14 +18,7 @@ fn programs() -> Programs {
 }
 
 fn run(story: impl AsyncFnOnce(&mut Cluster, &Path) -> Result<()>) {
-    let dir = tempfile::tempdir().expect("the machine has room for it");
-    let outcome = tokio::runtime::Runtime::new().expect("the machine has room for it").block_on(async {
-        let mut mesh = Cluster::new(programs(), dir.path());
-        story(&mut mesh, dir.path()).await.map_err(|error| error.context(mesh.last_words()))
-    });
-    if let Err(error) = outcome {
-        panic!("{error:?}");
-    }
+    story::tell(programs(), story).expect("the story comes true");
 }
 
 /// Checks a refusal: exit code, error code, what its sentence names, and what its hint says.

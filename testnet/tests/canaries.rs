@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use scenemesh_testnet::cluster::{CHECKPOINT, Cluster, Comfy};
 use scenemesh_testnet::eventually::eventually;
 use scenemesh_testnet::program::Programs;
+use scenemesh_testnet::story;
 use scenemesh_testnet::workflows;
 use serde_json::{Value, json};
 
@@ -32,16 +33,7 @@ const ROUTES: [&str; 7] =
     ["/v1/status", "/v1/doctor", "/v1/pool", "/v1/peers", "/v1/jobs", "/v1/projects", "/v1/users"];
 
 fn run(story: impl AsyncFnOnce(&mut Cluster, &Path) -> Result<()>) {
-    let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let outcome = runtime.block_on(async {
-        let programs = Programs::at(env!("CARGO_BIN_EXE_testnet")).logging("trace");
-        let mut mesh = Cluster::new(programs, dir.path());
-        story(&mut mesh, dir.path()).await
-    });
-    if let Err(error) = outcome {
-        panic!("{error:?}");
-    }
+    story::tell(Programs::at(env!("CARGO_BIN_EXE_testnet")).logging("trace"), story).unwrap();
 }
 
 /// amber with a LoRA of its own on amber-01, birch beside it; a person with a token and a project on amber-01.

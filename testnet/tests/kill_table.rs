@@ -3,22 +3,14 @@
 #![expect(clippy::print_stdout, reason = "the table is what is wanted")]
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps in vain, its helpers too")]
 
-use scenemesh_testnet::cluster::Cluster;
 use scenemesh_testnet::program::Programs;
 use scenemesh_testnet::scenarios::kill_table::{self, Fault};
+use scenemesh_testnet::story;
 
 fn table(fault: Fault) {
-    let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let outcome = runtime.block_on(async {
-        let mut mesh = Cluster::new(Programs::at(env!("CARGO_BIN_EXE_testnet")), dir.path());
-        let told = kill_table::run(&mut mesh, dir.path(), fault).await;
-        told.map_err(|error| error.context(mesh.last_words()))
-    });
-    match outcome {
-        Ok(table) => println!("{fault:?}\n{}", table.join("\n")),
-        Err(error) => panic!("{error:?}"),
-    }
+    let programs = Programs::at(env!("CARGO_BIN_EXE_testnet"));
+    let table = story::tell(programs, async |mesh, dir| kill_table::run(mesh, dir, fault).await).unwrap();
+    println!("{fault:?}\n{}", table.join("\n"));
 }
 
 #[test]

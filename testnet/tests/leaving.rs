@@ -14,6 +14,7 @@ use scenemesh_testnet::cluster::{CHECKPOINT, Cluster, Comfy};
 use scenemesh_testnet::eventually::eventually;
 use scenemesh_testnet::program::Programs;
 use scenemesh_testnet::scenarios::{finished, graph_file, nodes_of, one_studio, outputs};
+use scenemesh_testnet::story;
 use scenemesh_testnet::workflows;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -27,15 +28,8 @@ const STEPS: u32 = 8;
 type Story<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 fn tell(story: impl for<'a> FnOnce(&'a mut Cluster, &'a Path) -> Story<'a>) {
-    let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let outcome = runtime.block_on(async {
-        let mut mesh = Cluster::new(Programs::at(env!("CARGO_BIN_EXE_testnet")), dir.path());
-        story(&mut mesh, dir.path()).await.map_err(|error| error.context(mesh.last_words()))
-    });
-    if let Err(error) = outcome {
-        panic!("{error:?}");
-    }
+    story::tell(Programs::at(env!("CARGO_BIN_EXE_testnet")), async |mesh, dir| story(mesh, dir).await)
+        .unwrap();
 }
 
 /// A desk, and two machines that take their time in every phase.

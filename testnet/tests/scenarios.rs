@@ -11,19 +11,13 @@ use scenemesh_testnet::scenarios::{
     comfyui_killed, first_render, link_cut, membership, refusal, renderer_killed, requester_killed, solo,
     trust, two_requesters,
 };
+use scenemesh_testnet::story;
 
 type Story<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
 
 fn tell(story: impl for<'a> FnOnce(&'a mut Cluster, &'a std::path::Path) -> Story<'a>) {
-    let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let outcome = runtime.block_on(async {
-        let mut mesh = Cluster::new(Programs::at(env!("CARGO_BIN_EXE_testnet")), dir.path());
-        story(&mut mesh, dir.path()).await.map_err(|error| error.context(mesh.last_words()))
-    });
-    if let Err(error) = outcome {
-        panic!("{error:?}");
-    }
+    story::tell(Programs::at(env!("CARGO_BIN_EXE_testnet")), async |mesh, dir| story(mesh, dir).await)
+        .unwrap();
 }
 
 #[test]

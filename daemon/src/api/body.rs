@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_LENGTH;
 use futures::StreamExt;
@@ -20,6 +20,8 @@ const SUBMISSION: usize = 2 * GRAPH_LIMIT + (2 << 20);
 
 /// A whole body must be there in this time; over loopback the largest takes a fraction of a second.
 const READING: Duration = Duration::from_mins(1);
+/// A client that sends nothing of a long body for this long has gone.
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// A JSON body of at most 64 KiB.
 #[derive(Debug)]
@@ -84,7 +86,28 @@ async fn collect(body: Body, limit: usize) -> Result<Zeroizing<Vec<u8>>, Trouble
     Ok(bytes)
 }
 
-pub(super) fn broke_off(error: &axum::Error) -> Trouble {
+/// A body that may be long, taken as it comes.
+#[derive(Debug)]
+pub(super) struct Pieces(BodyDataStream);
+
+impl Pieces {
+    pub(super) fn of(request: Request) -> Self {
+        Self(request.into_body().into_data_stream())
+    }
+
+    /// `None` at the end.
+    ///
+    /// # Errors
+    /// When the client breaks off, or sends nothing for a minute.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Trouble> {
+        let piece = tokio::time::timeout(SILENCE, self.0.next()).await;
+        let piece =
+            piece.map_err(|_| broke_off(&axum::Error::new("the client sent nothing for a minute")))?;
+        piece.transpose().map_err(|error| broke_off(&error))
+    }
+}
+
+fn broke_off(error: &axum::Error) -> Trouble {
     let message = Message::BodyBroke { why: error.to_string() };
     Trouble::new(ErrorCode::Usage, &message).hint(&Message::HintSameRelease)
 }

@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use futures::StreamExt;
 use scenemesh_protocol::api::{ErrorCode, INPUT_LIMIT, InputReply};
 use scenemesh_protocol::ids::{ContentHash, random_bytes};
 use scenemesh_protocol::sealed::BlobKey;
 use tokio::time::Instant;
 
-use super::body::{broke_off, declared_length};
+use super::body::{Pieces, declared_length};
 use super::trouble::Trouble;
 use super::{Node, korean};
 use crate::messages::Message;
@@ -25,8 +24,6 @@ use crate::store::{BlobError, Sealed};
 const KEPT_FOR: Duration = Duration::from_hours(1);
 /// Uploads that wait at once; a job of ten thousand frames sends a few inputs, not ten thousand.
 const MOST_WAITING: usize = 4096;
-/// A client that sends nothing for this long has gone.
-const SILENCE: Duration = Duration::from_mins(1);
 
 /// A sealed input that waits for its job.
 #[derive(Clone, Debug)]
@@ -86,19 +83,14 @@ pub(super) async fn upload(State(node): State<Node>, request: Request) -> Result
         return Err(too_large());
     }
     let mut sealer = node.ports.store.blobs.seal();
-    let mut chunks = request.into_body().into_data_stream();
+    let mut pieces = Pieces::of(request);
     let mut bytes = 0_u64;
-    loop {
-        let chunk = tokio::time::timeout(SILENCE, chunks.next()).await;
-        let chunk =
-            chunk.map_err(|_| broke_off(&axum::Error::new("the client sent nothing for a minute")))?;
-        let Some(chunk) = chunk else { break };
-        let chunk = chunk.map_err(|error| broke_off(&error))?;
-        bytes += chunk.len() as u64;
+    while let Some(piece) = pieces.next().await? {
+        bytes += piece.len() as u64;
         if bytes > INPUT_LIMIT {
             return Err(too_large());
         }
-        sealer.write(&chunk).await.map_err(|error| blob_trouble(&error))?;
+        sealer.write(&piece).await.map_err(|error| blob_trouble(&error))?;
     }
     let Sealed { root, key, .. } = sealer.finish().await.map_err(|error| blob_trouble(&error))?;
     let taken = node.uploads.take(Uploaded { root, key, bytes }, Instant::now());

@@ -1,25 +1,20 @@
 //! The journal as a file, out and in, and the index over it made anew.
 
 use std::io;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use futures::StreamExt;
 use scenemesh_protocol::api::{ErrorCode, ImportReply, RebuildReply};
 use tokio::time::Instant;
 
 use super::Node;
-use super::body::broke_off;
+use super::body::Pieces;
 use super::trouble::Trouble;
 use crate::messages::Message;
 use crate::store::{ExportError, ImportError, JournalError, RebuildError};
-
-/// A client that sends nothing for this long has gone.
-const SILENCE: Duration = Duration::from_mins(1);
 
 pub(super) async fn export(State(node): State<Node>) -> Result<Response, Trouble> {
     let export = node.ports.store.journal.export(node.ports.me).await.map_err(|error| match error {
@@ -40,16 +35,11 @@ pub(super) async fn export(State(node): State<Node>) -> Result<Response, Trouble
 
 pub(super) async fn import(State(node): State<Node>, request: Request) -> Result<Json<ImportReply>, Trouble> {
     let mut import = node.ports.store.journal.import(node.ports.me).await.map_err(|error| trouble(&error))?;
-    let mut chunks = request.into_body().into_data_stream();
+    let mut pieces = Pieces::of(request);
     let mut bytes = 0;
-    loop {
-        let chunk = tokio::time::timeout(SILENCE, chunks.next()).await;
-        let chunk =
-            chunk.map_err(|_| broke_off(&axum::Error::new("the client sent nothing for a minute")))?;
-        let Some(chunk) = chunk else { break };
-        let chunk = chunk.map_err(|error| broke_off(&error))?;
-        bytes += chunk.len() as u64;
-        import.write(chunk).await.map_err(|error| trouble(&error))?;
+    while let Some(piece) = pieces.next().await? {
+        bytes += piece.len() as u64;
+        import.write(piece).await.map_err(|error| trouble(&error))?;
     }
     let records = import.finish().await.map_err(|error| trouble(&error))?;
     Ok(Json(ImportReply { records, bytes }))

@@ -15,7 +15,39 @@ use super::journal::{IndexFn, Position, Record, index_record};
 use crate::supervisor::Tasks;
 
 /// Index changes that a rebuild hands to the index at once.
-pub(super) const REBUILD_BATCH: usize = 4096;
+const REBUILD_BATCH: usize = 4096;
+
+/// Brings records into an index that is behind, in the journal's order.
+pub(super) struct Rebuilding<'a> {
+    index: &'a Index,
+    kinds: &'a HashMap<u16, IndexFn>,
+    batch: IndexBatch,
+    applied: u64,
+}
+
+impl<'a> Rebuilding<'a> {
+    pub(super) fn new(index: &'a Index, kinds: &'a HashMap<u16, IndexFn>) -> Self {
+        Self { index, kinds, batch: IndexBatch::default(), applied: 0 }
+    }
+
+    /// One record; kinds that nobody indexes are passed over.
+    pub(super) fn take(&mut self, kind: u16, at: Position, body: &[u8]) -> Result<(), RebuildError> {
+        let Some(index_record) = self.kinds.get(&kind) else { return Ok(()) };
+        index_record(body, at, &mut self.batch).map_err(|source| ReplayError { at, kind, source })?;
+        self.applied += 1;
+        if self.batch.len() >= REBUILD_BATCH {
+            self.index.write_rebuilt(std::mem::take(&mut self.batch))?;
+        }
+        Ok(())
+    }
+
+    /// Everything up to the watermark is in it; how many records were indexed.
+    pub(super) fn finish(self, watermark: Option<Watermark>) -> Result<u64, RebuildError> {
+        self.index.write_rebuilt(self.batch)?;
+        self.index.finish_rebuild(watermark)?;
+        Ok(self.applied)
+    }
+}
 
 /// A record that this release cannot read back.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -124,23 +156,11 @@ impl Past {
         if !self.index.is_behind() {
             return Ok(0);
         }
-        let mut batch = IndexBatch::default();
-        let mut applied = 0;
+        let mut rebuilding = Rebuilding::new(&self.index, kinds);
         for (body, entry) in self.entries().filter(|(_, entry)| entry.end() > self.indexed) {
-            let Some(index_record) = kinds.get(&entry.kind) else { continue };
-            index_record(body, entry.at, &mut batch).map_err(|source| ReplayError {
-                at: entry.at,
-                kind: entry.kind,
-                source,
-            })?;
-            applied += 1;
-            if batch.len() >= REBUILD_BATCH {
-                self.index.write_rebuilt(std::mem::take(&mut batch))?;
-            }
+            rebuilding.take(entry.kind, entry.at, body)?;
         }
-        self.index.write_rebuilt(batch)?;
-        self.index.finish_rebuild(self.watermark)?;
-        Ok(applied)
+        rebuilding.finish(self.watermark)
     }
 }
 

@@ -9,7 +9,7 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use scenemesh_testnet::cluster::{Cluster, Comfy};
 use scenemesh_testnet::eventually::eventually;
 use scenemesh_testnet::hostile::member::{As, Member};
@@ -17,6 +17,7 @@ use scenemesh_testnet::hostile::requester::Order;
 use scenemesh_testnet::hostile::task::OfferReply;
 use scenemesh_testnet::program::Programs;
 use scenemesh_testnet::scenarios::{finished, graph_file};
+use scenemesh_testnet::story;
 use scenemesh_testnet::workflows;
 
 mod bombs;
@@ -42,17 +43,12 @@ fn tell_of(
     config: &str,
     story: impl for<'a> FnOnce(&'a mut Cluster, &'a Path) -> Story<'a>,
 ) {
-    let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let outcome = runtime.block_on(async {
-        let mut mesh = Cluster::new(Programs::at(env!("CARGO_BIN_EXE_testnet")), dir.path());
+    let told = story::tell(Programs::at(env!("CARGO_BIN_EXE_testnet")), async |mesh, dir| {
         mesh.add_with(AMBER, Comfy::simulated(arguments), config).await?;
         mesh.found(AMBER, "aurora", "amber").await?;
-        story(&mut mesh, dir.path()).await.map_err(|error| anyhow!("{}{error:#}", mesh.last_words()))
+        story(mesh, dir).await
     });
-    if let Err(error) = outcome {
-        panic!("{error}");
-    }
+    told.unwrap();
 }
 
 fn tell_with(arguments: &[&str], story: impl for<'a> FnOnce(&'a mut Cluster, &'a Path) -> Story<'a>) {

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use scenemesh_testnet::cluster::{CHECKPOINT, Cluster, Comfy};
 use scenemesh_testnet::program::Programs;
 use scenemesh_testnet::scenarios::graph_file;
+use scenemesh_testnet::story;
 use scenemesh_testnet::workflows;
 use serde_json::{Value, json};
 
@@ -30,15 +31,7 @@ pub(crate) type Story<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 /// Runs a story in a directory of its own.
 pub(crate) fn tell(programs: Programs, story: impl for<'a> FnOnce(&'a mut Cluster, &'a Path) -> Story<'a>) {
-    let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let outcome = runtime.block_on(async {
-        let mut mesh = Cluster::new(programs, dir.path());
-        story(&mut mesh, dir.path()).await.map_err(|error| error.context(mesh.last_words()))
-    });
-    if let Err(error) = outcome {
-        panic!("{error:?}");
-    }
+    story::tell(programs, async |mesh, dir| story(mesh, dir).await).unwrap();
 }
 
 pub(crate) fn programs() -> Programs {

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::format::{self, Header};
 use super::writer::segment_paths;
-use crate::store::index::{Index, IndexBatch, Watermark};
-use crate::store::replay::{REBUILD_BATCH, RebuildError, ReplayError};
+use crate::store::index::{Index, Watermark};
+use crate::store::replay::{RebuildError, Rebuilding};
 
 pub(super) fn rebuild(segments: &Path, index: &Index) -> Result<u64, RebuildError> {
     index.renew()?;
@@ -21,27 +21,16 @@ pub(super) fn rebuild(segments: &Path, index: &Index) -> Result<u64, RebuildErro
 fn read_into(segments: &Path, index: &Index) -> Result<u64, RebuildError> {
     let failed = |path: &Path, source| RebuildError::Journal { path: path.into(), source };
     let kinds = index.kinds().clone();
-    let mut batch = IndexBatch::default();
-    let (mut applied, mut watermark) = (0, None);
+    let mut rebuilding = Rebuilding::new(index, &kinds);
+    let mut watermark = None;
     for (_, path) in segment_paths(segments).map_err(|source| failed(segments, source))? {
         let file = fs::read(&path).map_err(|source| failed(&path, source))?;
         let header = Header::decode(&file)
             .map_err(|error| failed(&path, io::Error::new(io::ErrorKind::InvalidData, error)))?;
         for entry in format::scan(&file, &header).entries {
             watermark = Some(Watermark { journal: header.journal, end: entry.end(), crc: entry.crc });
-            let Some(index_record) = kinds.get(&entry.kind) else { continue };
-            index_record(&file[entry.body.clone()], entry.at, &mut batch).map_err(|source| ReplayError {
-                at: entry.at,
-                kind: entry.kind,
-                source,
-            })?;
-            applied += 1;
-            if batch.len() >= REBUILD_BATCH {
-                index.write_rebuilt(std::mem::take(&mut batch))?;
-            }
+            rebuilding.take(entry.kind, entry.at, &file[entry.body.clone()])?;
         }
     }
-    index.write_rebuilt(batch)?;
-    index.finish_rebuild(watermark)?;
-    Ok(applied)
+    rebuilding.finish(watermark)
 }
