@@ -10,8 +10,8 @@ use scenemesh_protocol::api::{DATA_DIR_VARIABLE, TOKEN_FILE_VARIABLE};
 
 use crate::commands::{
     admin, block, cancel, completions, doctor, drain, fetch, init, invite, jobs, join, journal, leave,
-    ledger, lend, logs, peers, policy, pool, project, retry, revoke, rotate, show, status, submit, top, user,
-    why,
+    ledger, lend, logs, pause, peers, policy, pool, project, resume, retry, revoke, rotate, show, status,
+    submit, top, user, why,
 };
 use crate::environment::Environment;
 use crate::messages::{Lang, help};
@@ -86,6 +86,10 @@ pub(crate) enum Command {
     Cancel(cancel::CancelArgs),
     /// Try the failed tasks of a job again
     Retry(retry::RetryArgs),
+    /// Let no further task of a job begin
+    Pause(pause::PauseArgs),
+    /// Go on with what was paused
+    Resume(resume::ResumeArgs),
     /// Save the results of a job
     Fetch(fetch::FetchArgs),
     /// Look for what is wrong, and say what to do
@@ -127,6 +131,8 @@ impl Command {
             Self::Logs(_) => "logs/1",
             Self::Cancel(_) => "cancel/1",
             Self::Retry(_) => "retry/1",
+            Self::Pause(_) => "pause/1",
+            Self::Resume(_) => "resume/1",
             Self::Fetch(_) => "fetch/1",
             Self::Doctor(_) => "doctor/1",
             Self::Journal(_) => "journal/1",
@@ -186,6 +192,8 @@ const SCHEMAS: &[(&str, &str)] = &[
     ("logs", "logs/1"),
     ("cancel", "cancel/1"),
     ("retry", "retry/1"),
+    ("pause", "pause/1"),
+    ("resume", "resume/1"),
     ("fetch", "fetch/1"),
     ("doctor", "doctor/1"),
     ("journal", "journal/1"),

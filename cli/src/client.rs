@@ -262,12 +262,21 @@ impl ApiClient {
         self.get(&format!("/v1/jobs/{id}/log")).await
     }
 
+    /// Numbers of the job's tasks may stand behind a colon, as in [`scenemesh_protocol::api::Ranges`]; like in the three that follow.
     pub async fn cancel(&self, id: &str) -> Answer<JobView> {
         self.post(&format!("/v1/jobs/{id}/cancel"), &(), PATIENCE).await
     }
 
     pub async fn retry(&self, id: &str) -> Answer<JobView> {
         self.post(&format!("/v1/jobs/{id}/retry"), &(), PATIENCE).await
+    }
+
+    pub async fn pause(&self, id: &str) -> Answer<JobView> {
+        self.post(&format!("/v1/jobs/{id}/pause"), &(), PATIENCE).await
+    }
+
+    pub async fn resume(&self, id: &str) -> Answer<JobView> {
+        self.post(&format!("/v1/jobs/{id}/resume"), &(), PATIENCE).await
     }
 
     /// Sends an input file; `bytes` is its length.

@@ -16,10 +16,12 @@ pub(crate) mod leave;
 pub(crate) mod ledger;
 pub(crate) mod lend;
 pub(crate) mod logs;
+pub(crate) mod pause;
 pub(crate) mod peers;
 pub(crate) mod policy;
 pub(crate) mod pool;
 pub(crate) mod project;
+pub(crate) mod resume;
 pub(crate) mod retry;
 pub(crate) mod revoke;
 pub(crate) mod rotate;
@@ -82,6 +84,8 @@ pub(crate) async fn dispatch(args: Args, environment: &Environment, ui: &Ui) -> 
         Command::Logs(args) => logs::run(args, context).await,
         Command::Cancel(args) => cancel::run(args, context).await,
         Command::Retry(args) => retry::run(args, context).await,
+        Command::Pause(args) => pause::run(args, context).await,
+        Command::Resume(args) => resume::run(args, context).await,
         Command::Fetch(args) => fetch::run(args, context).await,
         Command::Doctor(args) => doctor::run(args, context).await,
         Command::Journal(args) => journal::run(args, context).await,

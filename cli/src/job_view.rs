@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use scenemesh_protocol::api::{
-    FailureView, JobState, JobView, OutputView, ProgressView, TaskState, TaskView,
+    FailureView, JobState, JobView, OutputView, ProgressView, Setting, TaskState, TaskView,
 };
 use scenemesh_protocol::ids::TaskId;
 use scenemesh_protocol::task::Class;
@@ -63,6 +63,7 @@ pub(crate) fn json(job: &JobView, places: &Places) -> Value {
             "waiting_code": task.waiting_code,
             "full_hygiene": task.full_hygiene,
             "wipes": task.wipes.iter().map(wipes::json).collect::<Vec<_>>(),
+            "varied": task.varied.iter().map(value).collect::<serde_json::Map<_, _>>(),
         })
     };
     json!({
@@ -78,6 +79,17 @@ pub(crate) fn json(job: &JobView, places: &Places) -> Value {
         "reach": job.reach,
         "created_ms": job.created_ms,
     })
+}
+
+/// What a varied input is set to.
+fn value(varied: &Setting) -> (String, Value) {
+    let value = serde_json::from_str(&varied.value).unwrap_or_else(|_| Value::from(varied.value.as_str()));
+    (varied.path.clone(), value)
+}
+
+/// How many of its tasks a person holds back.
+pub(crate) fn paused(job: &JobView) -> usize {
+    job.tasks.iter().filter(|task| task.waiting_code.as_deref() == Some("paused")).count()
 }
 
 /// Prints a job and its tasks.
@@ -136,11 +148,15 @@ fn notes(task: &TaskView, places: &Places, lang: Lang) -> Vec<String> {
     let failures = task.failures.iter().map(failure);
     let progress =
         task.progress.as_ref().filter(|_| task.state == TaskState::Running).map(|at| progress(at, lang));
-    let waiting = task.waiting.clone().filter(|_| task.state == TaskState::Queued);
-    match task.state {
-        TaskState::Done => outputs.collect(),
+    let waiting = task.waiting.clone().filter(|_| !task.state.is_final() || task.failures.is_empty());
+    let varied = task.varied.iter().map(|varied| format!("{}={}", varied.path, varied.value));
+    let varied = Some(varied.collect::<Vec<_>>().join("  ")).filter(|text| !text.is_empty());
+    let varied = varied.map(|text| clip(&text, 80));
+    let came = match task.state {
+        TaskState::Done => outputs.collect::<Vec<_>>(),
         _ => outputs.chain(progress).chain(waiting).chain(failures).collect(),
-    }
+    };
+    came.into_iter().chain(varied).collect()
 }
 
 /// `ws-02: out of memory: …`.

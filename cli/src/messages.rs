@@ -572,6 +572,14 @@ pub enum Message {
         job: String,
         waiting: usize,
     },
+    PausedNow {
+        job: String,
+        paused: usize,
+    },
+    ResumedNow {
+        job: String,
+        waiting: usize,
+    },
     NothingToFetch {
         job: String,
     },

@@ -268,6 +268,8 @@ fn routes() -> Routes {
         .post(Submit, "/v1/jobs", submit::submit)
         .post(Submit, "/v1/jobs/{id}/cancel", jobs::cancel)
         .post(Submit, "/v1/jobs/{id}/retry", jobs::retry)
+        .post(Submit, "/v1/jobs/{id}/pause", jobs::pause)
+        .post(Submit, "/v1/jobs/{id}/resume", jobs::resume)
         .get(Submit, "/v1/tasks/{id}/outputs/{index}", outputs::output)
         .post(Operate, "/v1/policy", policy::change)
         .get(View, "/v1/lend", lend::show)

@@ -9,25 +9,24 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use scenemesh_protocol::ids::{BootId, JobId, NodeId, ProjectId, TaskId};
+use scenemesh_protocol::api::Ranges;
+use scenemesh_protocol::ids::{BootId, JobId, NodeId, TaskId};
 use scenemesh_protocol::keys::{KemSecret, SecretKey};
 use scenemesh_protocol::lease::Preview;
 use scenemesh_protocol::roster::Roster;
 use scenemesh_protocol::studio::StudioRules;
-use scenemesh_protocol::task::{Class, InputFile, Reach, Shape};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
-use crate::executor::graph::{Graph, GraphError};
-use crate::executor::policy::{self, Policy, WhyDenied};
+use crate::executor::policy::{Policy, WhyDenied};
 use crate::executor::{self, Executor};
 use crate::gpu::GpuReading;
 use crate::network::{Network, TaskEvent};
-use crate::store::{BlobError, JournalError, Replay, ReplayError, Store};
+use crate::store::{JournalError, Replay, ReplayError, Store};
 use crate::supervisor::Tasks;
 
 mod actor;
+pub mod batch;
 mod bounds;
 pub mod conversation;
 mod discretion;
@@ -38,6 +37,7 @@ pub mod giving;
 pub mod lend;
 pub mod link;
 pub mod placement;
+mod planning;
 pub mod record;
 pub mod renderer;
 pub mod requester;
@@ -47,11 +47,12 @@ pub mod view;
 #[cfg(test)]
 mod tests;
 
+use batch::Batch;
 pub use conversation::Barred;
 pub use draining::DrainWish;
 use giving::GivingView;
 use lend::{Lend, Lending};
-use record::{Recipe, Submission, TaskPlan};
+pub use planning::{JobSpec, Needs, STAGES_LIMIT, StageSpec, SubmitError, refuse_partners};
 use story::Why;
 pub use view::{JobEvent, JobState, JobView, LogLine, OpenTasks, TaskPhase, TaskView};
 
@@ -153,93 +154,6 @@ pub struct Inputs {
     pub executor: mpsc::Receiver<executor::Event>,
 }
 
-/// What a person wants rendered.
-#[derive(Clone)]
-pub struct JobSpec {
-    pub label: String,
-    pub person: String,
-    /// ComfyUI's API format, as JSON.
-    pub graph: Vec<u8>,
-    /// ComfyUI's `extra_data`, as JSON; may be empty.
-    pub extra_data: Vec<u8>,
-    /// Sealed inputs, by the names that stand in the graph.
-    pub inputs: Vec<InputFile>,
-    /// Tasks; task i gets i added to every `seed` and `noise_seed` literal.
-    pub count: u32,
-    pub class: Class,
-    pub reach: Reach,
-    /// A project of this studio; its rules hold besides the job's own.
-    pub project: Option<ProjectId>,
-    pub needs: Needs,
-    pub previews: bool,
-    pub full_hygiene: bool,
-    /// Most that one task may execute.
-    pub time_limit: Duration,
-}
-
-impl fmt::Debug for JobSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JobSpec")
-            .field("graph_bytes", &self.graph.len())
-            .field("count", &self.count)
-            .field("class", &self.class)
-            .field("reach", &self.reach)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What a node must have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
-    pub vram_mib: Option<u32>,
-    /// CUDA compute capability, times ten.
-    pub min_cc: Option<u16>,
-}
-
-/// Why a job was not accepted. Nothing is queued then.
-#[derive(Debug, thiserror::Error)]
-pub enum SubmitError {
-    #[error(transparent)]
-    Graph(#[from] GraphError),
-    #[error(
-        "the workflow takes {bytes} bytes, at most {GRAPH_LIMIT} are allowed: give large files with --input"
-    )]
-    TooLarge { bytes: usize },
-    #[error("a job of {count} tasks: between 1 and {COUNT_LIMIT} are allowed")]
-    Count { count: u32 },
-    #[error("the workflow names the file {name:?}, which was not given: add --input {name}=FILE")]
-    MissingInput { name: String },
-    #[error("no node of the workflow names the input {name:?}; it names {known}")]
-    UnusedInput { name: String, known: String },
-    #[error(
-        "node {node} ({class}) is a partner node, which spends somebody's money: those run on no machine of a pool; take it out"
-    )]
-    Partner { node: String, class: String },
-    #[error(
-        "node {node} carries a comfy.org credential ({key}): those leave this machine in no task; take it out"
-    )]
-    Token { node: String, key: String },
-    #[error(
-        "the job has {count} inputs, one task may have at most {}; bring frames as a video, or split the job",
-        renderer::INPUTS_LIMIT
-    )]
-    TooManyInputs { count: usize },
-    #[error("the inputs take {bytes} bytes together, one task may bring at most 64 GiB; split the job")]
-    InputsTooLarge { bytes: u64 },
-    #[error(
-        "the workflow needs {count} different node classes or models, at most {SHAPE_LIMIT} are allowed; split it"
-    )]
-    TooVaried { count: usize },
-    #[error("the extra data is not a JSON object: {0}")]
-    ExtraData(String),
-    #[error("the sealed input {name:?} is not in the store any more, give it again: {source}")]
-    Input { name: String, source: Box<BlobError> },
-    #[error("the job could not be written down: {0}")]
-    Journal(#[from] JournalError),
-    #[error("the node is stopping")]
-    Stopping,
-}
-
 /// Why the scheduler did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
@@ -272,6 +186,20 @@ impl fmt::Display for Id {
     }
 }
 
+/// Tasks of one job: a task, a job, or some of a job's tasks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Which {
+    pub id: Id,
+    /// Indexes of the job's tasks; a task's own id means that task whatever they are.
+    pub ranges: Ranges,
+}
+
+impl From<Id> for Which {
+    fn from(id: Id) -> Self {
+        Self { id, ranges: Ranges::default() }
+    }
+}
+
 /// Why a prefix is no id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
@@ -284,14 +212,16 @@ pub enum ResolveError {
 }
 
 enum Command {
-    Submit { submission: Box<Submission>, reply: oneshot::Sender<Result<(), JournalError>> },
+    Submit { batch: Box<Batch>, reply: oneshot::Sender<Result<(), JournalError>> },
     Jobs { reply: oneshot::Sender<Vec<JobView>> },
     OpenTasks { reply: oneshot::Sender<OpenTasks> },
     Show { job: JobId, reply: oneshot::Sender<Option<JobView>> },
     Task { task: TaskId, reply: oneshot::Sender<Option<TaskView>> },
     Why { id: Id, reply: oneshot::Sender<Option<Why>> },
-    Cancel { id: Id, reply: oneshot::Sender<usize> },
-    Retry { id: Id, reply: oneshot::Sender<usize> },
+    Cancel { which: Which, reply: oneshot::Sender<usize> },
+    Retry { which: Which, reply: oneshot::Sender<usize> },
+    Pause { which: Which, reply: oneshot::Sender<usize> },
+    Resume { which: Which, reply: oneshot::Sender<usize> },
     Resolve { prefix: String, reply: oneshot::Sender<Result<Id, ResolveError>> },
     Preview { task: TaskId, reply: oneshot::Sender<Option<Arc<Preview>>> },
     Log { id: Id, reply: oneshot::Sender<Vec<LogLine>> },
@@ -364,83 +294,12 @@ impl Scheduler {
     /// # Errors
     /// As [`SubmitError`] says.
     pub async fn submit(&self, spec: JobSpec) -> Result<JobId, SubmitError> {
-        let submission = Box::new(self.plan(spec).await?);
-        let job = submission.job;
+        let batch = Box::new(planning::plan(&self.store.blobs, spec).await?);
+        let job = batch.submission.job;
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Submit { submission, reply }).await.map_err(|()| SubmitError::Stopping)?;
+        self.send(Command::Submit { batch, reply }).await.map_err(|()| SubmitError::Stopping)?;
         answer.await.map_err(|_| SubmitError::Stopping)??;
         Ok(job)
-    }
-
-    /// Parses what was given and refuses what cannot run anywhere.
-    async fn plan(&self, spec: JobSpec) -> Result<Submission, SubmitError> {
-        let bytes = spec.graph.len() + spec.extra_data.len();
-        if bytes > GRAPH_LIMIT {
-            return Err(SubmitError::TooLarge { bytes });
-        }
-        if spec.count == 0 || spec.count > COUNT_LIMIT {
-            return Err(SubmitError::Count { count: spec.count });
-        }
-        if spec.inputs.len() > renderer::INPUTS_LIMIT {
-            return Err(SubmitError::TooManyInputs { count: spec.inputs.len() });
-        }
-        let graph = Graph::parse(&spec.graph)?;
-        refuse_partners(&graph)?;
-        let files: std::collections::BTreeSet<String> =
-            graph.file_inputs().iter().map(|file| file.name().to_owned()).collect();
-        let given = |name: &String| spec.inputs.iter().any(|input| without_annotation(&input.name) == *name);
-        if let Some(name) = files.iter().find(|name| !given(name)) {
-            return Err(SubmitError::MissingInput { name: name.clone() });
-        }
-        let mut input_bytes = 0;
-        for input in &spec.inputs {
-            if !files.contains(without_annotation(&input.name)) {
-                let known = files.iter().cloned().collect::<Vec<_>>().join(", ");
-                return Err(SubmitError::UnusedInput { name: input.name.clone(), known });
-            }
-            let manifest = self.store.blobs.manifest(input.root).await;
-            let manifest = manifest.map_err(|source| SubmitError::Input {
-                name: input.name.clone(),
-                source: Box::new(source),
-            })?;
-            input_bytes += manifest.sealed_bytes();
-        }
-        let shape = Shape {
-            classes: graph.classes(),
-            models: graph.models(),
-            vram_mib: spec.needs.vram_mib,
-            min_cc: spec.needs.min_cc,
-            input_bytes,
-            full_hygiene: spec.full_hygiene,
-        };
-        if input_bytes > INPUT_BYTES_LIMIT {
-            return Err(SubmitError::InputsTooLarge { bytes: input_bytes });
-        }
-        let varied = shape.classes.len().max(shape.models.len());
-        if varied > SHAPE_LIMIT {
-            return Err(SubmitError::TooVaried { count: varied });
-        }
-        let recipe = Recipe {
-            graph: graph.to_bytes(),
-            extra_data: without_tokens(&spec.extra_data)
-                .map_err(|error| SubmitError::ExtraData(error.to_string()))?,
-            inputs: spec.inputs,
-            shape,
-            previews: spec.previews,
-            time_limit_ms: u64::try_from(spec.time_limit.as_millis()).unwrap_or(u64::MAX),
-        };
-        let plan = |i| TaskPlan { task: TaskId::random(), recipe: 0, add_to_seeds: u64::from(i) };
-        Ok(Submission {
-            job: JobId::random(),
-            label: spec.label,
-            person: spec.person,
-            class: spec.class,
-            reach: spec.reach,
-            project: spec.project,
-            created_ms: clock::wall_ms(),
-            recipes: vec![recipe],
-            tasks: (0..spec.count).map(plan).collect(),
-        })
     }
 
     /// All jobs, newest first.
@@ -466,14 +325,24 @@ impl Scheduler {
         self.ask(|reply| Command::Why { id, reply }).await.flatten()
     }
 
-    /// Stops a job or a task; resolves when that is written down. Says how many tasks it concerned.
-    pub async fn cancel(&self, id: Id) -> usize {
-        self.ask(|reply| Command::Cancel { id, reply }).await.unwrap_or_default()
+    /// Stops tasks; resolves when that is written down. Says how many it concerned.
+    pub async fn cancel(&self, which: Which) -> usize {
+        self.ask(|reply| Command::Cancel { which, reply }).await.unwrap_or_default()
     }
 
-    /// Queues failed and cancelled tasks again. Says how many.
-    pub async fn retry(&self, id: Id) -> usize {
-        self.ask(|reply| Command::Retry { id, reply }).await.unwrap_or_default()
+    /// Queues failed and cancelled tasks again, with those that they build on. Says how many of these there were.
+    pub async fn retry(&self, which: Which) -> usize {
+        self.ask(|reply| Command::Retry { which, reply }).await.unwrap_or_default()
+    }
+
+    /// Lets tasks that wait not begin; what a node has goes on. Says how many it concerned.
+    pub async fn pause(&self, which: Which) -> usize {
+        self.ask(|reply| Command::Pause { which, reply }).await.unwrap_or_default()
+    }
+
+    /// Ends a pause. Says how many tasks were paused.
+    pub async fn resume(&self, which: Which) -> usize {
+        self.ask(|reply| Command::Resume { which, reply }).await.unwrap_or_default()
     }
 
     /// The job or task whose id begins like this.
@@ -535,36 +404,6 @@ impl Scheduler {
         self.send(command(reply)).await.ok()?;
         answer.await.ok()
     }
-}
-
-fn without_annotation(name: &str) -> &str {
-    executor::graph::without_annotation(name)
-}
-
-/// Drops the keys under which editors put comfy.org logins: they are the submitter's own and go nowhere.
-fn without_tokens(extra_data: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
-    if extra_data.is_empty() {
-        return Ok(Vec::new());
-    }
-    let data: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(extra_data)?;
-    let mut data = serde_json::Value::Object(data);
-    policy::strip_tokens(&mut data);
-    serde_json::to_vec(&data)
-}
-
-/// Partner nodes and comfy.org credentials run nowhere and go nowhere.
-///
-/// # Errors
-/// When there is one in the graph.
-pub fn refuse_partners(graph: &Graph) -> Result<(), SubmitError> {
-    if let Some((node, class)) = policy::partner_nodes(graph).into_iter().next() {
-        return Err(SubmitError::Partner { node, class });
-    }
-    let token = policy::tokens_in(graph, &[]).into_iter().find_map(|found| match found.what {
-        policy::Forbidden::Token { key } => Some((found.node, key)),
-        _ => None,
-    });
-    token.map_or(Ok(()), |(node, key)| Err(SubmitError::Token { node, key }))
 }
 
 impl Me {

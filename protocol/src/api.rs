@@ -22,6 +22,7 @@
 //! GET  /v1/jobs                         JobsReply         GET  /v1/jobs/ID                 JobView
 //! GET  /v1/jobs/ID/why                  WhyReply          GET  /v1/jobs/ID/log             LogReply
 //! POST /v1/jobs/ID/cancel               JobView           POST /v1/jobs/ID/retry           JobView
+//! POST /v1/jobs/ID/pause                JobView           POST /v1/jobs/ID/resume          JobView
 //! GET  /v1/jobs/ID/events               server-sent [`Event`]s, the first of them Event::Job
 //! GET  /v1/events                       server-sent [`Event`]s of all jobs
 //! GET  /v1/policy                       PolicyReply       POST /v1/policy    PolicyChangeRequest PolicyReply
@@ -48,15 +49,16 @@ mod lend;
 mod policy;
 mod pool;
 mod projects;
+mod ranges;
 mod status;
 mod trust;
 mod users;
 
 pub use error::{ErrorBody, ErrorCode};
 pub use jobs::{
-    Event, FailureView, InputName, InputReply, JobState, JobView, JobsReply, LogLine, LogReply, NeedsRequest,
-    NodeRef, OutputView, ProgressView, ReachWords, Setting, SubmitRequest, TaskState, TaskView, UsageView,
-    WhyReply, WipeCounts, WipeView,
+    Event, FailureView, FeedRequest, InputName, InputReply, JobState, JobView, JobsReply, LogLine, LogReply,
+    NeedsRequest, NodeRef, OutputView, ProgressView, ReachWords, Setting, StageRequest, SubmitRequest,
+    TaskState, TaskView, UsageView, Variation, WhyReply, WipeCounts, WipeView,
 };
 pub use journal::{ImportReply, RebuildReply};
 pub use lend::{
@@ -73,6 +75,7 @@ pub use pool::{
     Passphrase, PoolReply, ProposalView, StudioView,
 };
 pub use projects::{ProjectRequest, ProjectSetRequest, ProjectView, ProjectsReply};
+pub use ranges::{BadRanges, Ranges};
 pub use status::{
     CheckState, CheckView, ComfyuiView, DoctorReply, GpuView, LinkState, PeerView, PeersReply, ShutState,
     ShutView, SlotState, SlotView, Standing, StatusReply,

@@ -40,9 +40,10 @@ fn usage_error(error: &clap::Error, kind: ErrorKind) -> CliError {
     let text = |kind| error.get(kind).map(joined);
     let argument = text(ContextKind::InvalidArg).unwrap_or_default();
     let value = text(ContextKind::InvalidValue).unwrap_or_default();
-    let suggestion = text(ContextKind::SuggestedArg)
-        .or_else(|| text(ContextKind::SuggestedSubcommand))
-        .or_else(|| text(ContextKind::SuggestedValue));
+    let likeliest = |kind| error.get(kind).and_then(last);
+    let suggestion = likeliest(ContextKind::SuggestedArg)
+        .or_else(|| likeliest(ContextKind::SuggestedSubcommand))
+        .or_else(|| likeliest(ContextKind::SuggestedValue));
     let help = suggestion.map_or(Message::HintHelp, |word| Message::HintDidYouMean { word });
     match kind {
         ErrorKind::UnknownArgument => CliError::usage(Message::UnknownArgument { argument }, help),
@@ -71,6 +72,14 @@ fn usage_error(error: &clap::Error, kind: ErrorKind) -> CliError {
             let line = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
             CliError::usage(Message::BadCommandLine { why: line }, Message::HintHelp)
         }
+    }
+}
+
+/// Of several words; clap puts the likeliest last.
+fn last(value: &ContextValue) -> Option<String> {
+    match value {
+        ContextValue::Strings(words) => words.last().cloned(),
+        other => Some(joined(other)),
     }
 }
 

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use futures::FutureExt;
 use scenemesh_protocol::api::{
     ErrorCode, GRAPH_LIMIT, INPUT_LIMIT, InputName, JobState, JobView, NeedsRequest, ReachWords, Setting,
-    SubmitRequest, TaskState,
+    StageRequest, SubmitRequest, TaskState, Variation,
 };
 use scenemesh_protocol::task::Class;
 use tokio_util::io::ReaderStream;
@@ -22,7 +22,7 @@ use crate::job_view::{self, Places};
 use crate::messages::Message;
 use crate::progress::{Progress, lines};
 use crate::save::{self, Shelf};
-use crate::typed::{self, NamedFile};
+use crate::typed::{self, NamedFile, Over, Stage, Vary};
 use crate::ui::{Outcome, Ui};
 use crate::wipes;
 use crate::{INTERRUPTED, human};
@@ -41,6 +41,12 @@ pub(crate) struct SubmitArgs {
     /// Render this many; task i gets i added to every seed
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = typed::count)]
     count: u32,
+    /// Render once for each value: 1..5, 0.5..1/0.1, a,b,c or @FILE; several make all combinations
+    #[arg(long, value_name = "NODE.INPUT=VALUES", value_parser = typed::variation)]
+    vary: Vec<Vary>,
+    /// Go on with a workflow whose file NAME is what NODE of the workflow before has made
+    #[arg(long, value_name = "FILE:NAME=NODE", value_parser = typed::stage)]
+    then: Vec<Stage>,
     /// How soon it is wanted: urgent, normal, batch
     #[arg(long, value_name = "CLASS", default_value = "normal", value_parser = class)]
     class: Class,
@@ -80,6 +86,8 @@ pub(crate) async fn run(args: SubmitArgs, context: &Context<'_>) -> Result<Outco
     let ui = context.ui;
     let workflow = read_workflow(&args.workflow)?;
     let sizes = args.input.iter().map(input_size).collect::<Result<Vec<u64>, _>>()?;
+    let vary = args.vary.into_iter().map(values).collect::<Result<Vec<_>, _>>()?;
+    let stages = args.then.into_iter().map(read_stage).collect::<Result<Vec<_>, _>>()?;
     let shelf = args.out.as_deref().map(Shelf::open).transpose()?;
     let client = context.connection.open()?;
 
@@ -87,12 +95,15 @@ pub(crate) async fn run(args: SubmitArgs, context: &Context<'_>) -> Result<Outco
     for (file, bytes) in args.input.iter().zip(sizes) {
         inputs.push(upload(&client, file, bytes).await?);
     }
+    let (inputs, then) = share_out(inputs, stages);
     let request = SubmitRequest {
         label: label(&args.workflow),
         workflow,
         set: args.set,
         inputs,
         count: args.count,
+        vary,
+        then,
         class: args.class,
         reach: args.reach,
         project: args.project,
@@ -123,6 +134,38 @@ pub(crate) async fn run(args: SubmitArgs, context: &Context<'_>) -> Result<Outco
     }
     let follower = Follower::start(&context.connection, &job.job.to_string()).await?;
     Watch { context, shelf, preview: args.preview }.until_the_end(follower).await
+}
+
+/// What a varied input is varied over.
+fn values(vary: Vary) -> Result<Variation, CliError> {
+    let values = match vary.over {
+        Over::Values(values) => values,
+        Over::File(path) => {
+            let lines = read_workflow(&path)?;
+            lines.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect()
+        }
+    };
+    Ok(Variation { path: vary.path, values })
+}
+
+fn read_stage(stage: Stage) -> Result<StageRequest, CliError> {
+    let workflow = read_workflow(&stage.path)?;
+    let (set, inputs, vary, feeds) = (Vec::new(), Vec::new(), Vec::new(), stage.feeds);
+    Ok(StageRequest { workflow, set, inputs, count: 1, vary, feeds })
+}
+
+/// Files go to the workflows that name them, and to the first when none does: it is told so then.
+fn share_out(inputs: Vec<InputName>, mut stages: Vec<StageRequest>) -> (Vec<InputName>, Vec<StageRequest>) {
+    let mut first = Vec::new();
+    for input in inputs {
+        let named = serde_json::Value::from(input.name.as_str()).to_string();
+        let later = stages.iter_mut().filter(|stage| stage.workflow.contains(&named));
+        let taken = later.map(|stage| stage.inputs.push(input.clone())).count();
+        if taken == 0 {
+            first.push(input);
+        }
+    }
+    (first, stages)
 }
 
 fn label(path: &Path) -> String {

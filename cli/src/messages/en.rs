@@ -405,6 +405,12 @@ pub(super) fn text(message: &Message) -> String {
             let tasks = plural(*waiting, "task is", "tasks are");
             format!("job {job}: {tasks} queued again")
         }
+        Message::PausedNow { job, paused } => {
+            format!("job {job}: {} paused; what runs goes on", plural(*paused, "task is", "tasks are"))
+        }
+        Message::ResumedNow { job, waiting } => {
+            format!("job {job}: {} for a node", plural(*waiting, "task waits", "tasks wait"))
+        }
         Message::NothingToFetch { job } => format!("job {job} has no results yet"),
     }
 }

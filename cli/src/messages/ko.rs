@@ -439,6 +439,12 @@ pub(super) fn text(message: &Message) -> String {
         Message::MoreJobs { count } => format!("더 오래된 작업 {count}개는 생략했습니다 (--limit N)"),
         Message::CancelledNow { job, state } => format!("작업 {job}: {state}"),
         Message::RetriedNow { job, waiting } => format!("작업 {job}: 태스크 {waiting}개가 다시 대기합니다"),
+        Message::PausedNow { job, paused } => {
+            format!("작업 {job}: 태스크 {paused}개를 일시 정지했습니다. 실행 중인 것은 계속됩니다")
+        }
+        Message::ResumedNow { job, waiting } => {
+            format!("작업 {job}: 태스크 {waiting}개가 노드를 기다립니다")
+        }
         Message::NothingToFetch { job } => format!("작업 {job}: 아직 결과가 없습니다"),
     }
 }

@@ -213,3 +213,40 @@ async fn show_says_what_was_wiped_and_warns_of_what_was_not() {
     let ran = sandbox.run_ko(&["show", "3fa9"]).await;
     assert!(ran.err.contains("ws-02이(가) 무엇을 지웠는지 알리지 않았습니다"), "{ran:?}");
 }
+
+#[tokio::test]
+async fn pause_and_resume_say_what_came_of_it() {
+    let sandbox = Sandbox::new().await;
+    let paused = json!({ "waiting": "paused: it waits for `scenemesh resume`", "waiting_code": "paused" });
+    let tasks = [task(0, "running", json!({})), task(1, "queued", paused)];
+    sandbox.says("POST /v1/jobs/3fa9:0..1/pause", job("running", &tasks));
+    let ran = sandbox.run(&["pause", "3fa9:0..1"]).await;
+    assert_eq!(ran.out, "job 3fa9c1d2: 1 task is paused; what runs goes on\n");
+    sandbox.says("POST /v1/jobs/3fa9/resume", job("queued", &[task(0, "queued", json!({}))]));
+    assert_eq!(sandbox.run(&["resume", "3FA9"]).await.out, "job 3fa9c1d2: 1 task waits for a node\n");
+    assert_eq!(
+        sandbox.run_ko(&["resume", "3fa9"]).await.out,
+        "작업 3fa9c1d2: 태스크 1개가 노드를 기다립니다\n"
+    );
+    let ran = sandbox.run(&["pause", "3fa9:7..3"]).await;
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("3fa9c1d2:3..7"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn show_tells_what_sets_tasks_apart_and_why_one_never_ran() {
+    let sandbox = Sandbox::new().await;
+    let varied = json!({
+        "node": node("ws-02"), "outputs": [output(0, "key_00001_.png", 4)],
+        "varied": [{ "path": "3.cfg", "value": "6.5" }, { "path": "6.text", "value": "\"a cat\"" }],
+    });
+    let skipped =
+        json!({ "waiting": "not rendered: task #0, on which it builds, failed", "waiting_code": "skipped" });
+    sandbox
+        .says("GET /v1/jobs/3fa9", job("failed", &[task(0, "done", varied), task(1, "cancelled", skipped)]));
+    let ran = sandbox.run(&["show", "3fa9"]).await;
+    assert!(ran.out.contains("3.cfg=6.5  6.text=\"a cat\"\n"), "{}", ran.out);
+    assert!(ran.out.contains("not rendered: task #0, on which it builds, failed"), "{}", ran.out);
+    let shown = sandbox.run(&["show", "3fa9", "--json"]).await.json();
+    assert_eq!(shown["tasks"][0]["varied"], json!({ "3.cfg": 6.5, "6.text": "a cat" }));
+}

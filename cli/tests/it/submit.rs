@@ -100,7 +100,8 @@ async fn a_job_is_followed_to_its_end_and_its_pictures_are_saved() {
     assert_eq!(
         sandbox.heard("POST /v1/jobs")[0].json(),
         json!({
-            "label": "keyframe", "workflow": "{\"3\": {}}", "set": [], "inputs": [], "count": 2, "class": "normal",
+            "label": "keyframe", "workflow": "{\"3\": {}}", "set": [], "inputs": [], "count": 2, "vary": [], "then": [],
+            "class": "normal",
             "project": null,
             "reach": "pool", "needs": { "vram_mib": null, "min_cc": null }, "previews": true, "full_hygiene": false,
         })
@@ -177,7 +178,8 @@ async fn settings_inputs_and_needs_arrive_as_they_were_typed() {
         json!({
             "label": "keyframe", "workflow": "{\"3\": {}}",
             "set": [{ "path": "3.seed", "value": "42" }, { "path": "6.text", "value": "a = b" }],
-            "inputs": [{ "name": "start.png", "input": "handle-1" }], "count": 1, "class": "urgent",
+            "inputs": [{ "name": "start.png", "input": "handle-1" }], "count": 1, "vary": [], "then": [],
+            "class": "urgent",
             "project": null, "reach": "amber,birch", "needs": { "vram_mib": 24_576, "min_cc": 89 }, "previews": false,
             "full_hygiene": true,
         })
@@ -297,4 +299,35 @@ async fn ctrl_c_detaches_and_says_how_to_look_again() {
     );
     let json: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
     assert_eq!((&json["ok"], &json["state"]), (&json!(true), &json!("queued")));
+}
+
+#[tokio::test]
+async fn what_is_varied_and_what_follows_arrives_with_its_files() {
+    let sandbox = Sandbox::new().await;
+    sandbox.says("POST /v1/inputs", json!({ "input": "handle-1", "bytes": 6 }));
+    sandbox.says("POST /v1/jobs", job("queued", &[task(0, "queued", json!({}))]));
+    std::fs::write(sandbox.path("draw.json"), r#"{"3": {}}"#).unwrap();
+    std::fs::write(sandbox.path("up.json"), r#"{"1": {"image": "mask.png"}}"#).unwrap();
+    std::fs::write(sandbox.path("mask.png"), "pixels").unwrap();
+    std::fs::write(sandbox.path("prompts.txt"), "a cat, sitting\n\na dog\n").unwrap();
+    let vary = ["--vary", "3.cfg=6..7", "--vary", "6.text=@prompts.txt"];
+    let then = ["--then", "up.json:drawn.png=9#1", "--input", "mask.png"];
+    let ran = sandbox.run(&[&["submit", "draw.json", "-d"], &vary[..], &then[..]].concat()).await;
+    assert_eq!((ran.code, ran.err.lines().count()), (0, 2), "{}", ran.err);
+    let asked = sandbox.heard("POST /v1/jobs")[0].json();
+    assert_eq!(asked["inputs"], json!([]), "the first workflow does not name it");
+    assert_eq!(
+        (&asked["vary"], &asked["then"]),
+        (
+            &json!([
+                { "path": "3.cfg", "values": ["6", "7"] },
+                { "path": "6.text", "values": ["a cat, sitting", "a dog"] },
+            ]),
+            &json!([{
+                "workflow": "{\"1\": {\"image\": \"mask.png\"}}", "set": [], "count": 1, "vary": [],
+                "inputs": [{ "name": "mask.png", "input": "handle-1" }],
+                "feeds": [{ "name": "drawn.png", "node": "9", "file": 1, "stage": null }],
+            }])
+        )
+    );
 }

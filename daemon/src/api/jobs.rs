@@ -1,8 +1,8 @@
-//! Looking at jobs, cancelling and retrying them.
+//! Looking at jobs; cancelling, retrying, pausing and resuming them.
 
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
-use scenemesh_protocol::api::{ErrorCode, JobView, JobsReply, LogReply, WhyReply};
+use scenemesh_protocol::api::{ErrorCode, JobView, JobsReply, LogReply, Ranges, WhyReply};
 use scenemesh_protocol::ids::{JobId, TaskId};
 
 use super::eyes::{self, Who};
@@ -12,7 +12,7 @@ use super::views::{self, Shorts};
 use super::{Node, korean};
 use crate::messages::{Lang, Message};
 use crate::scheduler::story::Why;
-use crate::scheduler::{Id, ResolveError, SubmitError};
+use crate::scheduler::{Id, ResolveError, SubmitError, Which};
 use crate::store::JournalError;
 
 /// Reads any unambiguous beginning of a job's or task's id.
@@ -35,6 +35,20 @@ pub(super) async fn resolve(node: &Node, given: &str) -> Result<Id, Trouble> {
             ResolveError::Stopping => Trouble::stopping(),
         }
     })
+}
+
+/// Reads an id, with numbers of the job's tasks behind a colon or without.
+async fn which(node: &Node, given: &str) -> Result<Which, Trouble> {
+    let (id, ranges) = Ranges::split(given).map_err(|_| {
+        let given = given.chars().take(80).collect();
+        Trouble::new(ErrorCode::Usage, &Message::BadRange { given }).hint(&Message::HintRange)
+    })?;
+    let id = resolve(node, id).await?;
+    if matches!(id, Id::Task { .. }) && !ranges.is_all() {
+        let given = given.chars().take(80).collect();
+        return Err(Trouble::new(ErrorCode::Usage, &Message::RangeOfTask { given }).hint(&Message::HintRange));
+    }
+    Ok(Which { id, ranges })
 }
 
 /// The job that an id means, itself or the one its task belongs to.
@@ -85,10 +99,16 @@ pub(super) fn submit_trouble(error: &SubmitError) -> Trouble {
         }
         SubmitError::Graph(_) => Trouble::of(ErrorCode::InvalidGraph, error, korean),
         SubmitError::TooManyInputs { .. }
+        | SubmitError::TooManyKinds { .. }
+        | SubmitError::TooManyStages { .. }
         | SubmitError::InputsTooLarge { .. }
         | SubmitError::TooVaried { .. } => Trouble::of(ErrorCode::TooLarge, error, korean),
-        SubmitError::MissingInput { .. } | SubmitError::UnusedInput { .. } | SubmitError::Input { .. } => {
-            Trouble::of(ErrorCode::MissingInput, error, korean)
+        SubmitError::MissingInput { .. }
+        | SubmitError::UnusedInput { .. }
+        | SubmitError::NoSuchSource { .. }
+        | SubmitError::Input { .. } => Trouble::of(ErrorCode::MissingInput, error, korean),
+        SubmitError::NothingVaried { .. } | SubmitError::UnevenSources { .. } => {
+            Trouble::of(ErrorCode::Usage, error, korean)
         }
         SubmitError::Partner { .. } | SubmitError::Token { .. } => {
             Trouble::of(ErrorCode::Refused, error, korean)
@@ -143,16 +163,23 @@ pub(super) async fn log(
     Ok(Json(LogReply { lines: lines.iter().map(|line| views::log_line(line, lang)).collect() }))
 }
 
+/// Tasks of the caller's own that an id means, and their job.
+async fn own_tasks(node: &Node, caller: &Caller, given: &str) -> Result<(Which, JobId), Trouble> {
+    let which = which(node, given).await?;
+    let job = which.id.job();
+    eyes::own(node, caller, job).await?;
+    Ok((which, job))
+}
+
 pub(super) async fn cancel(
     State(node): State<Node>,
     Extension(caller): Who,
     Extension(lang): Extension<Lang>,
     Path(id): Path<String>,
 ) -> Result<Json<JobView>, Trouble> {
-    let resolved = resolve(&node, &id).await?;
-    eyes::own(&node, &caller, resolved.job()).await?;
-    nothing_to(node.ports.scheduler.cancel(resolved).await, &Message::NothingToCancel)?;
-    view(&node, &caller, resolved.job(), lang).await.map(Json)
+    let (which, job) = own_tasks(&node, &caller, &id).await?;
+    nothing_to(node.ports.scheduler.cancel(which).await, &Message::NothingToCancel)?;
+    view(&node, &caller, job, lang).await.map(Json)
 }
 
 pub(super) async fn retry(
@@ -161,8 +188,29 @@ pub(super) async fn retry(
     Extension(lang): Extension<Lang>,
     Path(id): Path<String>,
 ) -> Result<Json<JobView>, Trouble> {
-    let resolved = resolve(&node, &id).await?;
-    eyes::own(&node, &caller, resolved.job()).await?;
-    nothing_to(node.ports.scheduler.retry(resolved).await, &Message::NothingToRetry)?;
-    view(&node, &caller, resolved.job(), lang).await.map(Json)
+    let (which, job) = own_tasks(&node, &caller, &id).await?;
+    nothing_to(node.ports.scheduler.retry(which).await, &Message::NothingToRetry)?;
+    view(&node, &caller, job, lang).await.map(Json)
+}
+
+pub(super) async fn pause(
+    State(node): State<Node>,
+    Extension(caller): Who,
+    Extension(lang): Extension<Lang>,
+    Path(id): Path<String>,
+) -> Result<Json<JobView>, Trouble> {
+    let (which, job) = own_tasks(&node, &caller, &id).await?;
+    nothing_to(node.ports.scheduler.pause(which).await, &Message::NothingToPause)?;
+    view(&node, &caller, job, lang).await.map(Json)
+}
+
+pub(super) async fn resume(
+    State(node): State<Node>,
+    Extension(caller): Who,
+    Extension(lang): Extension<Lang>,
+    Path(id): Path<String>,
+) -> Result<Json<JobView>, Trouble> {
+    let (which, job) = own_tasks(&node, &caller, &id).await?;
+    nothing_to(node.ports.scheduler.resume(which).await, &Message::NothingToResume)?;
+    view(&node, &caller, job, lang).await.map(Json)
 }

@@ -283,6 +283,20 @@ pub(super) fn submit(error: &SubmitError) -> String {
         SubmitError::Count { count } => {
             format!("작업의 태스크는 1개에서 {}개까지인데 {count}개입니다", crate::scheduler::COUNT_LIMIT)
         }
+        SubmitError::TooManyKinds { count } => format!(
+            "바꾸는 입력 때문에 필요한 모델과 파일의 조합이 {count}가지입니다, 64가지까지 됩니다; 작업을 나누세요"
+        ),
+        SubmitError::NothingVaried { path } => format!("바꿀 입력 {path}에 값이 없습니다"),
+        SubmitError::TooManyStages { count } => format!(
+            "작업의 단계가 {count}개입니다, {}개까지 됩니다; 나누세요",
+            crate::scheduler::STAGES_LIMIT
+        ),
+        SubmitError::NoSuchSource { name, node, known } => {
+            format!("입력 {name:?}: 앞 워크플로에 노드 {node} 없음; 있는 노드: {known}")
+        }
+        SubmitError::UnevenSources { name, from, other } => format!(
+            "입력 {name:?}의 단계는 태스크가 {from}개이고 다른 입력의 단계는 {other}개라서 하나씩 짝지을 수 없습니다; 이름에 {{i}}를 넣어 모으세요"
+        ),
         SubmitError::TooManyInputs { count } => {
             format!(
                 "작업의 입력이 {count}개입니다, 태스크 하나에 1024개까지 됩니다; 프레임은 동영상으로 보내거나 작업을 나누세요"

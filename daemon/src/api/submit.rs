@@ -6,7 +6,9 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::{Extension, Json};
 use scenemesh_protocol::advert::Hygiene;
-use scenemesh_protocol::api::{COUNT_LIMIT, ErrorCode, JobView, ReachWords, SubmitRequest};
+use scenemesh_protocol::api::{
+    COUNT_LIMIT, ErrorCode, FeedRequest, InputName, JobView, ReachWords, Setting, SubmitRequest, Variation,
+};
 use scenemesh_protocol::ids::StudioId;
 use scenemesh_protocol::roster::Roster;
 use scenemesh_protocol::studio::Project;
@@ -22,7 +24,8 @@ use crate::executor::SlotState;
 use crate::executor::graph::Graph;
 use crate::membership::{self, Role};
 use crate::messages::{Lang, Message, NotThere, phrase};
-use crate::scheduler::{JobSpec, Needs};
+use crate::scheduler::batch::Feed;
+use crate::scheduler::{JobSpec, Needs, StageSpec};
 
 /// Longest label, in characters.
 const LABEL: usize = 120;
@@ -54,20 +57,21 @@ pub(super) async fn submit(
     if let Some(roster) = &roster {
         may_submit(&node, roster)?;
     }
-    let names: Vec<String> = asked.inputs.iter().map(|input| input.name.clone()).collect();
-    let graph = workflow::prepare(&asked.workflow, &asked.set, &names)?;
-    refuse_partners(&graph)?;
-    workflow::check_machines(&graph, &machines(&node, roster.as_deref(), &reach, rules))?;
-    let bytes = graph.to_bytes();
-    preflight(&node, &bytes, &names)?;
+    let machines = machines(&node, roster.as_deref(), &reach, rules);
+    let desk = Desk { node: &node, machines: &machines };
+    let mut stages = vec![desk.stage(&asked.workflow, &asked.set, &asked.inputs, &asked.vary, &[])?];
+    stages[0].count = asked.count;
+    for (at, then) in (0..).zip(&asked.then) {
+        let feeds: Vec<Feed> = then.feeds.iter().map(|feed| feed_of(feed, at)).collect();
+        let mut stage = desk.stage(&then.workflow, &then.set, &then.inputs, &then.vary, &feeds)?;
+        (stage.count, stage.feeds) = (then.count, feeds);
+        stages.push(stage);
+    }
 
     let spec = JobSpec {
         label: asked.label.chars().filter(|c| !c.is_control()).take(LABEL).collect(),
         person: caller.person.to_string(),
-        graph: bytes,
-        extra_data: Vec::new(),
-        inputs: inputs(&node, &asked)?,
-        count: asked.count,
+        stages,
         class: asked.class,
         reach,
         project: project.as_ref().map(|(id, _)| *id),
@@ -77,8 +81,49 @@ pub(super) async fn submit(
         time_limit: TIME_LIMIT,
     };
     let job = node.ports.scheduler.submit(spec).await.map_err(|error| jobs::submit_trouble(&error))?;
-    node.uploads.mark_used(asked.inputs.iter().map(|input| input.input.as_str()));
+    let inputs = asked.then.iter().flat_map(|then| &then.inputs).chain(&asked.inputs);
+    node.uploads.mark_used(inputs.map(|input| input.input.as_str()));
     jobs::view(&node, &caller, job, lang).await.map(Json)
+}
+
+/// `at` is the place of the workflow just before.
+fn feed_of(asked: &FeedRequest, at: u16) -> Feed {
+    let FeedRequest { name, node, file, stage } = asked.clone();
+    Feed { name, stage: stage.unwrap_or(at), node, file }
+}
+
+/// Where workflows are looked at.
+struct Desk<'a> {
+    node: &'a Node,
+    machines: &'a [Machine],
+}
+
+impl Desk<'_> {
+    /// Reads and checks one workflow; how many tasks it makes is not said yet.
+    fn stage(
+        &self,
+        workflow: &str,
+        set: &[Setting],
+        given: &[InputName],
+        vary: &[Variation],
+        feeds: &[Feed],
+    ) -> Result<StageSpec, Trouble> {
+        let names: Vec<String> = given.iter().map(|input| input.name.clone()).collect();
+        // What varied inputs and results of other tasks are called is checked when the tasks are made.
+        let plain = vary.is_empty() && feeds.is_empty();
+        let graph = if plain {
+            workflow::prepare(workflow, set, &names)?
+        } else {
+            workflow::read_set(workflow, set)?
+        };
+        refuse_partners(&graph)?;
+        workflow::check_machines(&graph, self.machines)?;
+        let vary = workflow::vary(&graph, vary, |graph| workflow::check_machines(graph, self.machines))?;
+        let bytes = graph.to_bytes();
+        let files = graph.file_inputs().iter().map(|file| file.name().to_owned()).collect::<Vec<_>>();
+        preflight(self.node, &bytes, if plain { &names } else { &files })?;
+        Ok(StageSpec { graph: bytes, inputs: inputs(self.node, given)?, vary, ..StageSpec::default() })
+    }
 }
 
 pub(super) fn reach(words: &ReachWords, roster: Option<&Roster>) -> Result<Reach, Trouble> {
@@ -187,8 +232,8 @@ fn preflight(node: &Node, graph: &[u8], inputs: &[String]) -> Result<(), Trouble
     Ok(())
 }
 
-fn inputs(node: &Node, asked: &SubmitRequest) -> Result<Vec<InputFile>, Trouble> {
-    let input = |given: &scenemesh_protocol::api::InputName| {
+fn inputs(node: &Node, asked: &[InputName]) -> Result<Vec<InputFile>, Trouble> {
+    let input = |given: &InputName| {
         let uploaded = node.uploads.get(&given.input).ok_or_else(|| {
             let message = Message::UnknownInputHandle { name: given.name.clone() };
             Trouble::new(ErrorCode::MissingInput, &message).hint(&Message::HintUploadAgain)
@@ -200,5 +245,5 @@ fn inputs(node: &Node, asked: &SubmitRequest) -> Result<Vec<InputFile>, Trouble>
             bytes: uploaded.bytes,
         })
     };
-    asked.inputs.iter().map(input).collect()
+    asked.iter().map(input).collect()
 }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use scenemesh_protocol::api::{
-    Event, FailureView, JobState, JobView, LogLine, NodeRef, OutputView, ProgressView, ReachWords, TaskState,
-    TaskView, UsageView, WipeCounts, WipeView,
+    Event, FailureView, JobState, JobView, LogLine, NodeRef, OutputView, ProgressView, ReachWords, Setting,
+    TaskState, TaskView, UsageView, WipeCounts, WipeView,
 };
 use scenemesh_protocol::ids::{JobId, NodeId, TaskId};
 use scenemesh_protocol::lease::Progress;
@@ -154,6 +154,7 @@ pub(super) fn hidden_task(task: &scheduler::TaskView, shorts: &Shorts) -> TaskVi
         waiting_code: None,
         full_hygiene: false,
         wipes: Vec::new(),
+        varied: Vec::new(),
     }
 }
 
@@ -193,7 +194,8 @@ pub(super) fn task_view(node: &Node, task: &scheduler::TaskView, shorts: &Shorts
         }
         named
     });
-    let waits = Some(&task.why).filter(|_| task.state == scheduler::TaskPhase::Queued);
+    let tells = task.state == scheduler::TaskPhase::Queued || matches!(task.why, Why::Skipped { .. });
+    let waits = Some(&task.why).filter(|_| tells);
     TaskView {
         task: task.task,
         short: shorts.task(task.task),
@@ -209,7 +211,12 @@ pub(super) fn task_view(node: &Node, task: &scheduler::TaskView, shorts: &Shorts
         waiting_code: waits.map(|why| why.code().to_owned()),
         full_hygiene: task.full_hygiene,
         wipes: task.wipes.iter().map(wipe_view).collect(),
+        varied: task.varied.iter().map(setting).collect(),
     }
+}
+
+fn setting((path, value): &(String, String)) -> Setting {
+    Setting { path: path.clone(), value: value.clone() }
 }
 
 fn wipe_view(wipe: &scheduler::WipeView) -> WipeView {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use scenemesh_protocol::advert::Inventory;
-use scenemesh_protocol::api::{ErrorCode, GRAPH_LIMIT, Setting};
+use scenemesh_protocol::api::{ErrorCode, GRAPH_LIMIT, Setting, Variation};
 use scenemesh_protocol::task::ModelName;
 use serde_json::Value;
 
@@ -12,6 +12,7 @@ use super::trouble::Trouble;
 use crate::executor;
 use crate::executor::graph::{Graph, GraphError};
 use crate::messages::{Message, NotThere};
+use crate::scheduler::batch::Varied;
 
 /// Names in one sentence at most.
 const NAMES_SHOWN: usize = 8;
@@ -27,13 +28,47 @@ pub(super) fn read(workflow: &str) -> Result<Graph, Trouble> {
 
 /// Reads a workflow, applies `--set`, and checks that the files it names are the files that come along.
 pub(super) fn prepare(workflow: &str, set: &[Setting], inputs: &[String]) -> Result<Graph, Trouble> {
+    let graph = read_set(workflow, set)?;
+    check_inputs(&graph, inputs)?;
+    Ok(graph)
+}
+
+/// Reads a workflow and applies `--set`.
+pub(super) fn read_set(workflow: &str, set: &[Setting]) -> Result<Graph, Trouble> {
     let mut graph = read(workflow)?;
     for setting in set {
         let value = value_for(&graph, setting)?;
         graph.set(&setting.path, value).map_err(|error| graph_trouble(&error))?;
     }
-    check_inputs(&graph, inputs)?;
     Ok(graph)
+}
+
+/// Reads what is varied, each value as what stands in the workflow, and calls `seen` with the graph for each value that
+/// changes which models it needs.
+pub(super) fn vary(
+    graph: &Graph,
+    asked: &[Variation],
+    mut seen: impl FnMut(&Graph) -> Result<(), Trouble>,
+) -> Result<Vec<Varied>, Trouble> {
+    let models = graph.models();
+    let mut all: Vec<Varied> = Vec::new();
+    for Variation { path, values } in asked {
+        if all.iter().any(|varied| varied.path == *path) {
+            return Err(Trouble::new(ErrorCode::Usage, &Message::VariedTwice { path: path.clone() }));
+        }
+        let mut changed = graph.clone();
+        let mut varied = Varied { path: path.clone(), values: Vec::with_capacity(values.len()) };
+        for value in values {
+            let value = value_for(graph, &Setting { path: path.clone(), value: value.clone() })?;
+            varied.values.push(value.to_string());
+            changed.set(path, value).map_err(|error| graph_trouble(&error))?;
+            if changed.models() != models {
+                seen(&changed)?;
+            }
+        }
+        all.push(varied);
+    }
+    Ok(all)
 }
 
 fn graph_trouble(error: &GraphError) -> Trouble {

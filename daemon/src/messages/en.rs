@@ -47,6 +47,14 @@ pub(super) fn text(message: &Message) -> String {
         Message::NoPreview => "there is no preview of this task".into(),
         Message::NothingToCancel => "nothing of it waits or runs any more".into(),
         Message::NothingToRetry => "nothing of it failed or was cancelled".into(),
+        Message::NothingToPause => "nothing of it waits or runs that is not paused already".into(),
+        Message::NothingToResume => "nothing of it is paused".into(),
+        Message::BadRange { given } => {
+            format!("{given:?} is not a job's id with numbers of its tasks behind a colon")
+        }
+        Message::RangeOfTask { given } => format!("{given:?} is a task's id: numbers go with the id of a job"),
+        Message::HintRange => "JOB:3, JOB:3..7 and JOB:1,4,9 name tasks by the numbers that scenemesh show prints".into(),
+        Message::VariedTwice { path } => format!("{path} is varied twice; give all its values at once"),
         Message::HintJobs => "scenemesh jobs lists them".into(),
         Message::HintLongerId => "give more of its characters; scenemesh jobs shows enough of them".into(),
         Message::HintShow => "scenemesh show ID tells where it stands".into(),

@@ -47,6 +47,16 @@ pub(super) fn text(message: &Message) -> String {
         Message::NoPreview => "이 태스크의 미리보기가 없습니다".into(),
         Message::NothingToCancel => "대기 중이거나 실행 중인 것이 없습니다".into(),
         Message::NothingToRetry => "실패하거나 취소된 것이 없습니다".into(),
+        Message::NothingToPause => "일시 정지할 것이 없습니다".into(),
+        Message::NothingToResume => "일시 정지된 것이 없습니다".into(),
+        Message::BadRange { given } => {
+            format!("{given:?}: 작업 ID 뒤에 콜론과 태스크 번호를 쓰는 형식이 아닙니다")
+        }
+        Message::RangeOfTask { given } => format!("{given:?}: 태스크 ID입니다. 번호는 작업 ID에 붙이세요"),
+        Message::HintRange => {
+            "JOB:3, JOB:3..7, JOB:1,4,9처럼 scenemesh show에 나오는 번호로 태스크를 고르세요".into()
+        }
+        Message::VariedTwice { path } => format!("{path} 항목을 두 번 바꿉니다. 값을 한꺼번에 적으세요"),
         Message::HintJobs => "scenemesh jobs로 목록을 보세요".into(),
         Message::HintLongerId => "글자를 더 입력하세요. scenemesh jobs에 충분한 길이로 나옵니다".into(),
         Message::HintShow => "scenemesh show ID로 상태를 보세요".into(),

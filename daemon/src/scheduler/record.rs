@@ -12,6 +12,7 @@ use scenemesh_protocol::receipt::WipeRecord;
 use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::{Class, Failure, InputFile, OutputFile, Reach, Shape};
 
+use super::batch::Batch;
 use super::conversation::AttemptKey;
 use crate::store::Record;
 
@@ -145,9 +146,29 @@ pub enum RequesterRecord {
         claim: ClaimId,
         grant: ContentHash,
     },
+    /// A job whose tasks differ in more than their seeds, or build on each other.
+    SubmittedBatch(Box<Batch>),
+    /// A person wants these not to begin.
+    Paused {
+        tasks: Vec<TaskId>,
+        at_ms: u64,
+    },
+    Resumed {
+        tasks: Vec<TaskId>,
+        at_ms: u64,
+    },
 }
 
 impl RequesterRecord {
+    /// How a job is written down.
+    pub fn submitted(batch: Box<Batch>) -> Self {
+        if batch.stages.is_empty() {
+            Self::Submitted(Box::new(batch.submission))
+        } else {
+            Self::SubmittedBatch(batch)
+        }
+    }
+
     /// Whose it is and what it says, for tests and their tables.
     pub fn name(&self) -> &'static str {
         match self {
@@ -165,6 +186,9 @@ impl RequesterRecord {
             Self::Wiped { .. } => "requester.wiped",
             Self::Forgotten { .. } => "requester.forgotten",
             Self::Tried { .. } => "requester.tried",
+            Self::SubmittedBatch(_) => "requester.submitted_batch",
+            Self::Paused { .. } => "requester.paused",
+            Self::Resumed { .. } => "requester.resumed",
         }
     }
 
@@ -172,7 +196,11 @@ impl RequesterRecord {
     pub fn tasks(&self) -> Vec<TaskId> {
         match self {
             Self::Submitted(submission) => submission.tasks.iter().map(|plan| plan.task).collect(),
-            Self::Cancelled { tasks, .. } | Self::Retried { tasks, .. } => tasks.clone(),
+            Self::SubmittedBatch(batch) => batch.submission.tasks.iter().map(|plan| plan.task).collect(),
+            Self::Cancelled { tasks, .. }
+            | Self::Retried { tasks, .. }
+            | Self::Paused { tasks, .. }
+            | Self::Resumed { tasks, .. } => tasks.clone(),
             Self::Forgotten { .. } => Vec::new(),
             Self::Granted { task, .. }
             | Self::Tried { task, .. }

@@ -17,9 +17,10 @@ use scenemesh_protocol::messages::Response;
 use scenemesh_protocol::studio::StudioRules;
 use scenemesh_protocol::task::{Class, OutputFile};
 
+use super::batch::Batch;
 use super::conversation::{Answer, Barred, IdSource, Now, Ticket};
 use super::placement::Nodes;
-use super::record::{RequesterRecord, Submission};
+use super::record::RequesterRecord;
 use super::story::{Line, No};
 use crate::executor::policy::WhyDenied;
 
@@ -56,11 +57,14 @@ pub enum Input {
     PeerDown {
         node: NodeId,
     },
-    Submitted(Box<Submission>),
+    Submitted(Box<Batch>),
     /// A person wants these tasks stopped.
     CancelWanted(Vec<TaskId>),
     /// A person wants these failed or cancelled tasks to run again.
     RetryWanted(Vec<TaskId>),
+    /// A person wants these tasks not to begin.
+    PauseWanted(Vec<TaskId>),
+    ResumeWanted(Vec<TaskId>),
     Claimed {
         node: NodeId,
         claim: Claim,
@@ -317,9 +321,11 @@ impl Requester {
             Input::Barred(barred) => self.shut_out(now, barred),
             Input::PeerUp { node, boot } => self.greet(node, boot),
             Input::PeerDown { node } => self.miss(node),
-            Input::Submitted(submission) => self.submit(now, submission),
+            Input::Submitted(batch) => self.submit(now, batch),
             Input::CancelWanted(tasks) => self.cancel(now, tasks),
-            Input::RetryWanted(tasks) => self.retry(now, tasks),
+            Input::RetryWanted(tasks) => self.retry(now, &tasks),
+            Input::PauseWanted(tasks) => self.pause(now, tasks),
+            Input::ResumeWanted(tasks) => self.resume(now, tasks),
             Input::Claimed { node, claim, ticket } => self.claimed(now, node, &claim, Some(ticket)),
             Input::Progressed { node, progress, ticket } => self.progressed(now, node, *progress, ticket),
             Input::Finished { node, finished, ticket } => self.finished(now, node, finished, Some(ticket)),
@@ -446,9 +452,9 @@ impl Requester {
         self.out.push(Action::Changed(task));
     }
 
-    fn submit(&mut self, now: Now, submission: Box<Submission>) {
-        let tasks: Vec<TaskId> = submission.tasks.iter().map(|plan| plan.task).collect();
-        self.commit(now, RequesterRecord::Submitted(submission));
+    fn submit(&mut self, now: Now, batch: Box<Batch>) {
+        let tasks: Vec<TaskId> = batch.submission.tasks.iter().map(|plan| plan.task).collect();
+        self.commit(now, RequesterRecord::submitted(batch));
         for task in tasks {
             self.log(task, Line::Queued);
         }

@@ -52,6 +52,18 @@ pub enum Why {
         failures: Vec<(String, Failure)>,
     },
     Cancelled,
+    /// A person wants it not to begin.
+    Paused,
+    /// It takes results of tasks that have not been rendered: this one of its job, and so many more.
+    BuildsOn {
+        on: u32,
+        more: usize,
+    },
+    /// This task of its job, whose result it takes, failed or was cancelled.
+    Skipped {
+        on: u32,
+        failed: bool,
+    },
     /// Of a whole job.
     AllDone {
         tasks: usize,
@@ -198,6 +210,8 @@ pub enum Line {
     },
     FailedForGood,
     Cancelled,
+    Paused,
+    Resumed,
     /// Its renderer could not remove everything from its ComfyUI.
     NotWiped {
         node: String,
@@ -225,6 +239,9 @@ impl Why {
             Self::Done { .. } | Self::AllDone { .. } => "done",
             Self::Failed { .. } => "failed",
             Self::Cancelled => "cancelled",
+            Self::Paused => "paused",
+            Self::BuildsOn { .. } => "builds_on",
+            Self::Skipped { .. } => "skipped",
             Self::OfTask { why, .. } => why.code(),
         }
     }
@@ -268,6 +285,8 @@ impl Line {
             Self::Failed { .. } => "failed",
             Self::FailedForGood => "failed_for_good",
             Self::Cancelled => "cancelled",
+            Self::Paused => "paused",
+            Self::Resumed => "resumed",
             Self::NotWiped { .. } => "not_wiped",
         }
     }
@@ -342,6 +361,18 @@ impl fmt::Display for Why {
                 write!(f, "failed: {}", failures.join("; "))
             }
             Self::Cancelled => f.write_str("cancelled"),
+            Self::Paused => f.write_str("paused: it waits for `scenemesh resume`"),
+            Self::BuildsOn { on, more: 0 } => write!(f, "builds on task #{on}, which is not rendered yet"),
+            Self::BuildsOn { on, more } => {
+                write!(f, "builds on task #{on} and {more} more, which are not rendered yet")
+            }
+            Self::Skipped { on, failed } => {
+                let how = if *failed { "failed" } else { "was cancelled" };
+                write!(
+                    f,
+                    "not rendered: task #{on}, on which it builds, {how}; `scenemesh retry` runs both again"
+                )
+            }
             Self::AllDone { tasks } => write!(f, "all {tasks} tasks are done"),
             Self::OfTask { number, of, why } => write!(f, "task {number} of {of}: {why}"),
         }
@@ -433,6 +464,8 @@ impl fmt::Display for Line {
             Self::Failed { node, failure } => write!(f, "failed at {node}: {failure}"),
             Self::FailedForGood => f.write_str("failed for good"),
             Self::Cancelled => f.write_str("cancelled"),
+            Self::Paused => f.write_str("paused"),
+            Self::Resumed => f.write_str("resumed"),
             Self::NotWiped { node } => {
                 write!(f, "{node} could not remove everything from its ComfyUI: show says what")
             }

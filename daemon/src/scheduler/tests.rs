@@ -1,5 +1,6 @@
 //! The two machines against each other: scripts, kills at every record, and chance.
 
+mod batches;
 mod chaos;
 mod forgetting;
 mod growth;

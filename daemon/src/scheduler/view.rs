@@ -51,6 +51,8 @@ pub struct TaskView {
     pub full_hygiene: bool,
     /// What renderers say they removed, oldest attempt first.
     pub wipes: Vec<WipeView>,
+    /// What sets it apart from the other tasks of its job: `NODE.INPUT`, and the value as JSON.
+    pub varied: Vec<(String, String)>,
 }
 
 /// Tasks of this node's jobs that have not ended.

@@ -68,8 +68,14 @@ pub struct SubmitRequest {
     pub set: Vec<Setting>,
     #[serde(default)]
     pub inputs: Vec<InputName>,
-    /// Tasks; task i gets i added to every `seed` and `noise_seed` literal.
+    /// Tasks for each combination of varied inputs; task i of them gets i added to every `seed` and `noise_seed` literal.
     pub count: u32,
+    /// Inputs that are another from task to task; there is a task for each combination of them.
+    #[serde(default)]
+    pub vary: Vec<Variation>,
+    /// Workflows that take results of the one before, in this order.
+    #[serde(default)]
+    pub then: Vec<StageRequest>,
     #[serde(default)]
     pub class: Class,
     /// `None`: the studio, or less where the project allows less.
@@ -86,6 +92,56 @@ pub struct SubmitRequest {
     /// Run only where every trace can be removed.
     #[serde(default)]
     pub full_hygiene: bool,
+}
+
+/// A workflow that takes results of earlier ones of its job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageRequest {
+    /// As [`SubmitRequest::workflow`].
+    pub workflow: String,
+    #[serde(default)]
+    pub set: Vec<Setting>,
+    #[serde(default)]
+    pub inputs: Vec<InputName>,
+    /// Tasks for each task that it builds on, and each combination of varied inputs.
+    #[serde(default = "one")]
+    pub count: u32,
+    #[serde(default)]
+    pub vary: Vec<Variation>,
+    /// Which results are inputs here.
+    #[serde(default)]
+    pub feeds: Vec<FeedRequest>,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+/// Gives a result of an earlier workflow the name of an input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeedRequest {
+    /// As the workflow calls it. With `{i}` in it, the results of all tasks are taken together, `{i}` being their number.
+    pub name: String,
+    /// Id of the earlier workflow's node that makes the file.
+    pub node: String,
+    /// Which of that node's files, from 0.
+    #[serde(default)]
+    pub file: u16,
+    /// Place of the earlier workflow in the job, from 0; the one just before when it is not said.
+    #[serde(default)]
+    pub stage: Option<u16>,
+}
+
+/// An input with one value for each task, or for each combination of several such inputs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variation {
+    /// `NODE.INPUT`, for instance `3.cfg`.
+    pub path: String,
+    /// Each as in [`Setting::value`].
+    pub values: Vec<String>,
 }
 
 /// Replaces one literal of the workflow.
@@ -217,7 +273,7 @@ pub struct TaskView {
     pub outputs: Vec<OutputView>,
     pub failures: Vec<FailureView>,
     pub usage: UsageView,
-    /// While queued: for what, in one sentence of the asker's language.
+    /// While queued, for what; and of a task that never ran, because of which other. One sentence of the asker's language.
     pub waiting: Option<String>,
     /// The same for programs: as [`WhyReply::code`].
     pub waiting_code: Option<String>,
@@ -227,6 +283,9 @@ pub struct TaskView {
     /// What renderers signed that they removed, oldest attempt first.
     #[serde(default)]
     pub wipes: Vec<WipeView>,
+    /// What its varied inputs are set to, each as JSON.
+    #[serde(default)]
+    pub varied: Vec<Setting>,
 }
 
 /// What one renderer removed after one attempt, and what it could not.

@@ -70,6 +70,19 @@ pub(in crate::api) fn why(told: &Why) -> String {
             format!("실패했습니다: {}", all.join("; "))
         }
         Why::Cancelled => "취소되었습니다".into(),
+        Why::Paused => "일시 정지되어 다시 시작하기를 기다립니다".into(),
+        Why::BuildsOn { on, more: 0 } => {
+            format!("태스크 #{on}의 결과를 써야 하는데 아직 렌더링되지 않았습니다")
+        }
+        Why::BuildsOn { on, more } => {
+            format!("태스크 #{on} 외 {more}개의 결과를 써야 하는데 아직 렌더링되지 않았습니다")
+        }
+        Why::Skipped { on, failed } => {
+            let how = if *failed { "실패해서" } else { "취소되어" };
+            format!(
+                "결과를 써야 할 태스크 #{on} 항목이 {how} 렌더링하지 않았습니다; 다시 시도하면 둘 다 렌더링합니다"
+            )
+        }
         Why::AllDone { tasks } => format!("태스크 {tasks}개가 모두 끝났습니다"),
         Why::OfTask { number, of, why: of_task } => {
             format!("태스크 {of}개 중 {number}번째: {}", why(of_task))
@@ -222,6 +235,8 @@ pub(in crate::api) fn line(line: &Line) -> String {
         Line::Failed { node, failure: failed } => format!("{}에서 실패: {}", name(node), failure(failed)),
         Line::FailedForGood => "최종 실패".into(),
         Line::Cancelled => "취소됨".into(),
+        Line::Paused => "일시 정지됨".into(),
+        Line::Resumed => "다시 시작됨".into(),
         Line::NotWiped { node } => {
             format!("{}의 ComfyUI에서 모두 지우지는 못함: show로 확인", name(node))
         }

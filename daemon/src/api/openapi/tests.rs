@@ -4,15 +4,16 @@ use scenemesh_protocol::advert::{Availability, Hygiene};
 use scenemesh_protocol::api::{
     AdminKeyView, AdminsReply, ApproveReply, ApproveRequest, BlockReply, BlockRequest, ChangeAdminsReply,
     ChangeAdminsRequest, CheckState, CheckView, ComfyuiView, DoctorReply, ElsewhereView, ErrorBody,
-    ErrorCode, Event, FailureView, FindingKind, FindingView, GpuView, ImportReply, InitReply, InitRequest,
-    InputName, InputReply, InstalledReply, InviteReply, InviteRequest, InviteState, InviteView, JobState,
-    JobView, JobsReply, JoinPreview, JoinPreviewRequest, JoinReply, JoinRequest, JoinState, LeaveReply,
-    LendView, LinkState, LogLine, LogReply, MemberView, NeedsRequest, NewAdminRequest, NodeRef, OutputView,
-    Passphrase, PeerView, PeersReply, PolicyChange, PolicyChangeRequest, PolicyCheckReply,
+    ErrorCode, Event, FailureView, FeedRequest, FindingKind, FindingView, GpuView, ImportReply, InitReply,
+    InitRequest, InputName, InputReply, InstalledReply, InviteReply, InviteRequest, InviteState, InviteView,
+    JobState, JobView, JobsReply, JoinPreview, JoinPreviewRequest, JoinReply, JoinRequest, JoinState,
+    LeaveReply, LendView, LinkState, LogLine, LogReply, MemberView, NeedsRequest, NewAdminRequest, NodeRef,
+    OutputView, Passphrase, PeerView, PeersReply, PolicyChange, PolicyChangeRequest, PolicyCheckReply,
     PolicyCheckRequest, PolicyClassReply, PolicyClassRequest, PolicyReason, PolicyReply, PoolReply,
     ProgressView, ProposalView, ReachWords, RebuildReply, RecoverRequest, RevokeReply, RevokeRequest,
-    RotateReply, RotateRequest, RotateState, Setting, ShutState, ShutView, SlotState, SlotView, Standing,
-    StatusReply, StudioView, SubmitRequest, TaskState, TaskView, UsageView, WhyReply, WipeCounts, WipeView,
+    RotateReply, RotateRequest, RotateState, Setting, ShutState, ShutView, SlotState, SlotView, StageRequest,
+    Standing, StatusReply, StudioView, SubmitRequest, TaskState, TaskView, UsageView, Variation, WhyReply,
+    WipeCounts, WipeView,
 };
 use scenemesh_protocol::api::{
     DrainReply, DrainRequest, GivenBackView, LendReply, LendRequest, LendState, LendWord, LentTaskView,

@@ -7,7 +7,7 @@ use crate::scheduler::record::RequesterRecord;
 use crate::scheduler::requester::{Action, Input};
 use crate::scheduler::story::Why;
 use crate::scheduler::view::{JobEvent, LogLine};
-use crate::scheduler::{Command, Id, ResolveError};
+use crate::scheduler::{Command, Id, ResolveError, Which};
 use crate::store::{Entry, JournalError};
 
 impl Actor {
@@ -16,24 +16,24 @@ impl Actor {
         let now = self.now();
         // A caller that went away does not mind that nobody hears the answer.
         match command {
-            Command::Submit { submission, reply } => {
+            Command::Submit { batch, reply } => {
                 // Written down before anything else happens: a full disk is the submitter's to hear of.
-                let record = RequesterRecord::Submitted(submission.clone());
+                let record = RequesterRecord::submitted(batch.clone());
                 self.halt.sees(record.name());
                 self.halt.before_commit();
                 let written = self.ports.store.journal.commit(vec![Entry::new(&record)]).await;
                 if written.is_ok() {
                     self.halt.after_commit();
-                    let job = submission.job;
-                    let actions = self.requester.on_input(now, Input::Submitted(submission));
+                    let job = batch.submission.job;
+                    let actions = self.requester.on_input(now, Input::Submitted(batch));
                     let rest = actions.into_iter().filter(|action| !matches!(action, Action::Record(_)));
                     self.todo.extend(rest.map(super::Todo::Requester));
                     self.board.tell(JobEvent::Job { job });
                 }
                 drop(reply.send(written.map(|_| ())));
             }
-            Command::Cancel { id, reply } => {
-                let tasks = self.tasks_of(id);
+            Command::Cancel { which, reply } => {
+                let tasks = self.tasks_of(&which);
                 let open = |task: &TaskId| {
                     self.requester.jobs().task(task).is_some_and(|known| known.state.is_open())
                 };
@@ -41,16 +41,28 @@ impl Actor {
                 self.feed(Inbound::Requester(Input::CancelWanted(tasks)));
                 self.confirm.push((reply, count));
             }
-            Command::Retry { id, reply } => {
-                let tasks = self.tasks_of(id);
+            Command::Retry { which, reply } => {
+                let tasks = self.tasks_of(&which);
                 let before = self.open_among(&tasks);
                 self.feed(Inbound::Requester(Input::RetryWanted(tasks.clone())));
                 let count = self.open_among(&tasks).saturating_sub(before);
-                if count > 0
-                    && let Some(job) = tasks.first().and_then(|task| self.requester.jobs().task(task))
-                {
-                    self.board.tell(JobEvent::Job { job: job.job });
-                }
+                self.tell_of_job(count, &tasks);
+                self.confirm.push((reply, count));
+            }
+            Command::Pause { which, reply } => {
+                let tasks = self.tasks_of(&which);
+                let before = self.paused_among(&tasks);
+                self.feed(Inbound::Requester(Input::PauseWanted(tasks.clone())));
+                let count = self.paused_among(&tasks).saturating_sub(before);
+                self.tell_of_job(count, &tasks);
+                self.confirm.push((reply, count));
+            }
+            Command::Resume { which, reply } => {
+                let tasks = self.tasks_of(&which);
+                let before = self.paused_among(&tasks);
+                self.feed(Inbound::Requester(Input::ResumeWanted(tasks.clone())));
+                let count = before.saturating_sub(self.paused_among(&tasks));
+                self.tell_of_job(count, &tasks);
                 self.confirm.push((reply, count));
             }
             Command::Drain { wish, reply } => {
@@ -74,6 +86,8 @@ impl Actor {
             Command::Submit { reply, .. } => drop(reply.send(Err(trouble.clone()))),
             Command::Cancel { .. }
             | Command::Retry { .. }
+            | Command::Pause { .. }
+            | Command::Resume { .. }
             | Command::Drain { .. }
             | Command::Giving { .. } => {
                 self.postponed.push_back(command);
@@ -107,7 +121,7 @@ impl Actor {
             Command::Resolve { prefix, reply } => drop(reply.send(self.resolve(prefix))),
             Command::Preview { task, reply } => drop(reply.send(self.board.preview(task))),
             Command::Log { id, reply } => {
-                let tasks = self.tasks_of(id);
+                let tasks = self.tasks_of(&Which::from(id));
                 let mut lines: Vec<LogLine> =
                     tasks.into_iter().flat_map(|task| self.board.lines(task)).cloned().collect();
                 lines.sort_by_key(|line| line.at_ms);
@@ -116,6 +130,8 @@ impl Actor {
             Command::Submit { .. }
             | Command::Cancel { .. }
             | Command::Retry { .. }
+            | Command::Pause { .. }
+            | Command::Resume { .. }
             | Command::Giving { .. }
             | Command::Drain { .. } => {}
         }
@@ -126,12 +142,27 @@ impl Actor {
         tasks.iter().filter(|task| jobs.task(task).is_some_and(|known| known.state.is_open())).count()
     }
 
-    fn tasks_of(&self, id: Id) -> Vec<TaskId> {
-        match id {
+    fn paused_among(&self, tasks: &[TaskId]) -> usize {
+        let jobs = self.requester.jobs();
+        tasks.iter().filter(|task| jobs.task(task).is_some_and(|known| known.paused)).count()
+    }
+
+    /// Something that a person asked for changed these tasks, all of one job.
+    fn tell_of_job(&mut self, count: usize, tasks: &[TaskId]) {
+        if count > 0
+            && let Some(job) = tasks.first().and_then(|task| self.requester.jobs().task(task))
+        {
+            self.board.tell(JobEvent::Job { job: job.job });
+        }
+    }
+
+    fn tasks_of(&self, which: &Which) -> Vec<TaskId> {
+        match which.id {
             Id::Task { task, .. } => vec![task],
             Id::Job(job) => {
                 let known = self.requester.jobs().job(&job);
-                known.map_or_else(Vec::new, |job| job.submission.tasks.iter().map(|plan| plan.task).collect())
+                let plans = known.into_iter().flat_map(|job| (0..).zip(&job.submission.tasks));
+                plans.filter(|(index, _)| which.ranges.has(*index)).map(|(_, plan)| plan.task).collect()
             }
         }
     }

@@ -141,13 +141,14 @@ impl Actor {
     fn seal_grant(&mut self, node: NodeId, task: TaskId, attempt: u32, claim: ClaimId, class: Class) {
         let answer =
             move |sealed| Inbound::Requester(requester::Input::GrantSealed { task, node, claim, sealed });
-        let plan = self.requester.jobs().plan(&task);
+        let jobs = self.requester.jobs();
         let parts = self.recipient(node).and_then(|to| {
-            let (job, plan, recipe) = plan.ok_or("its job is not known any more")?;
+            let (job, plan, _) = jobs.plan(&task).ok_or("its job is not known any more")?;
+            let recipe = jobs.recipe_of(&task).ok_or("its job is not known any more")??;
             let memo = Memo { person: job.person.clone(), project: job.project, label: job.label.clone() };
             let memo = self.ports.studio.borrow().key.map(|key| (memo, key));
             let project = self.requester.project_of(&job.job).map(|rules| rules.signed().clone());
-            let (recipe, reach) = (recipe.clone(), job.reach.clone());
+            let reach = job.reach.clone();
             let (pool, now_ms) = (self.pool(), clock::wall_ms());
             Ok(GrantParts { pool, claim, class, recipe, reach, project, memo, plan, attempt, to, now_ms })
         });
@@ -308,8 +309,10 @@ impl Actor {
 
     /// A task of our own, for our own ComfyUI: nothing was sealed.
     fn own_spec(&self, task: TaskId, attempt: u32) -> Result<TaskSpec, String> {
-        let (job, plan, recipe) = self.requester.jobs().plan(&task).ok_or("its job is not known any more")?;
-        seal::spec(recipe, &job.reach, None, plan, attempt)
+        let jobs = self.requester.jobs();
+        let (job, plan, _) = jobs.plan(&task).ok_or("its job is not known any more")?;
+        let recipe = jobs.recipe_of(&task).ok_or("its job is not known any more")??;
+        seal::spec(&recipe, &job.reach, None, plan, attempt)
     }
 
     /// What a task of this node must keep to.

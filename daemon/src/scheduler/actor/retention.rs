@@ -109,7 +109,10 @@ pub(in crate::scheduler) fn judge(jobs: &Jobs, holdings: &Holdings) -> Judge {
     Judge::default()
         .on::<RequesterRecord>(move |record| match record {
             RequesterRecord::Submitted(submission) if known.contains(&submission.job) => Verdict::Keep,
-            RequesterRecord::Submitted(_) | RequesterRecord::Forgotten { .. } => Verdict::Drop,
+            RequesterRecord::SubmittedBatch(batch) if known.contains(&batch.submission.job) => Verdict::Keep,
+            RequesterRecord::Submitted(_)
+            | RequesterRecord::SubmittedBatch(_)
+            | RequesterRecord::Forgotten { .. } => Verdict::Drop,
             RequesterRecord::Granted { task, attempt, node, claim, grant, .. } => match open.get(task) {
                 Some(true) => Verdict::Keep,
                 Some(false) => Verdict::Shorten(RequesterRecord::Tried {

@@ -9,8 +9,9 @@ use scenemesh_protocol::codec::{self, Message};
 use scenemesh_protocol::ids::{ClaimId, ContentHash, JobId, NodeId, TaskId};
 use scenemesh_protocol::lease::{BlobRef, Grant, RefusalReason};
 use scenemesh_protocol::receipt::WipeRecord;
-use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile};
+use scenemesh_protocol::task::{Class, Failure, FailureClass, InputFile, OutputFile};
 
+use crate::scheduler::batch::{self, Batch, Stage};
 use crate::scheduler::record::{Recipe, RequesterRecord, Submission, TaskPlan};
 
 /// Most bytes of a wipe's body.
@@ -34,10 +35,48 @@ pub struct Jobs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     pub submission: Arc<Submission>,
-    /// Indexes of tasks that wait for a renderer.
-    pub ready: BTreeSet<u32>,
+    pub stages: Arc<[Stage]>,
+    /// Tasks that wait for a renderer.
+    pub ready: Waiting,
     /// Tasks that have not ended.
     pub open: u32,
+}
+
+/// Indexes of tasks that wait for a renderer, by what they need of one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    by_recipe: BTreeMap<u16, BTreeSet<u32>>,
+}
+
+impl Waiting {
+    pub fn count(&self) -> usize {
+        self.by_recipe.values().map(BTreeSet::len).sum()
+    }
+
+    pub fn recipes(&self) -> impl Iterator<Item = u16> {
+        self.by_recipe.keys().copied()
+    }
+
+    pub fn of(&self, recipe: u16) -> impl Iterator<Item = u32> {
+        self.by_recipe.get(&recipe).into_iter().flatten().copied()
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = u32> {
+        self.by_recipe.values().flatten().copied()
+    }
+
+    fn insert(&mut self, recipe: u16, index: u32) {
+        self.by_recipe.entry(recipe).or_default().insert(index);
+    }
+
+    fn remove(&mut self, recipe: u16, index: u32) {
+        if let Some(waiting) = self.by_recipe.get_mut(&recipe) {
+            waiting.remove(&index);
+            if waiting.is_empty() {
+                self.by_recipe.remove(&recipe);
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +92,8 @@ pub struct Task {
     pub barred: BTreeSet<NodeId>,
     /// It ran out of memory on a GPU with this many MiB.
     pub more_vram_than_mib: Option<u32>,
+    /// A person wants it not to begin.
+    pub paused: bool,
     pub result: Option<TaskResult>,
     /// When it ended.
     pub ended_ms: Option<u64>,
@@ -74,6 +115,8 @@ pub enum TaskState {
     Done,
     Failed,
     Cancelled,
+    /// A task that it builds on failed or was cancelled.
+    Skipped,
 }
 
 impl TaskState {
@@ -241,7 +284,13 @@ impl Jobs {
     /// Changes the state as a record says. Total: what does not fit is ignored, so that no journal stops a start.
     pub fn apply(&mut self, record: &RequesterRecord) {
         match record {
-            RequesterRecord::Submitted(submission) => self.submitted(submission),
+            RequesterRecord::Submitted(submission) => self.submitted(submission, &[]),
+            RequesterRecord::SubmittedBatch(batch) => {
+                let Batch { submission, stages } = &**batch;
+                self.submitted(submission, stages);
+            }
+            RequesterRecord::Paused { tasks, .. } => self.pause(tasks, true),
+            RequesterRecord::Resumed { tasks, .. } => self.pause(tasks, false),
             RequesterRecord::Granted { task, attempt, node, claim, grant, roots, .. } => {
                 let state = AttemptState::Granted(Arc::new((**grant).clone()));
                 let grant_hash = grant.terms.hash();
@@ -318,7 +367,7 @@ impl Jobs {
         }
     }
 
-    fn submitted(&mut self, submission: &Submission) {
+    fn submitted(&mut self, submission: &Submission, stages: &[Stage]) {
         let job = submission.job;
         if self.jobs.contains_key(&job) {
             return;
@@ -332,6 +381,7 @@ impl Jobs {
                 failures: Vec::new(),
                 barred: BTreeSet::new(),
                 more_vram_than_mib: None,
+                paused: false,
                 result: None,
                 ended_ms: None,
             };
@@ -340,9 +390,49 @@ impl Jobs {
         let count = u32::try_from(submission.tasks.len()).unwrap_or(u32::MAX);
         let submission = Arc::new(submission.clone());
         self.open.insert(Self::place(&submission));
-        let new = Job { submission, ready: (0..count).collect(), open: count };
+        let new = Job { submission, stages: stages.into(), ready: Waiting::default(), open: count };
         inputs_of(&new).for_each(|root| self.name(root));
+        let plans = new.submission.clone();
         self.jobs.insert(job, new);
+        for plan in &plans.tasks {
+            self.queue(&plan.task);
+        }
+    }
+
+    fn pause(&mut self, tasks: &[TaskId], paused: bool) {
+        for id in tasks {
+            if let Some(task) = self.tasks.get_mut(id) {
+                task.paused = paused;
+                self.queue(id);
+            }
+        }
+    }
+
+    /// Whether the task waits for a renderer: nobody has it, nobody holds it back, and what it takes is here.
+    fn queue(&mut self, id: &TaskId) {
+        let Some(task) = self.tasks.get(id) else { return };
+        let waits = task.state == TaskState::Ready && !task.paused && self.blockers(task).next().is_none();
+        let (job, index) = (task.job, task.index);
+        let Some(job) = self.jobs.get_mut(&job) else { return };
+        let Some(recipe) = job.submission.tasks.get(index as usize).map(|plan| plan.recipe) else { return };
+        if waits {
+            job.ready.insert(recipe, index);
+        } else {
+            job.ready.remove(recipe, index);
+        }
+    }
+
+    /// Tasks whose results this one takes and that are not done.
+    pub fn blockers<'a>(&'a self, task: &'a Task) -> impl Iterator<Item = (TaskId, &'a Task)> {
+        let job = self.jobs.get(&task.job);
+        let stage = job.and_then(|job| batch::stage_of(&job.stages, task.index).map(|stage| (job, stage)));
+        stage.into_iter().flat_map(move |(job, stage)| {
+            let sources = stage.sources(&job.stages, task.index);
+            sources.filter_map(move |source| {
+                let id = job.submission.tasks.get(source.index as usize)?.task;
+                Some((id, self.tasks.get(&id)?)).filter(|(_, task)| task.state != TaskState::Done)
+            })
+        })
     }
 
     fn place(submission: &Submission) -> (Reverse<Class>, u64, JobId) {
@@ -368,11 +458,6 @@ impl Jobs {
         let was_open = known.state.is_open();
         known.state = state;
         known.ended_ms = ended_ms;
-        if state == TaskState::Ready {
-            job.ready.insert(known.index);
-        } else {
-            job.ready.remove(&known.index);
-        }
         match (was_open, state.is_open()) {
             (true, false) => job.open -= 1,
             (false, true) => job.open += 1,
@@ -384,6 +469,7 @@ impl Jobs {
         } else {
             self.open.insert(place);
         }
+        self.queue(task);
     }
 
     /// Ends a task; attempts that might still have brought a result are over in the given way.
@@ -394,6 +480,38 @@ impl Jobs {
             }
         }
         self.set_state(task, state, Some(at_ms));
+        for taker in self.takers(task) {
+            if state == TaskState::Done {
+                self.queue(&taker);
+            } else if self.tasks.get(&taker).is_some_and(|known| known.state == TaskState::Ready) {
+                self.close(&taker, TaskState::Skipped, others, at_ms);
+            }
+        }
+    }
+
+    /// Tasks that take a result of this one.
+    fn takers(&self, id: &TaskId) -> Vec<TaskId> {
+        let Some(task) = self.tasks.get(id) else { return Vec::new() };
+        let Some(job) = self.jobs.get(&task.job) else { return Vec::new() };
+        let stages = &*job.stages;
+        let Some(of) = stages.iter().position(|stage| stage.has(task.index)) else { return Vec::new() };
+        let place = task.index - stages[of].first;
+        let indexes = stages.iter().flat_map(|stage| stage.takers(stages, of, place));
+        indexes.filter_map(|index| Some(job.submission.tasks.get(index as usize)?.task)).collect()
+    }
+
+    /// What must run again with these ended tasks: they, and whatever they build on that did not end well.
+    pub fn to_retry(&self, tasks: &[TaskId]) -> Vec<TaskId> {
+        let mut wanted = BTreeSet::new();
+        let mut ahead = tasks.to_vec();
+        while let Some(id) = ahead.pop() {
+            let Some(task) = self.tasks.get(&id) else { continue };
+            let again = matches!(task.state, TaskState::Failed | TaskState::Cancelled | TaskState::Skipped);
+            if again && wanted.insert(id) {
+                ahead.extend(self.blockers(task).map(|(id, _)| id));
+            }
+        }
+        wanted.into_iter().collect()
     }
 
     fn failed(&mut self, task: &TaskId, number: u32, failure: &Failure, vram: Option<u32>, at_ms: u64) {
@@ -430,12 +548,47 @@ impl Jobs {
 
     fn retried(&mut self, task: &TaskId) {
         let Some(known) = self.tasks.get_mut(task) else { return };
-        if !matches!(known.state, TaskState::Failed | TaskState::Cancelled) {
+        if !matches!(known.state, TaskState::Failed | TaskState::Cancelled | TaskState::Skipped) {
             return;
         }
         known.failures.clear();
         known.barred.clear();
         known.more_vram_than_mib = None;
         self.set_state(task, TaskState::Ready, None);
+        for taker in self.takers(task) {
+            let Some(known) = self.tasks.get(&taker) else { continue };
+            let ended = |task: &Task| !task.state.is_open();
+            if known.state == TaskState::Skipped && !self.blockers(known).any(|(_, on)| ended(on)) {
+                self.retried(&taker);
+            }
+        }
+    }
+
+    /// What a task is made of: its recipe, with its own values in it and the results it takes among its inputs.
+    ///
+    /// # Errors
+    /// A sentence, when a result that it takes is not there.
+    pub fn recipe_of(&self, id: &TaskId) -> Option<Result<Recipe, String>> {
+        let (_, _, recipe) = self.plan(id)?;
+        let task = self.tasks.get(id)?;
+        let job = self.jobs.get(&task.job)?;
+        let Some(stage) = batch::stage_of(&job.stages, task.index) else { return Some(Ok(recipe.clone())) };
+        let mut recipe = recipe.clone();
+        for source in stage.sources(&job.stages, task.index) {
+            let from =
+                job.submission.tasks.get(source.index as usize).and_then(|plan| self.tasks.get(&plan.task));
+            let outputs = from.and_then(|task| task.result.as_ref()).map(|result| &result.outputs);
+            let files = outputs.into_iter().flatten().filter(|output| output.node == source.feed.node);
+            let Some(file) = files.clone().nth(usize::from(source.feed.file)) else {
+                let (node, index, has) = (&source.feed.node, source.index, files.count());
+                return Some(Err(format!(
+                    "it takes file {} of node {node} of task #{index}, which made {has} there",
+                    source.feed.file
+                )));
+            };
+            let (name, root, key, bytes) = (source.name, file.root, file.key.clone(), file.bytes);
+            recipe.inputs.push(InputFile { name, root, key, bytes });
+        }
+        Some(stage.set_in(&mut recipe.graph, task.index).map(|()| recipe))
     }
 }

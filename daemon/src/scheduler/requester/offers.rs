@@ -1,6 +1,6 @@
 //! From queue to grant: whom a job is offered to, and which of its tasks a claim gets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -85,7 +85,7 @@ impl Requester {
     /// Tasks of a job that wait and are not promised to a claim.
     pub(super) fn ready_of(&self, job: JobId) -> usize {
         let promised = self.promised.values().filter(|promise| promise.job == job).count();
-        self.jobs.job(&job).map_or(0, |known| known.ready.len().saturating_sub(promised))
+        self.jobs.job(&job).map_or(0, |known| known.ready.count().saturating_sub(promised))
     }
 
     pub(super) fn place_waiting_jobs(&mut self, now: Now) {
@@ -128,7 +128,9 @@ impl Requester {
             due.map(|(node, _)| (*job, *node))
         });
         for (job, node) in due.collect::<Vec<_>>() {
-            if let Some(shape) = self.shape_of(job) {
+            // A node that fits no more is dealt with where the job is placed.
+            let fit = self.fit(job, node).ok().map(|(_, shape)| shape);
+            if let Some(shape) = fit.or_else(|| self.shapes_of(job).next().map(|(_, shape)| shape)) {
                 let ready = self.ready_of(job);
                 self.offer(now, job, node, &shape, ready);
             }
@@ -136,18 +138,21 @@ impl Requester {
     }
 
     fn place(&mut self, now: Now, job: JobId) {
-        let Some(shape) = self.shape_of(job) else { return };
         let ready = self.ready_of(job);
         let limit = placement::offers_for(ready);
         let nodes: Vec<NodeId> = self.nodes.nodes.keys().copied().collect();
         let mut fresh = Vec::new();
+        let mut fits = BTreeMap::new();
         let mut on_offer = 0;
         for node in nodes {
-            let may = self.may_take(job, &shape, node);
+            let fit = self.fit(job, node);
             let reserved = self.reservations.get(&job).and_then(|at| at.get(&node));
-            match (may, reserved.map(|reservation| reservation.told)) {
-                (Ok(()), None) => fresh.push(node),
-                (Ok(()), Some(told)) => {
+            match (fit, reserved.map(|reservation| reservation.told)) {
+                (Ok((_, shape)), None) => {
+                    fresh.push(node);
+                    fits.insert(node, shape);
+                }
+                (Ok((_, shape)), Some(told)) => {
                     on_offer += 1;
                     if told == 0 {
                         self.offer(now, job, node, &shape, ready);
@@ -162,7 +167,9 @@ impl Requester {
         let Some(place) = self.place_of(job) else { return };
         let (open, full): (Vec<_>, Vec<_>) =
             fresh.into_iter().partition(|node| self.lines.takes(*node, &place));
+        let Some(shape) = self.shapes_of(job).next().map(|(_, shape)| shape) else { return };
         for node in placement::choose(&self.nodes, job, &shape, open, room) {
+            let Some(shape) = fits.remove(&node) else { continue };
             if let Some(last) = self.lines.overtaken(node) {
                 self.withdraw_at(last.job, node);
                 self.lines.wait(node, last);
@@ -177,18 +184,45 @@ impl Requester {
         }
     }
 
-    /// What the first waiting task of a job needs; all tasks of one recipe need the same.
-    pub(super) fn shape_of(&self, job: JobId) -> Option<Shape> {
-        let known = self.jobs.job(&job)?;
-        let mut waiting = known.ready.iter().filter_map(|index| known.submission.tasks.get(*index as usize));
-        let plan = waiting.find(|plan| !self.promised.contains_key(&plan.task))?;
-        let mut shape = known.submission.recipes.get(usize::from(plan.recipe))?.shape.clone();
-        shape.full_hygiene |= self.wants_full_hygiene(&job);
-        Some(shape)
+    /// What the waiting tasks of a job need, those that come first in it first; tasks of one recipe need the same.
+    pub(super) fn shapes_of(&self, job: JobId) -> impl Iterator<Item = (u16, Shape)> {
+        let known = self.jobs.job(&job);
+        let full = self.wants_full_hygiene(&job);
+        let recipes =
+            known.into_iter().flat_map(|known| known.ready.recipes().map(move |recipe| (known, recipe)));
+        recipes.filter_map(move |(known, recipe)| {
+            let plans = known.ready.of(recipe).filter_map(|index| known.submission.tasks.get(index as usize));
+            plans.into_iter().find(|plan| !self.promised.contains_key(&plan.task))?;
+            let mut shape = known.submission.recipes.get(usize::from(recipe))?.shape.clone();
+            shape.full_hygiene |= full;
+            Some((recipe, shape))
+        })
     }
 
-    /// Whether this node is asked for tasks of this job now.
-    pub(super) fn may_take(&self, job: JobId, shape: &Shape, node: NodeId) -> Result<(), WhyNot> {
+    /// The waiting tasks of a job that this node is asked for now: the first that it may have.
+    pub(super) fn fit(&self, job: JobId, node: NodeId) -> Result<(u16, Shape), WhyNot> {
+        let mut why = None;
+        for (recipe, shape) in self.shapes_of(job) {
+            match self.may_take(job, recipe, &shape, node) {
+                Ok(()) => return Ok((recipe, shape)),
+                Err(error) => why = why.or(Some(error)),
+            }
+        }
+        Err(why.unwrap_or(WhyNot::NoneLeft))
+    }
+
+    /// Whether this node is asked for tasks like this one now.
+    pub(super) fn fit_of(&self, task: &Task, node: NodeId) -> Result<(), WhyNot> {
+        let known = self.jobs.job(&task.job).ok_or(WhyNot::NotConnected)?;
+        let recipe = known.submission.tasks.get(task.index as usize).map_or(0, |plan| plan.recipe);
+        match self.shapes_of(task.job).find(|(of, _)| *of == recipe) {
+            Some((_, shape)) => self.may_take(task.job, recipe, &shape, node),
+            None => self.fit(task.job, node).map(drop),
+        }
+    }
+
+    /// Whether this node is asked for tasks of this recipe now.
+    fn may_take(&self, job: JobId, recipe: u16, shape: &Shape, node: NodeId) -> Result<(), WhyNot> {
         let known = self.jobs.job(&job).ok_or(WhyNot::NotConnected)?;
         placement::check(&self.nodes, node, shape, self.bounds(known))?;
         if !self.up.contains_key(&node) {
@@ -203,15 +237,15 @@ impl Requester {
                 no => WhyNot::SaidNo(no.clone()),
             });
         }
-        self.pick(job, node).map(|_| ())
+        self.pick(job, recipe, node).map(|_| ())
     }
 
-    /// The first waiting task of a job that this node may have.
-    fn pick(&self, job: JobId, node: NodeId) -> Result<TaskId, WhyNot> {
+    /// The first waiting task of a recipe that this node may have.
+    fn pick(&self, job: JobId, recipe: u16, node: NodeId) -> Result<TaskId, WhyNot> {
         let mut why = WhyNot::NoneLeft;
         let Some(known) = self.jobs.job(&job) else { return Err(why) };
-        for index in &known.ready {
-            let Some(plan) = known.submission.tasks.get(*index as usize) else { continue };
+        for index in known.ready.of(recipe) {
+            let Some(plan) = known.submission.tasks.get(index as usize) else { continue };
             if self.promised.contains_key(&plan.task) {
                 continue;
             }
@@ -369,11 +403,8 @@ impl Requester {
             };
         }
         let Some(job) = self.reserved(node, claim.reservation) else { return ClaimReply::Gone };
-        let Some(shape) = self.shape_of(job) else { return self.gone(job, node) };
-        if self.may_take(job, &shape, node).is_err() {
-            return self.gone(job, node);
-        }
-        let Ok(task) = self.pick(job, node) else { return self.gone(job, node) };
+        let Ok((recipe, _)) = self.fit(job, node) else { return self.gone(job, node) };
+        let Ok(task) = self.pick(job, recipe, node) else { return self.gone(job, node) };
         if let Some(reservation) = self.reservations.get_mut(&job).and_then(|at| at.get_mut(&node)) {
             reservation.told = reservation.told.saturating_sub(1);
         }
@@ -451,7 +482,7 @@ impl Requester {
     fn log_waiting(&mut self, job: JobId, line: &Line) {
         const TASKS_TOLD: usize = 16;
         let Some(known) = self.jobs.job(&job) else { return };
-        let plans = known.ready.iter().filter_map(|index| known.submission.tasks.get(*index as usize));
+        let plans = known.ready.all().filter_map(|index| known.submission.tasks.get(index as usize));
         let tasks: Vec<TaskId> = plans.map(|plan| plan.task).take(TASKS_TOLD).collect();
         for task in tasks {
             self.log(task, line.clone());

@@ -297,12 +297,8 @@ impl Requester {
         }
     }
 
-    pub(super) fn retry(&mut self, now: Now, tasks: Vec<TaskId>) {
-        let ended = |task: &TaskId| {
-            let state = self.jobs.task(task).map(|known| known.state);
-            matches!(state, Some(TaskState::Failed | TaskState::Cancelled))
-        };
-        let tasks: Vec<TaskId> = tasks.into_iter().filter(ended).collect();
+    pub(super) fn retry(&mut self, now: Now, tasks: &[TaskId]) {
+        let tasks = self.jobs.to_retry(tasks);
         if tasks.is_empty() {
             return;
         }
@@ -310,6 +306,35 @@ impl Requester {
         self.commit(now, RequesterRecord::Retried { tasks: tasks.clone(), at_ms: now.wall_ms });
         for task in tasks {
             self.log(task, Line::QueuedAgain);
+        }
+    }
+
+    /// What has not begun does not begin. A claim whose grant is still being sealed gets none.
+    pub(super) fn pause(&mut self, now: Now, tasks: Vec<TaskId>) {
+        let wanted =
+            |task: &TaskId| self.jobs.task(task).is_some_and(|known| known.state.is_open() && !known.paused);
+        let tasks: Vec<TaskId> = tasks.into_iter().filter(wanted).collect();
+        if tasks.is_empty() {
+            return;
+        }
+        for task in &tasks {
+            self.promised.remove(task);
+        }
+        self.commit(now, RequesterRecord::Paused { tasks: tasks.clone(), at_ms: now.wall_ms });
+        for task in tasks {
+            self.log(task, Line::Paused);
+        }
+    }
+
+    pub(super) fn resume(&mut self, now: Now, tasks: Vec<TaskId>) {
+        let wanted = |task: &TaskId| self.jobs.task(task).is_some_and(|known| known.paused);
+        let tasks: Vec<TaskId> = tasks.into_iter().filter(wanted).collect();
+        if tasks.is_empty() {
+            return;
+        }
+        self.commit(now, RequesterRecord::Resumed { tasks: tasks.clone(), at_ms: now.wall_ms });
+        for task in tasks {
+            self.log(task, Line::Resumed);
         }
     }
 }

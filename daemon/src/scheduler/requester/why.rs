@@ -6,6 +6,7 @@ use scenemesh_protocol::task::Failure;
 
 use super::jobs::{AttemptState, Task, TaskState};
 use super::{Requester, results};
+use crate::scheduler::batch;
 use crate::scheduler::conversation::Now;
 use crate::scheduler::placement::WhyNot;
 use crate::scheduler::story::{Doing, Held, Why};
@@ -25,6 +26,8 @@ impl Requester {
         let mut view = |task: TaskId| {
             let known = self.jobs.task(&task)?;
             let plain = known.state == TaskState::Ready
+                && job.stages.is_empty()
+                && !known.paused
                 && known.failures.is_empty()
                 && !self.promised.contains_key(&task);
             let why = if plain {
@@ -97,6 +100,7 @@ impl Requester {
             why,
             ended_ms: task.ended_ms,
             full_hygiene: self.jobs.plan(&id).is_some_and(|(_, _, recipe)| recipe.shape.full_hygiene),
+            varied: self.varied(task),
             wipes: self.wipes(task),
         })
     }
@@ -116,6 +120,14 @@ impl Requester {
         wiped.collect()
     }
 
+    /// What its varied inputs are set to: `NODE.INPUT` and JSON.
+    fn varied(&self, task: &Task) -> Vec<(String, String)> {
+        let job = self.jobs.job(&task.job);
+        let stage = job.and_then(|job| batch::stage_of(&job.stages, task.index));
+        let values = stage.into_iter().flat_map(|stage| stage.choice(task.index).1);
+        values.map(|(path, value)| (path.to_owned(), value.to_owned())).collect()
+    }
+
     fn failures(&self, task: &Task) -> Vec<(String, Failure)> {
         task.failures.iter().map(|(node, failure)| (self.name(*node), failure.clone())).collect()
     }
@@ -125,7 +137,7 @@ impl Requester {
             TaskState::Ready => TaskPhase::Queued,
             TaskState::Done => TaskPhase::Done,
             TaskState::Failed => TaskPhase::Failed,
-            TaskState::Cancelled => TaskPhase::Cancelled,
+            TaskState::Cancelled | TaskState::Skipped => TaskPhase::Cancelled,
             TaskState::Held(attempt) => {
                 let contact = self.contacts.get(&(id, attempt));
                 if contact.is_some_and(|contact| contact.fetch.is_some()) {
@@ -147,6 +159,7 @@ impl Requester {
             TaskState::Ready => self.why_waiting(id, task),
             TaskState::Held(attempt) => self.why_held(now, id, task, attempt),
             TaskState::Cancelled => Why::Cancelled,
+            TaskState::Skipped => self.why_skipped(task),
             TaskState::Done => task.result.as_ref().map_or(Why::AllDone { tasks: 1 }, |result| Why::Done {
                 node: self.name(result.node),
                 exec_ms: result.exec_ms,
@@ -176,7 +189,24 @@ impl Requester {
         Why::Held { node, at, silent_s }
     }
 
+    /// The task that it builds on, and that ended otherwise than well.
+    fn why_skipped(&self, task: &Task) -> Why {
+        let mut blockers = self.jobs.blockers(task);
+        let ended = blockers.find(|(_, on)| !on.state.is_open());
+        ended.map_or(Why::Cancelled, |(_, on)| Why::Skipped {
+            on: on.index,
+            failed: on.state == TaskState::Failed,
+        })
+    }
+
     fn why_waiting(&self, id: TaskId, task: &Task) -> Why {
+        if task.paused {
+            return Why::Paused;
+        }
+        let mut blockers = self.jobs.blockers(task);
+        if let Some((_, on)) = blockers.next() {
+            return Why::BuildsOn { on: on.index, more: blockers.count() };
+        }
         if let Some(promise) = self.promised.get(&id) {
             return Why::Claimed { node: self.name(promise.node) };
         }
@@ -189,14 +219,16 @@ impl Requester {
     }
 
     fn why_nobody(&self, task: &Task) -> Why {
-        let Some(shape) = self.shape_of(task.job) else { return Why::Waits };
+        if self.shapes_of(task.job).next().is_none() {
+            return Why::Waits;
+        }
         if self.nodes.nodes.is_empty() {
             return Why::NoNodes;
         }
         let outside = self.barred.get(&self.nodes.me);
         let mut reasons = Vec::new();
         for node in self.nodes.nodes.keys() {
-            match self.may_take(task.job, &shape, *node) {
+            match self.fit_of(task, *node) {
                 Err(why) => reasons.push((self.name(*node), why)),
                 Ok(()) => return Why::BehindOthers,
             }

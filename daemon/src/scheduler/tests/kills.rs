@@ -78,6 +78,7 @@ fn scripts() -> Vec<(&'static str, Script)> {
             script(world, |world| submitted(world, 7, 2), done)
         }),
         ("fails and is wanted again", script(two, failed_and_retried, done)),
+        ("a batch is paused and goes on", script(two, paused_and_resumed, done)),
         ("cancelled", script(two_at_work, cancelled, TaskPhase::Cancelled)),
         ("the link is gone and comes back", script(two_at_work, lost_and_revived, done)),
         ("the renderer lost its data", script(two_at_work, not_held, done)),
@@ -93,6 +94,21 @@ fn failed_and_retried(world: &mut World) {
     world.until("it fails", |world| world.phase(0, task_id(7, FIRST)) == TaskPhase::Failed);
     world.machines[1].comfy = Comfy::Renders;
     insist(world, TaskPhase::Queued, || Input::RetryWanted(vec![task_id(7, FIRST)]));
+}
+
+fn paused_and_resumed(world: &mut World) {
+    let tasks = [task_id(7, FIRST), task_id(7, 1)];
+    while world.machines[0].requester.jobs().task(&tasks[0]).is_none() {
+        super::batches::submit_chain(world, 7);
+    }
+    let paused = |world: &World| world.machines[0].requester.jobs().task(&tasks[1]).unwrap().paused;
+    while !paused(world) {
+        world.tell_requester(0, Input::PauseWanted(tasks.to_vec()));
+    }
+    world.flow();
+    while paused(world) {
+        world.tell_requester(0, Input::ResumeWanted(tasks.to_vec()));
+    }
 }
 
 fn cancelled(world: &mut World) {

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::executor::{self, Backend, DeviceReading, Outcome, Probe, Reporter, Run, RunEnd};
 use crate::network::{self, Identity, Network, RosterView};
 use crate::scheduler::{
-    self, Config, Id, Inputs, JobSpec, JobState, JobView, Me, Needs, Ports, Scheduler, SubmitError,
+    self, Config, Id, Inputs, JobSpec, JobState, JobView, Me, Needs, Ports, Scheduler, StageSpec, SubmitError,
 };
 use crate::store::{self, Blobs, Store};
 use crate::supervisor::Supervisor;
@@ -309,10 +309,7 @@ fn spec(graph: &str, count: u32, reach: Reach) -> JobSpec {
     JobSpec {
         label: "test".into(),
         person: "somebody".into(),
-        graph: graph.as_bytes().to_vec(),
-        extra_data: br#"{"auth_token_comfy_org":"secret","extra_pnginfo":{}}"#.to_vec(),
-        inputs: Vec::new(),
-        count,
+        stages: vec![stage(graph, count)],
         class: Class::Normal,
         reach,
         project: None,
@@ -321,6 +318,20 @@ fn spec(graph: &str, count: u32, reach: Reach) -> JobSpec {
         full_hygiene: false,
         time_limit: Duration::from_mins(1),
     }
+}
+
+fn stage(graph: &str, count: u32) -> StageSpec {
+    StageSpec {
+        graph: graph.as_bytes().to_vec(),
+        extra_data: br#"{"auth_token_comfy_org":"secret","extra_pnginfo":{}}"#.to_vec(),
+        count,
+        ..StageSpec::default()
+    }
+}
+
+fn with_input(input: InputFile, graph: &str, count: u32, reach: Reach) -> JobSpec {
+    let stages = vec![StageSpec { inputs: vec![input], ..stage(graph, count) }];
+    JobSpec { stages, ..spec(graph, count, reach) }
 }
 
 fn sampler(note: &str) -> String {
@@ -380,7 +391,7 @@ async fn one_studio_renders_for_another_and_learns_nothing_lasting() {
         r#"{"1":{"class_type":"LoadImage","inputs":{"image":"face.png","note":"canary of the graph"}}}"#;
     let missing = here.scheduler.submit(spec(graph, 1, Reach::Pool)).await.unwrap_err();
     assert!(matches!(&missing, SubmitError::MissingInput { name } if name == "face.png"), "{missing}");
-    let job = JobSpec { inputs: vec![input], ..spec(graph, 2, Reach::Pool) };
+    let job = with_input(input, graph, 2, Reach::Pool);
     let job = here.scheduler.submit(job).await.unwrap();
     let view = here.done(job).await;
     assert_eq!(view.tasks[0].node_name, "machine 1");
@@ -450,14 +461,14 @@ async fn a_cancel_reaches_the_brush() {
     here.knows(renders.id(), &there).await;
     let job = here.scheduler.submit(spec(&sampler("never"), 1, Reach::Pool)).await.unwrap();
     here.until(job, |view| view.tasks[0].progress.is_some()).await;
-    assert_eq!(here.scheduler.cancel(Id::Job(job)).await, 1);
+    assert_eq!(here.scheduler.cancel(Id::Job(job).into()).await, 1);
     here.until(job, |view| view.state == JobState::Cancelled).await;
     let mut load = there.scheduler.load();
     tokio::time::timeout(SOON, load.wait_for(|load| load.idle && load.slots_free == 1))
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(here.scheduler.retry(Id::Job(job)).await, 1);
+    assert_eq!(here.scheduler.retry(Id::Job(job).into()).await, 1);
     renders.permits.add_permits(1);
     here.done(job).await;
     here.stop().await;
@@ -469,11 +480,11 @@ async fn what_cannot_be_a_job_is_refused_in_words() {
     let house = House::new(0);
     let daemon = house.start(None).await;
     let refused = async |spec| daemon.scheduler.submit(spec).await.unwrap_err().to_string();
-    let none = JobSpec { count: 0, ..spec(&sampler("x"), 0, Reach::Machine) };
+    let none = spec(&sampler("x"), 0, Reach::Machine);
     assert_eq!(refused(none).await, "a job of 0 tasks: between 1 and 10000 are allowed");
     assert!(refused(spec("not json", 1, Reach::Machine)).await.contains("JSON"));
     let stray = daemon.sealed_input("stray.png", b"x").await;
-    let stray = JobSpec { inputs: vec![stray], ..spec(&sampler("x"), 1, Reach::Machine) };
+    let stray = with_input(stray, &sampler("x"), 1, Reach::Machine);
     assert!(refused(stray).await.starts_with("no node of the workflow names the input \"stray.png\""));
     let job = daemon.scheduler.submit(spec(&sampler("x"), 1, Reach::Machine)).await.unwrap();
     let why = daemon.scheduler.why(Id::Job(job)).await.unwrap().to_string();
@@ -514,7 +525,7 @@ fn a_full_disk_is_told_and_nothing_is_promised_meanwhile() {
         let refused = daemon.scheduler.submit(late()).await.unwrap_err();
         assert!(matches!(refused, SubmitError::Journal(JournalError::NoSpace { .. })), "{refused}");
         // A cancel cannot be written down either: it is not confirmed, and nobody else has to wait for it.
-        let mut cancel = Box::pin(daemon.scheduler.cancel(Id::Job(job)));
+        let mut cancel = Box::pin(daemon.scheduler.cancel(Id::Job(job).into()));
         assert!(futures::poll!(&mut cancel).is_pending());
         for _ in 0..3 {
             let refused = tokio::time::timeout(SOON, daemon.scheduler.submit(late())).await.unwrap();

@@ -559,6 +559,14 @@ impl World {
         tasks: usize,
         change: impl FnOnce(&mut Submission),
     ) -> JobId {
+        let mut submission = self.submission(job, tasks);
+        change(&mut submission);
+        let id = submission.job;
+        self.tell_requester(n, requester::Input::Submitted(Box::new(submission.into())));
+        id
+    }
+
+    pub(super) fn submission(&self, job: u8, tasks: usize) -> Submission {
         let recipe = Recipe {
             graph: b"{}".to_vec(),
             extra_data: Vec::new(),
@@ -568,7 +576,7 @@ impl World {
             time_limit_ms: 60_000,
         };
         let plan = |index| TaskPlan { task: task_id(job, index), recipe: 0, add_to_seeds: index as u64 };
-        let mut submission = Submission {
+        Submission {
             job: JobId::from_bytes([job; 16]),
             label: "test".into(),
             person: "somebody".into(),
@@ -578,11 +586,7 @@ impl World {
             created_ms: self.now().wall_ms,
             recipes: vec![recipe],
             tasks: (0..tasks).map(plan).collect(),
-        };
-        change(&mut submission);
-        let id = submission.job;
-        self.tell_requester(n, requester::Input::Submitted(Box::new(submission)));
-        id
+        }
     }
 
     pub(super) fn task(&self, n: usize, task: TaskId) -> TaskView {

@@ -207,6 +207,11 @@ fn whys() -> Vec<Why> {
         Why::Done { node: node(), exec_ms: 1500 },
         Why::Failed { failures: failures() },
         Why::Cancelled,
+        Why::Paused,
+        Why::BuildsOn { on: 3, more: 0 },
+        Why::BuildsOn { on: 3, more: 7 },
+        Why::Skipped { on: 3, failed: true },
+        Why::Skipped { on: 3, failed: false },
         Why::AllDone { tasks: 3 },
         Why::OfTask { number: 2, of: 3, why: Box::new(Why::Cancelled) },
     ];
@@ -239,6 +244,8 @@ fn lines() -> Vec<Line> {
         Line::Done { node: node(), files: 4 },
         Line::FailedForGood,
         Line::Cancelled,
+        Line::Paused,
+        Line::Resumed,
         Line::NotWiped { node: node() },
     ];
     all.extend(noes().into_iter().flat_map(|no| {
@@ -275,6 +282,8 @@ fn lines() -> Vec<Line> {
             | Line::Failed { .. }
             | Line::FailedForGood
             | Line::Cancelled
+            | Line::Paused
+            | Line::Resumed
             | Line::NotWiped { .. } => {}
         }
     }

@@ -74,6 +74,7 @@ fn task() -> TaskView {
             wiped: WipeCounts { history: 1, ..WipeCounts::default() },
             left: WipeCounts::default(),
         }],
+        varied: vec![Setting { path: text(), value: text() }],
     }
 }
 
@@ -299,6 +300,15 @@ pub(super) fn requests(judge: &mut Judge) {
             set: vec![Setting { path: text(), value: text() }],
             inputs: vec![InputName { name: text(), input: text() }],
             count: 1,
+            vary: vec![variation()],
+            then: vec![StageRequest {
+                workflow: text(),
+                set: vec![Setting { path: text(), value: text() }],
+                inputs: vec![InputName { name: text(), input: text() }],
+                count: 1,
+                vary: vec![variation()],
+                feeds: vec![FeedRequest { name: text(), node: text(), file: 1, stage: Some(1) }],
+            }],
             class: Class::Urgent,
             reach: Some(ReachWords::Studio),
             project: Some(text()),
@@ -307,6 +317,10 @@ pub(super) fn requests(judge: &mut Judge) {
             full_hygiene: false,
         },
     );
+}
+
+fn variation() -> Variation {
+    Variation { path: text(), values: vec![text()] }
 }
 
 pub(super) fn replies(judge: &mut Judge) {

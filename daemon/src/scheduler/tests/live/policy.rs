@@ -22,7 +22,7 @@ async fn a_hostile_graph_is_refused_before_its_inputs_are_fetched() {
     for padding in [0, 600_000] {
         let input = here.sealed_input("face.png", b"canary of the input").await;
         let root = input.root;
-        let job = JobSpec { inputs: vec![input], ..spec(&hostile(padding), 1, Reach::Pool) };
+        let job = with_input(input, &hostile(padding), 1, Reach::Pool);
         let job = here.scheduler.submit(job).await.unwrap();
         let refused = |view: &JobView| {
             let failures = view.tasks.iter().flat_map(|task| &task.failures);
@@ -33,7 +33,7 @@ async fn a_hostile_graph_is_refused_before_its_inputs_are_fetched() {
         };
         here.until(job, refused).await;
         assert!(there.store.blobs.manifest(root).await.is_err(), "no input came over");
-        here.scheduler.cancel(crate::scheduler::Id::Job(job)).await;
+        here.scheduler.cancel(crate::scheduler::Id::Job(job).into()).await;
     }
     here.stop().await;
     there.stop().await;

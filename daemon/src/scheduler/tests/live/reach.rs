@@ -67,7 +67,7 @@ async fn a_renderer_of_another_studio_refuses_what_stays_in_the_studio() {
 
     let input = here.sealed_input("face.png", b"canary of the input").await;
     let graph = r#"{"1":{"class_type":"LoadImage","inputs":{"image":"face.png"}}}"#;
-    let with_input = JobSpec { inputs: vec![input], ..spec(graph, 1, Reach::Studio) };
+    let with_input = with_input(input, graph, 1, Reach::Studio);
     let job = here.scheduler.submit(with_input).await.unwrap();
     refused_by_policy(&here, job, "the task stays in its own studio").await;
     assert_eq!(there.store.blobs.used_bytes(), 0, "it was refused before its input travelled");
