@@ -5,6 +5,7 @@ mod direct;
 mod dispatch;
 mod idle;
 mod overhead;
+mod queued;
 mod restart;
 mod submitter;
 
@@ -30,6 +31,9 @@ enum What {
         /// Tasks, one after the other
         #[arg(long, default_value_t = 100)]
         count: usize,
+        /// Measure with so many tasks waiting instead of an idle pool, for instance 1,100,10000
+        #[arg(long, value_name = "N,N…", value_delimiter = ',')]
+        queued: Vec<u32>,
     },
     /// What the mesh adds to a whole tiny render, against the same ComfyUI asked directly
     Overhead {
@@ -67,7 +71,8 @@ enum What {
 /// When the mesh does not come up or a render fails.
 pub async fn run(options: Options) -> Result<()> {
     let (name, figures) = match options.what {
-        What::Dispatch { count } => ("dispatch", dispatch::run(count).await?),
+        What::Dispatch { count, queued } if queued.is_empty() => ("dispatch", dispatch::run(count).await?),
+        What::Dispatch { count, queued } => ("dispatch", queued::run(&queued, count).await?),
         What::Overhead { count, comfyui } => ("overhead", overhead::run(count, comfyui).await?),
         What::Blob { mib } => ("blob", blob::run(mib).await?),
         What::Restart { past } => ("restart", restart::run(past).await?),

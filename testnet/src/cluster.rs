@@ -97,6 +97,11 @@ impl Node {
         status.is_some_and(|status| status.lines().any(|line| line.starts_with("State:\tT")))
     }
 
+    /// Beside the data directory, which is the daemon's own.
+    fn halt_file(&self) -> PathBuf {
+        self.dir.with_extension("halt")
+    }
+
     /// Lets a daemon that stands still go on.
     ///
     /// # Errors
@@ -119,12 +124,36 @@ pub struct Cluster {
     programs: Programs,
     dir: PathBuf,
     nodes: BTreeMap<String, Node>,
+    /// Daemons stand still where [`Cluster::halt_at`] says.
+    haltable: bool,
 }
 
 impl Cluster {
     /// An empty mesh whose nodes live in directories below `dir`.
     pub fn new(programs: Programs, dir: &Path) -> Self {
-        Self { programs, dir: dir.to_owned(), nodes: BTreeMap::new() }
+        Self { programs, dir: dir.to_owned(), nodes: BTreeMap::new(), haltable: false }
+    }
+
+    /// The same, with daemons that can be told to stand still at a record while they run.
+    #[must_use]
+    pub fn haltable(self) -> Self {
+        Self { haltable: true, ..self }
+    }
+
+    /// Lets a daemon stand still (as of `kill -STOP`) at its next record of a name, just `before` or `after` it is
+    /// written; `None` takes that back.
+    ///
+    /// # Errors
+    /// When that cannot be written where the daemon looks for it.
+    pub fn halt_at(&self, name: &str, point: Option<(&str, &str)>) -> Result<()> {
+        let file = self.node(name).halt_file();
+        match point {
+            Some((record, when)) => Ok(std::fs::write(file, format!("{record}:{when}"))?),
+            None => {
+                drop(std::fs::remove_file(file));
+                Ok(())
+            }
+        }
     }
 
     pub fn node(&self, name: &str) -> &Node {
@@ -247,7 +276,11 @@ impl Cluster {
     /// # Errors
     /// When it does not answer.
     pub async fn start(&mut self, name: &str) -> Result<()> {
-        let programs = self.programs.clone();
+        let mut programs = self.programs.clone();
+        if self.haltable {
+            let file = self.node(name).halt_file();
+            programs = programs.with("SCENEMESH_HALT", &format!("@{}", file.display()));
+        }
         self.start_with(name, &programs).await
     }
 

@@ -74,6 +74,9 @@ pub struct Options {
     /// Time the decoding of latents takes, in milliseconds; like loading, nothing interrupts it
     #[arg(long, value_name = "MS", default_value_t = Options::default().decode_ms)]
     pub decode_ms: u64,
+    /// Time until an upload that was kept is answered, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = Options::default().upload_ms)]
+    pub upload_ms: u64,
     /// Video memory that each warm model holds, in MiB
     #[arg(long, value_name = "MIB", default_value_t = Options::default().model_mib)]
     pub model_mib: u64,
@@ -107,6 +110,7 @@ impl Default for Options {
             step_ms: 5,
             load_ms: 0,
             decode_ms: 0,
+            upload_ms: 0,
             model_mib: 4 * 1024,
             warm: 2,
             history_lag_ms: 2,

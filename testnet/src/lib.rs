@@ -5,6 +5,7 @@
 //! the real command line.
 
 pub mod bench;
+pub mod chaos;
 pub mod cluster;
 pub mod comfyui;
 pub mod demo;

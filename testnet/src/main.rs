@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use scenemesh_testnet::{bench, demo, simulated};
+use scenemesh_testnet::{bench, chaos, demo, simulated};
 
 #[derive(Debug, Parser)]
 #[command(name = "testnet", version, about = "Real SceneMesh nodes on one machine")]
@@ -20,6 +20,8 @@ enum Command {
     Demo(demo::Options),
     /// Run the simulated ComfyUI alone
     Comfyui(Box<simulated::Arguments>),
+    /// Kill, cut and crash eight nodes at work, and see that every task ends exactly once
+    Chaos(chaos::Options),
     /// Measure, in one run, against a baseline
     Bench(bench::Options),
     /// Be the daemon (what `scenemeshd` is)
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Command::Scenemesh(passed) => return cli(passed),
         Command::Demo(options) => run(demo::run(options)),
         Command::Comfyui(options) => run(simulated::run(*options)),
+        Command::Chaos(options) => run(chaos::run(options)),
         Command::Bench(options) => run(bench::run(options)),
     };
     outcome.map_or_else(|error| scenemesh_testnet::talk::failed(&error), |()| ExitCode::SUCCESS)

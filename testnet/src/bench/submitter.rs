@@ -21,9 +21,23 @@ impl Submitter {
 
     /// Submits one task and gives the job's id.
     pub(super) async fn submit(&self, graph: &Value) -> Result<String> {
-        let request = json!({"label": "bench", "workflow": graph.to_string(), "count": 1});
+        self.ask(&json!({"label": "bench", "workflow": graph.to_string(), "count": 1})).await
+    }
+
+    pub(super) async fn submit_as(&self, graph: &Value, class: &str) -> Result<String> {
+        self.ask(&json!({"label": "bench", "workflow": graph.to_string(), "count": 1, "class": class})).await
+    }
+
+    /// Submits many tasks that nobody is in a hurry for.
+    pub(super) async fn submit_many(&self, graph: &Value, count: u32) -> Result<String> {
+        let request =
+            json!({"label": "bench", "workflow": graph.to_string(), "count": count, "class": "batch"});
+        self.ask(&request).await
+    }
+
+    async fn ask(&self, request: &Value) -> Result<String> {
         let sent =
-            self.http.post(format!("{}/v1/jobs", self.api.url)).bearer_auth(&self.api.token).json(&request);
+            self.http.post(format!("{}/v1/jobs", self.api.url)).bearer_auth(&self.api.token).json(request);
         let answer = sent.send().await?;
         let status = answer.status();
         let job: Value = answer.json().await?;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::multipart::Multipart;
 use axum::extract::{Path, Query, State};
@@ -174,7 +175,11 @@ async fn form(machine: &Machine, mut parts: Multipart) -> Result<Form, Option<St
 
 pub(super) async fn upload_image(State(machine): Shared, parts: Multipart) -> Response {
     match form(&machine, parts).await {
-        Ok(form) => stored(&machine, form, Ok),
+        Ok(form) => {
+            let answer = stored(&machine, form, Ok);
+            tokio::time::sleep(Duration::from_millis(machine.options.upload_ms)).await;
+            answer
+        }
         Err(status) => status.map_or_else(trips, IntoResponse::into_response),
     }
 }

@@ -191,19 +191,7 @@ impl Actor {
 
     fn resolve(&self, prefix: String) -> Result<Id, ResolveError> {
         let wanted = prefix.trim().to_ascii_lowercase();
-        let jobs = self.requester.jobs();
-        let of_job = |job: &crate::scheduler::requester::jobs::Job| {
-            let id = job.submission.job;
-            let own = id.to_string().starts_with(&wanted).then_some(Id::Job(id));
-            let tasks = job.submission.tasks.iter().map(|plan| plan.task);
-            let tasks = tasks.filter(|task| task.to_string().starts_with(&wanted));
-            let tasks = tasks.map(|task| Id::Task { job: id, task });
-            own.into_iter().chain(tasks).collect::<Vec<_>>()
-        };
-        if wanted.is_empty() {
-            return Err(ResolveError::None { prefix });
-        }
-        let found: Vec<Id> = jobs.jobs().flat_map(of_job).collect();
+        let found = self.requester.jobs().ids_from(&wanted);
         match found[..] {
             [id] => Ok(id),
             [] => Err(ResolveError::None { prefix }),

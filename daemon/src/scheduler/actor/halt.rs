@@ -2,12 +2,14 @@
 //!
 //! Wanted by the environment, and only in a build with the feature `halts`, which the testnet has and a node has not.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::platform;
 
 /// `requester.granted:before` stands still just before the first such record is written, `…:after` once it is on disk
-/// and nothing has been done about it.
+/// and nothing has been done about it. `@FILE`: the same from a file, read anew for every record until it is there; it is
+/// removed by whoever stands still.
 const VARIABLE: &str = "SCENEMESH_HALT";
 
 /// Longer than it takes until every thread has stopped.
@@ -15,6 +17,8 @@ const STOPPING: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Default)]
 pub(super) struct Halt {
+    /// Where a point may turn up.
+    file: Option<PathBuf>,
     /// Name of the record; none: it goes on as if nothing were.
     record: Option<String>,
     after: bool,
@@ -25,16 +29,27 @@ pub(super) struct Halt {
 impl Halt {
     pub(super) fn wanted() -> Self {
         let wanted = if cfg!(feature = "halts") { std::env::var(VARIABLE).ok() } else { None };
-        let point = wanted.as_deref().and_then(|wanted| wanted.rsplit_once(':'));
-        point.map_or_else(Self::default, |(record, when)| Self {
-            record: Some(record.to_owned()),
-            after: when == "after",
-            due: false,
-        })
+        let wanted = wanted.unwrap_or_default();
+        let mut halt = Self::default();
+        match wanted.strip_prefix('@') {
+            Some(file) => halt.file = Some(file.into()),
+            None => halt.set(&wanted),
+        }
+        halt
+    }
+
+    fn set(&mut self, point: &str) {
+        if let Some((record, when)) = point.trim().rsplit_once(':') {
+            (self.record, self.after) = (Some(record.to_owned()), when == "after");
+        }
     }
 
     /// A record will be in the next commit.
     pub(super) fn sees(&mut self, record: &str) {
+        if let Some(file) = self.file.clone().filter(|_| !self.due) {
+            self.record = None;
+            self.set(&std::fs::read_to_string(file).unwrap_or_default());
+        }
         self.due |= self.record.as_deref() == Some(record);
     }
 
@@ -53,6 +68,9 @@ impl Halt {
     fn stand_still(&mut self) {
         let record = self.record.take();
         self.due = false;
+        if let Some(file) = &self.file {
+            drop(std::fs::remove_file(file));
+        }
         tracing::warn!(record, after = self.after, "standing still, as the environment wants it");
         platform::stand_still();
         // The signal stops one thread after the other; this one must not be the last.

@@ -9,10 +9,15 @@ use scenemesh_protocol::codec::{self, Message};
 use scenemesh_protocol::ids::{ClaimId, ContentHash, JobId, NodeId, TaskId};
 use scenemesh_protocol::lease::{BlobRef, Grant, RefusalReason};
 use scenemesh_protocol::receipt::WipeRecord;
-use scenemesh_protocol::task::{Class, Failure, FailureClass, InputFile, OutputFile};
+use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile};
 
-use crate::scheduler::batch::{self, Batch, Stage};
+use crate::scheduler::Id;
+use crate::scheduler::batch::{Batch, Stage};
 use crate::scheduler::record::{Recipe, RequesterRecord, Submission, TaskPlan};
+
+mod waiting;
+
+pub use waiting::Waiting;
 
 /// Most bytes of a wipe's body.
 const WIPE_LIMIT: usize = <WipeRecord as Message>::LIMIT;
@@ -40,43 +45,6 @@ pub struct Job {
     pub ready: Waiting,
     /// Tasks that have not ended.
     pub open: u32,
-}
-
-/// Indexes of tasks that wait for a renderer, by what they need of one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Waiting {
-    by_recipe: BTreeMap<u16, BTreeSet<u32>>,
-}
-
-impl Waiting {
-    pub fn count(&self) -> usize {
-        self.by_recipe.values().map(BTreeSet::len).sum()
-    }
-
-    pub fn recipes(&self) -> impl Iterator<Item = u16> {
-        self.by_recipe.keys().copied()
-    }
-
-    pub fn of(&self, recipe: u16) -> impl Iterator<Item = u32> {
-        self.by_recipe.get(&recipe).into_iter().flatten().copied()
-    }
-
-    pub fn all(&self) -> impl Iterator<Item = u32> {
-        self.by_recipe.values().flatten().copied()
-    }
-
-    fn insert(&mut self, recipe: u16, index: u32) {
-        self.by_recipe.entry(recipe).or_default().insert(index);
-    }
-
-    fn remove(&mut self, recipe: u16, index: u32) {
-        if let Some(waiting) = self.by_recipe.get_mut(&recipe) {
-            waiting.remove(&index);
-            if waiting.is_empty() {
-                self.by_recipe.remove(&recipe);
-            }
-        }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,6 +162,22 @@ impl Jobs {
     /// Jobs with tasks that have not ended, in the order in which they are served.
     pub fn open_jobs(&self) -> impl Iterator<Item = JobId> {
         self.open.iter().map(|(_, _, job)| *job)
+    }
+
+    /// Jobs and tasks whose id begins like this, in hexadecimal; none for what cannot begin one, or nothing.
+    pub fn ids_from(&self, prefix: &str) -> Vec<Id> {
+        if prefix.is_empty() || prefix.len() > 32 || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Vec::new();
+        }
+        let bound = |digit: &str| {
+            let whole = prefix.to_owned() + &digit.repeat(32 - prefix.len());
+            u128::from_str_radix(&whole, 16).ok().map(u128::to_be_bytes)
+        };
+        let (Some(from), Some(to)) = (bound("0"), bound("f")) else { return Vec::new() };
+        let jobs = self.jobs.range(JobId::from_bytes(from)..=JobId::from_bytes(to));
+        let tasks = self.tasks.range(TaskId::from_bytes(from)..=TaskId::from_bytes(to));
+        let tasks = tasks.map(|(task, known)| Id::Task { job: known.job, task: *task });
+        jobs.map(|(job, _)| Id::Job(*job)).chain(tasks).collect()
     }
 
     /// Attempts of open jobs that may still bring a result.
@@ -399,42 +383,6 @@ impl Jobs {
         }
     }
 
-    fn pause(&mut self, tasks: &[TaskId], paused: bool) {
-        for id in tasks {
-            if let Some(task) = self.tasks.get_mut(id) {
-                task.paused = paused;
-                self.queue(id);
-            }
-        }
-    }
-
-    /// Whether the task waits for a renderer: nobody has it, nobody holds it back, and what it takes is here.
-    fn queue(&mut self, id: &TaskId) {
-        let Some(task) = self.tasks.get(id) else { return };
-        let waits = task.state == TaskState::Ready && !task.paused && self.blockers(task).next().is_none();
-        let (job, index) = (task.job, task.index);
-        let Some(job) = self.jobs.get_mut(&job) else { return };
-        let Some(recipe) = job.submission.tasks.get(index as usize).map(|plan| plan.recipe) else { return };
-        if waits {
-            job.ready.insert(recipe, index);
-        } else {
-            job.ready.remove(recipe, index);
-        }
-    }
-
-    /// Tasks whose results this one takes and that are not done.
-    pub fn blockers<'a>(&'a self, task: &'a Task) -> impl Iterator<Item = (TaskId, &'a Task)> {
-        let job = self.jobs.get(&task.job);
-        let stage = job.and_then(|job| batch::stage_of(&job.stages, task.index).map(|stage| (job, stage)));
-        stage.into_iter().flat_map(move |(job, stage)| {
-            let sources = stage.sources(&job.stages, task.index);
-            sources.filter_map(move |source| {
-                let id = job.submission.tasks.get(source.index as usize)?.task;
-                Some((id, self.tasks.get(&id)?)).filter(|(_, task)| task.state != TaskState::Done)
-            })
-        })
-    }
-
     fn place(submission: &Submission) -> (Reverse<Class>, u64, JobId) {
         (Reverse(submission.class), submission.created_ms, submission.job)
     }
@@ -489,31 +437,6 @@ impl Jobs {
         }
     }
 
-    /// Tasks that take a result of this one.
-    fn takers(&self, id: &TaskId) -> Vec<TaskId> {
-        let Some(task) = self.tasks.get(id) else { return Vec::new() };
-        let Some(job) = self.jobs.get(&task.job) else { return Vec::new() };
-        let stages = &*job.stages;
-        let Some(of) = stages.iter().position(|stage| stage.has(task.index)) else { return Vec::new() };
-        let place = task.index - stages[of].first;
-        let indexes = stages.iter().flat_map(|stage| stage.takers(stages, of, place));
-        indexes.filter_map(|index| Some(job.submission.tasks.get(index as usize)?.task)).collect()
-    }
-
-    /// What must run again with these ended tasks: they, and whatever they build on that did not end well.
-    pub fn to_retry(&self, tasks: &[TaskId]) -> Vec<TaskId> {
-        let mut wanted = BTreeSet::new();
-        let mut ahead = tasks.to_vec();
-        while let Some(id) = ahead.pop() {
-            let Some(task) = self.tasks.get(&id) else { continue };
-            let again = matches!(task.state, TaskState::Failed | TaskState::Cancelled | TaskState::Skipped);
-            if again && wanted.insert(id) {
-                ahead.extend(self.blockers(task).map(|(id, _)| id));
-            }
-        }
-        wanted.into_iter().collect()
-    }
-
     fn failed(&mut self, task: &TaskId, number: u32, failure: &Failure, vram: Option<u32>, at_ms: u64) {
         let Some(known) = self.tasks.get_mut(task) else { return };
         match known.attempts.get_mut(&number) {
@@ -562,33 +485,5 @@ impl Jobs {
                 self.retried(&taker);
             }
         }
-    }
-
-    /// What a task is made of: its recipe, with its own values in it and the results it takes among its inputs.
-    ///
-    /// # Errors
-    /// A sentence, when a result that it takes is not there.
-    pub fn recipe_of(&self, id: &TaskId) -> Option<Result<Recipe, String>> {
-        let (_, _, recipe) = self.plan(id)?;
-        let task = self.tasks.get(id)?;
-        let job = self.jobs.get(&task.job)?;
-        let Some(stage) = batch::stage_of(&job.stages, task.index) else { return Some(Ok(recipe.clone())) };
-        let mut recipe = recipe.clone();
-        for source in stage.sources(&job.stages, task.index) {
-            let from =
-                job.submission.tasks.get(source.index as usize).and_then(|plan| self.tasks.get(&plan.task));
-            let outputs = from.and_then(|task| task.result.as_ref()).map(|result| &result.outputs);
-            let files = outputs.into_iter().flatten().filter(|output| output.node == source.feed.node);
-            let Some(file) = files.clone().nth(usize::from(source.feed.file)) else {
-                let (node, index, has) = (&source.feed.node, source.index, files.count());
-                return Some(Err(format!(
-                    "it takes file {} of node {node} of task #{index}, which made {has} there",
-                    source.feed.file
-                )));
-            };
-            let (name, root, key, bytes) = (source.name, file.root, file.key.clone(), file.bytes);
-            recipe.inputs.push(InputFile { name, root, key, bytes });
-        }
-        Some(stage.set_in(&mut recipe.graph, task.index).map(|()| recipe))
     }
 }

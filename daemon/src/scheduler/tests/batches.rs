@@ -1,9 +1,10 @@
 //! Tasks that build on each other, are held back, or need different things: all of one job.
 
-use scenemesh_protocol::ids::TaskId;
+use scenemesh_protocol::ids::{JobId, TaskId};
 use scenemesh_protocol::task::{FailureClass, ModelName, Shape};
 
 use super::world::{Comfy, World, root, task_id};
+use crate::scheduler::Id;
 use crate::scheduler::batch::{Batch, Feed, Stage, Varied};
 use crate::scheduler::record::Recipe;
 use crate::scheduler::requester::Input;
@@ -182,4 +183,19 @@ fn what_is_varied_is_in_the_graph_and_in_the_view() {
     world.until("everything settles", World::is_settled);
     world.assert_ended_exactly_once();
     world.assert_replay_gives_the_state();
+}
+
+#[test]
+fn ids_are_found_by_how_they_begin() {
+    let mut world = World::new(1);
+    world.submit(0, 7, 3);
+    let jobs = world.machines[0].requester.jobs();
+    let whole = task_id(7, 2).to_string();
+    let job = JobId::from_bytes([7; 16]);
+    assert_eq!(jobs.ids_from(&whole), [Id::Task { job, task: task_id(7, 2) }]);
+    assert_eq!(jobs.ids_from("0707").len(), 4, "the job and its tasks");
+    assert_eq!(jobs.ids_from(&job.to_string()), [Id::Job(job)]);
+    for none in ["", "08", "+7", "xyz", &format!("{whole}0")] {
+        assert_eq!(jobs.ids_from(none), [], "{none:?}");
+    }
 }
