@@ -284,6 +284,15 @@ impl Cluster {
         self.start_with(name, &programs).await
     }
 
+    /// The same with the daemon of this build, whatever the others are.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn start_upgraded(&mut self, name: &str) -> Result<()> {
+        let programs = self.programs.clone().with_daemon(None);
+        self.start_with(name, &programs).await
+    }
+
     /// The same, standing still (as of `kill -STOP`) just before or after it writes its first record of a name.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ pub struct Programs {
     log: String,
     /// Through a shell that sets this umask first.
     umask: Option<String>,
+    /// Another daemon than this binary's own.
+    daemon: Option<PathBuf>,
     /// More of the environment.
     environment: Vec<(String, String)>,
 }
@@ -35,13 +37,20 @@ impl Programs {
 
     /// A binary by path; tests pass `env!("CARGO_BIN_EXE_testnet")`.
     pub fn at(exe: impl Into<PathBuf>) -> Self {
-        Self { exe: exe.into(), log: LOG.to_owned(), umask: None, environment: Vec::new() }
+        let exe = exe.into();
+        Self { exe, log: LOG.to_owned(), umask: None, daemon: None, environment: Vec::new() }
     }
 
     /// The same, logging what `filter` says.
     #[must_use]
     pub fn logging(self, filter: &str) -> Self {
         Self { log: filter.to_owned(), ..self }
+    }
+
+    /// The same with another daemon, such as that of the release before; `None`: this binary's own.
+    #[must_use]
+    pub fn with_daemon(self, daemon: Option<PathBuf>) -> Self {
+        Self { daemon, ..self }
     }
 
     /// The same, with a variable in their environment.
@@ -59,7 +68,9 @@ impl Programs {
 
     /// A command for one of the programs. It dies with its handle.
     pub fn command(&self, program: &str) -> Command {
+        let other = self.daemon.as_ref().filter(|_| program == "scenemeshd");
         let mut command = match &self.umask {
+            _ if other.is_some() => other.map_or_else(|| Command::new(&self.exe), Command::new),
             Some(umask) => {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", &format!("umask {umask} && exec \"$0\" \"$@\"")]).arg(&self.exe);
@@ -67,7 +78,10 @@ impl Programs {
             }
             None => Command::new(&self.exe),
         };
-        command.arg(program).stdin(Stdio::null()).kill_on_drop(true);
+        if other.is_none() {
+            command.arg(program);
+        }
+        command.stdin(Stdio::null()).kill_on_drop(true);
         // What a developer has set for a mesh of their own must not reach this one.
         for name in ["SCENEMESH_DATA_DIR", "COMFYUI_HOST", "LANG", "LC_ALL", "RUST_LOG"] {
             command.env_remove(name);

@@ -100,8 +100,7 @@ async fn a_job_is_followed_to_its_end_and_its_pictures_are_saved() {
     assert_eq!(
         sandbox.heard("POST /v1/jobs")[0].json(),
         json!({
-            "label": "keyframe", "workflow": "{\"3\": {}}", "set": [], "inputs": [], "count": 2, "vary": [], "then": [],
-            "class": "normal",
+            "label": "keyframe", "workflow": "{\"3\": {}}", "set": [], "inputs": [], "count": 2, "class": "normal",
             "project": null,
             "reach": "pool", "needs": { "vram_mib": null, "min_cc": null }, "previews": true, "full_hygiene": false,
         })
@@ -178,8 +177,7 @@ async fn settings_inputs_and_needs_arrive_as_they_were_typed() {
         json!({
             "label": "keyframe", "workflow": "{\"3\": {}}",
             "set": [{ "path": "3.seed", "value": "42" }, { "path": "6.text", "value": "a = b" }],
-            "inputs": [{ "name": "start.png", "input": "handle-1" }], "count": 1, "vary": [], "then": [],
-            "class": "urgent",
+            "inputs": [{ "name": "start.png", "input": "handle-1" }], "count": 1, "class": "urgent",
             "project": null, "reach": "amber,birch", "needs": { "vram_mib": 24_576, "min_cc": 89 }, "previews": false,
             "full_hygiene": true,
         })

@@ -71,10 +71,10 @@ pub struct SubmitRequest {
     /// Tasks for each combination of varied inputs; task i of them gets i added to every `seed` and `noise_seed` literal.
     pub count: u32,
     /// Inputs that are another from task to task; there is a task for each combination of them.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vary: Vec<Variation>,
     /// Workflows that take results of the one before, in this order.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub then: Vec<StageRequest>,
     #[serde(default)]
     pub class: Class,
