@@ -312,3 +312,6 @@ impl Acceptance {
         AttemptKey { from: self.from, task: self.task, attempt: self.attempt }
     }
 }
+
+#[cfg(test)]
+mod tests;
