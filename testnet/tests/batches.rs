@@ -191,3 +191,25 @@ fn what_cannot_be_a_batch_is_refused() {
         })
     });
 }
+
+const SOLO: [&str; 9] =
+    ["init", "--solo", "--pool", "home", "--studio", "home", "--name", "desk", "--no-passphrase"];
+
+/// Nobody else is there to try it: the job ends with the reason instead of waiting for ever.
+#[test]
+fn what_the_only_comfyui_fails_is_over() {
+    tell(|mesh, dir| {
+        Box::pin(async move {
+            mesh.add("desk", Comfy::simulated(&["--fault", "oom*1"])).await?;
+            mesh.ok("desk", &SOLO).await?;
+            let graph = graph_file(dir, "key.json", &workflows::keyframe(CHECKPOINT, 1, 2, 64))?;
+            let failed = mesh.cli("desk", &["submit", &graph]).await?;
+            ensure!(failed.code == 1 && failed.json["state"] == "failed", "{}", failed.stderr);
+            let failures = failed.json["tasks"][0]["failures"].as_array().context("failures")?;
+            ensure!(failures.len() == 1 && failures[0]["class"] == "out_of_memory", "{}", failed.json);
+            let id = failed.json["job"].as_str().context("an id")?;
+            mesh.ok("desk", &["retry", id]).await?;
+            until(mesh, id, "it is done", |job| job["state"] == "done").await.map(drop)
+        })
+    });
+}

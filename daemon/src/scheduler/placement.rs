@@ -123,6 +123,35 @@ pub enum WhyNot {
     SaidNo(No),
 }
 
+impl WhyNot {
+    /// Whether it may pass without anybody changing the job, the node or the roster.
+    pub const fn may_pass(&self) -> bool {
+        match self {
+            Self::NotConnected
+            | Self::LinkRefused(_)
+            | Self::NoProject
+            | Self::NoAdvert
+            | Self::NoSlot
+            | Self::NotNow
+            | Self::NoInventory
+            | Self::NoneLeft
+            | Self::SaidNo(_) => true,
+            Self::FailedThere { returns, .. } => *returns,
+            Self::OutOfReach(_)
+            | Self::OutOfProject(_)
+            | Self::NotOfProject
+            | Self::DoesNotRender
+            | Self::LacksClasses { .. }
+            | Self::LacksModels { .. }
+            | Self::VramUnknown { .. }
+            | Self::TooLittleVram { .. }
+            | Self::CcUnknown { .. }
+            | Self::CcTooLow { .. }
+            | Self::PartialHygiene => false,
+        }
+    }
+}
+
 impl fmt::Display for WhyNot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let more = |more: &usize| if *more == 0 { String::new() } else { format!(" and {more} more") };

@@ -157,6 +157,11 @@ pub enum RequesterRecord {
         tasks: Vec<TaskId>,
         at_ms: u64,
     },
+    /// Every node that could take it has failed it: it is over.
+    GivenUp {
+        task: TaskId,
+        at_ms: u64,
+    },
 }
 
 impl RequesterRecord {
@@ -189,6 +194,7 @@ impl RequesterRecord {
             Self::SubmittedBatch(_) => "requester.submitted_batch",
             Self::Paused { .. } => "requester.paused",
             Self::Resumed { .. } => "requester.resumed",
+            Self::GivenUp { .. } => "requester.given_up",
         }
     }
 
@@ -211,6 +217,7 @@ impl RequesterRecord {
             | Self::Unheld { task, .. }
             | Self::Failed { task, .. }
             | Self::Wiped { task, .. }
+            | Self::GivenUp { task, .. }
             | Self::Stored { task, .. } => vec![*task],
         }
     }

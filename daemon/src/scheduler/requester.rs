@@ -25,6 +25,7 @@ use super::story::{Line, No};
 use crate::executor::policy::WhyDenied;
 
 mod attempts;
+mod hopeless;
 pub mod jobs;
 mod lines;
 mod offers;
@@ -33,6 +34,7 @@ mod results;
 mod why;
 
 use attempts::{Contact, Rest};
+use hopeless::Failed;
 use jobs::{AttemptState, Jobs, Over};
 use lines::Lines;
 use offers::{Refusal, Reservation};
@@ -252,6 +254,10 @@ pub struct Requester {
     cancels: BTreeMap<(TaskId, u32), NodeId>,
     /// Our jobs' lines at the nodes, and who waits for a place in one.
     lines: Lines,
+    /// Tasks that some node has failed and that have not ended.
+    failed: BTreeMap<TaskId, Failed>,
+    /// The pool's machines were told of: before that nobody is known to be left.
+    sees_nodes: bool,
     /// Jobs to look at.
     dirty: BTreeSet<JobId>,
     out: Vec<Action>,
@@ -281,6 +287,8 @@ impl Requester {
             contacts: BTreeMap::new(),
             cancels: BTreeMap::new(),
             lines: Lines::default(),
+            failed: BTreeMap::new(),
+            sees_nodes: false,
             dirty: BTreeSet::new(),
             out: Vec::new(),
         }
@@ -362,6 +370,7 @@ impl Requester {
         let offers = reservations.filter(|(node, _)| self.up.contains_key(*node));
         let offers = offers.map(|(_, reservation)| reservation.refresh_at());
         let rests = self.resting.values().filter_map(|rest| rest.until);
+        let rests = rests.chain(self.failed.values().filter_map(Failed::until));
         let rests = rests.chain(self.lines.deadline(|node| self.up.contains_key(node)));
         contacts.chain(refusals).chain(offers).chain(rests).chain(self.returns.values().copied()).min()
     }
@@ -372,6 +381,7 @@ impl Requester {
             self.settle(now, task);
         }
         self.dirty.extend(self.jobs.open_jobs());
+        self.failed.extend(self.jobs.failed_and_open().map(|task| (task, Failed::at(now.at))));
         self.shut_out(now, self.barred.clone());
     }
 
@@ -403,6 +413,7 @@ impl Requester {
             rest.until = None;
             self.dirty.extend(self.jobs.open_jobs());
         }
+        self.end_waits(now);
         let live: Vec<_> = self.contacts.keys().copied().collect();
         for (task, attempt) in live {
             self.judge_silence(now, task, attempt);

@@ -160,6 +160,7 @@ fn requesters() -> Vec<RequesterRecord> {
         RequesterRecord::SubmittedBatch(Box::new(Batch { submission: submission(), stages: vec![stage] })),
         RequesterRecord::Paused { tasks: tasks.clone(), at_ms },
         RequesterRecord::Resumed { tasks, at_ms },
+        RequesterRecord::GivenUp { task, at_ms },
     ]
 }
 

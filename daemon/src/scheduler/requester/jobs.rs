@@ -273,6 +273,11 @@ impl Jobs {
                 let Batch { submission, stages } = &**batch;
                 self.submitted(submission, stages);
             }
+            RequesterRecord::GivenUp { task, at_ms } => {
+                if self.tasks.get(task).is_some_and(|known| known.state == TaskState::Ready) {
+                    self.close(task, TaskState::Failed, Over::Superseded, *at_ms);
+                }
+            }
             RequesterRecord::Paused { tasks, .. } => self.pause(tasks, true),
             RequesterRecord::Resumed { tasks, .. } => self.pause(tasks, false),
             RequesterRecord::Granted { task, attempt, node, claim, grant, roots, .. } => {

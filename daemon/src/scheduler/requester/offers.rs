@@ -55,6 +55,7 @@ pub(super) struct Refusal {
 impl Requester {
     pub(super) fn see_nodes(&mut self, nodes: Arc<Nodes>) {
         let before = std::mem::replace(&mut self.nodes, nodes);
+        self.sees_nodes = true;
         let alike = |id: &NodeId| {
             let (old, new) = (before.nodes.get(id), self.nodes.nodes.get(id));
             let (Some(old), Some(new)) = (old, new) else { return old == new };
@@ -94,6 +95,7 @@ impl Requester {
             let in_order = dirty.iter().filter_map(|job| Some((self.place_of(*job)?, *job)));
             let dirty: BTreeSet<_> = in_order.collect();
             for (_, job) in dirty {
+                self.give_up(now, job);
                 if self.ready_of(job) == 0 {
                     self.withdraw(job);
                     self.lines.wait_no_more(job);
@@ -223,6 +225,12 @@ impl Requester {
 
     /// Whether this node is asked for tasks of this recipe now.
     fn may_take(&self, job: JobId, recipe: u16, shape: &Shape, node: NodeId) -> Result<(), WhyNot> {
+        self.may_be_asked(job, shape, node)?;
+        self.pick(job, recipe, node).map(|_| ())
+    }
+
+    /// Whether anything stands between this node and tasks of this shape, whichever they are.
+    pub(super) fn may_be_asked(&self, job: JobId, shape: &Shape, node: NodeId) -> Result<(), WhyNot> {
         let known = self.jobs.job(&job).ok_or(WhyNot::NotConnected)?;
         placement::check(&self.nodes, node, shape, self.bounds(known))?;
         if !self.up.contains_key(&node) {
@@ -237,7 +245,7 @@ impl Requester {
                 no => WhyNot::SaidNo(no.clone()),
             });
         }
-        self.pick(job, recipe, node).map(|_| ())
+        Ok(())
     }
 
     /// The first waiting task of a recipe that this node may have.
@@ -258,7 +266,7 @@ impl Requester {
         Err(why)
     }
 
-    fn may_have(&self, id: TaskId, task: &Task, node: NodeId) -> Result<(), WhyNot> {
+    pub(super) fn may_have(&self, id: TaskId, task: &Task, node: NodeId) -> Result<(), WhyNot> {
         let last = || {
             let last = task.failures.iter().rev().find(|(at, _)| *at == node);
             last.map(|(_, failure)| failure.clone())

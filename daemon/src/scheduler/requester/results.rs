@@ -9,6 +9,7 @@ use scenemesh_protocol::receipt::WipeRecord;
 use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::{Failure, FailureClass, OutputFile};
 
+use super::hopeless::Failed;
 use super::jobs::{AttemptState, TaskState};
 use super::{Action, FetchTrouble, Requester};
 use crate::scheduler::conversation::{Now, Ticket};
@@ -270,6 +271,7 @@ impl Requester {
         self.log(task, Line::Failed { node: self.name(node), failure: failure.clone() });
         let at_ms = now.wall_ms;
         self.commit(now, RequesterRecord::Failed { task, attempt, failure, more_vram_than_mib, at_ms });
+        self.failed.insert(task, Failed::at(now.at));
         let Some(known) = self.jobs.task(&task) else { return };
         match known.state {
             TaskState::Failed => self.log(task, Line::FailedForGood),

@@ -199,3 +199,37 @@ fn ids_are_found_by_how_they_begin() {
         assert_eq!(jobs.ids_from(none), [], "{none:?}");
     }
 }
+
+#[test]
+fn a_task_that_everybody_failed_is_over_and_one_that_may_still_go_somewhere_waits() {
+    let mut world = World::with_slots(&[0, 1, 1]);
+    for n in 1..3 {
+        world.machines[n].comfy = Comfy::Fails(FailureClass::Execution);
+    }
+    world.cut(0, 2);
+    world.submit(0, 7, 1);
+    world.until("one has failed it", |world| world.task(0, task_id(7, 0)).failures.len() == 1);
+    world.pass(std::time::Duration::from_mins(2));
+    assert_eq!(world.phase(0, task_id(7, 0)), TaskPhase::Queued, "the other may come back");
+    world.restart(0);
+    world.pass(std::time::Duration::from_mins(2));
+    assert_eq!(world.phase(0, task_id(7, 0)), TaskPhase::Queued, "a start changes nothing of that");
+    world.heal(0, 2);
+    world.until("both have failed it", |world| world.phase(0, task_id(7, 0)) == TaskPhase::Failed);
+    let told = why(&world, task_id(7, 0)).to_string();
+    assert_eq!(told.matches("execution error").count(), 2, "both reasons: {told}");
+    world.assert_replay_gives_the_state();
+    world.machines[2].comfy = Comfy::Renders;
+    world.tell_requester(0, Input::RetryWanted(vec![task_id(7, 0)]));
+    world.until("everything settles", World::is_settled);
+    world.assert_ended_exactly_once();
+}
+
+#[test]
+fn a_task_that_is_too_large_for_the_only_gpu_is_over() {
+    let mut world = World::new(1);
+    world.machines[0].comfy = Comfy::Fails(FailureClass::OutOfMemory);
+    world.submit(0, 7, 1);
+    world.until("it is over", |world| world.phase(0, task_id(7, 0)) == TaskPhase::Failed);
+    assert_eq!(world.task(0, task_id(7, 0)).attempts, 1);
+}

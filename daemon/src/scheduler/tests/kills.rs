@@ -78,6 +78,14 @@ fn scripts() -> Vec<(&'static str, Script)> {
             script(world, |world| submitted(world, 7, 2), done)
         }),
         ("fails and is wanted again", script(two, failed_and_retried, done)),
+        ("the only node fails it", {
+            let world = || {
+                let mut world = two();
+                world.machines[1].comfy = Comfy::Fails(FailureClass::Execution);
+                world
+            };
+            script(world, |world| submitted(world, 7, 1), TaskPhase::Failed)
+        }),
         ("a batch is paused and goes on", script(two, paused_and_resumed, done)),
         ("cancelled", script(two_at_work, cancelled, TaskPhase::Cancelled)),
         ("the link is gone and comes back", script(two_at_work, lost_and_revived, done)),

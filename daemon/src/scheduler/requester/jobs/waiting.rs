@@ -70,6 +70,13 @@ impl Jobs {
         }
     }
 
+    /// Tasks of open jobs that some node has failed.
+    pub fn failed_and_open(&self) -> impl Iterator<Item = TaskId> {
+        let jobs = self.open_jobs().filter_map(|job| self.job(&job));
+        let tasks = jobs.flat_map(|job| &job.submission.tasks).map(|plan| plan.task);
+        tasks.filter(|id| self.task(id).is_some_and(|task| task.state.is_open() && !task.failures.is_empty()))
+    }
+
     /// Tasks whose results this one takes and that are not done.
     pub fn blockers<'a>(&'a self, task: &'a Task) -> impl Iterator<Item = (TaskId, &'a Task)> {
         let job = self.jobs.get(&task.job);
