@@ -44,6 +44,7 @@ pub(crate) fn json(job: &JobView, places: &Places) -> Value {
             "filename": output.filename,
             "index": output.index,
             "graph_node": output.node,
+            "suspect": output.suspect_code,
         })
     };
     let task = |task: &TaskView| {
@@ -143,7 +144,8 @@ fn tasks(job: &JobView, places: &Places, ui: &Ui) -> Table {
 fn notes(task: &TaskView, places: &Places, lang: Lang) -> Vec<String> {
     let outputs = task.outputs.iter().map(|output| {
         let name = places.get(task, output).map_or_else(|| clip(&output.filename, 80), str::to_owned);
-        format!("{name}  {}", human::bytes(output.bytes))
+        let suspect = output.suspect.as_ref().map(|why| format!("  ! {}", clip(why, 80)));
+        format!("{name}  {}{}", human::bytes(output.bytes), suspect.unwrap_or_default())
     });
     let failures = task.failures.iter().map(failure);
     let progress =

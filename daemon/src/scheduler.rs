@@ -42,6 +42,7 @@ pub mod record;
 pub mod renderer;
 pub mod requester;
 pub mod story;
+pub mod suspicion;
 pub mod view;
 
 #[cfg(test)]

@@ -187,6 +187,19 @@ pub struct OutputFile {
     pub bytes: u64,
 }
 
+/// What is done with a result that looks wrong.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum OnSuspect {
+    /// It is kept, and said to be suspect.
+    #[default]
+    Keep,
+    /// The attempt has failed: elsewhere, not here again.
+    Retry,
+}
+
 /// Why an attempt failed. Complete: what the requester does next depends on nothing else.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize,
@@ -219,6 +232,8 @@ pub enum FailureClass {
     LeaseLost,
     /// An execution error that the graph's own nodes raised; three nodes decide.
     Execution,
+    /// What came back looks wrong, and its submitter wants such results rendered again.
+    Suspect,
 }
 
 impl FailureClass {
@@ -254,6 +269,7 @@ impl FailureClass {
             Self::ResultDoesNotVerify => "result does not verify",
             Self::LeaseLost => "lease lost",
             Self::Execution => "execution error",
+            Self::Suspect => "suspect result",
         }
     }
 }

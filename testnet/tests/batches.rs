@@ -213,3 +213,40 @@ fn what_the_only_comfyui_fails_is_over() {
         })
     });
 }
+
+/// A black picture and half a file are no error to ComfyUI. They are kept and said to be suspect, or rendered elsewhere.
+#[test]
+fn pictures_that_look_wrong_are_said_to_be_or_rendered_elsewhere() {
+    tell(|mesh, dir| {
+        Box::pin(async move {
+            desk_and_renderer(mesh, &["--fault", "black*1"]).await?;
+            let graph = graph_file(dir, "key.json", &workflows::keyframe(CHECKPOINT, 1, 2, 64))?;
+            let out = dir.join("out").display().to_string();
+            let mut told = Vec::new();
+            for seed in ["3.seed=1", "3.seed=2", "3.seed=3"] {
+                if seed == "3.seed=3" {
+                    mesh.kill_comfy("ws-01").await?;
+                    mesh.restart_comfy_with("ws-01", &["--fault", "corrupt*1"]).await?;
+                }
+                let job = mesh.ok("desk", &["submit", &graph, "--set", seed, "--out", &out]).await?;
+                told.push(job["tasks"][0]["outputs"][0]["suspect"].clone());
+            }
+            ensure!(told == [json!("uniform"), Value::Null, json!("undecodable")], "{told:?}");
+            mesh.kill_comfy("ws-01").await?;
+            mesh.restart_comfy_with("ws-01", &["--fault", "black"]).await?;
+            mesh.add("ws-02", Comfy::simulated(&[])).await?;
+            mesh.admit("desk", "ws-02", None).await?;
+            mesh.kill("ws-02").await?;
+            let wary = ["submit", &graph, "--set", "3.seed=4", "--on-suspect", "retry", "--detach"];
+            let job = mesh.ok("desk", &wary).await?;
+            let id = job["job"].as_str().context("an id")?.to_owned();
+            let first = |job: &Value| job["tasks"][0]["failures"][0]["class"] == "suspect";
+            until(mesh, &id, "the first picture is not taken", first).await?;
+            mesh.start("ws-02").await?;
+            let done = until(mesh, &id, "it is rendered elsewhere", |job| job["state"] == "done").await?;
+            ensure!(done["tasks"][0]["node"] == "ws-02", "{done:#}");
+            ensure!(done["tasks"][0]["outputs"][0]["suspect"].is_null(), "{done:#}");
+            Ok(())
+        })
+    });
+}

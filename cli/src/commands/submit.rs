@@ -11,7 +11,7 @@ use scenemesh_protocol::api::{
     ErrorCode, GRAPH_LIMIT, INPUT_LIMIT, InputName, JobState, JobView, NeedsRequest, ReachWords, Setting,
     StageRequest, SubmitRequest, TaskState, Variation,
 };
-use scenemesh_protocol::task::Class;
+use scenemesh_protocol::task::{Class, OnSuspect};
 use tokio_util::io::ReaderStream;
 
 use super::Context;
@@ -47,6 +47,9 @@ pub(crate) struct SubmitArgs {
     /// Go on with a workflow whose file NAME is what NODE of the workflow before has made
     #[arg(long, value_name = "FILE:NAME=NODE", value_parser = typed::stage)]
     then: Vec<Stage>,
+    /// Render pictures that look wrong elsewhere: retry, keep
+    #[arg(long, value_name = "WHAT", default_value = "keep", value_parser = on_suspect)]
+    on_suspect: OnSuspect,
     /// How soon it is wanted: urgent, normal, batch
     #[arg(long, value_name = "CLASS", default_value = "normal", value_parser = class)]
     class: Class,
@@ -82,6 +85,14 @@ fn class(text: &str) -> Result<Class, String> {
     }
 }
 
+fn on_suspect(text: &str) -> Result<OnSuspect, String> {
+    match text {
+        "keep" => Ok(OnSuspect::Keep),
+        "retry" => Ok(OnSuspect::Retry),
+        _ => Err("retry, keep".into()),
+    }
+}
+
 pub(crate) async fn run(args: SubmitArgs, context: &Context<'_>) -> Result<Outcome, CliError> {
     let ui = context.ui;
     let workflow = read_workflow(&args.workflow)?;
@@ -108,6 +119,7 @@ pub(crate) async fn run(args: SubmitArgs, context: &Context<'_>) -> Result<Outco
         reach: args.reach,
         project: args.project,
         needs: args.needs.unwrap_or_default(),
+        on_suspect: args.on_suspect,
         previews: args.preview.is_some(),
         full_hygiene: args.full_hygiene,
     };

@@ -203,6 +203,7 @@ const KOREAN: &[(&str, &str)] = &[
     ("submit input", "파일을 함께 보내기. NAME은 워크플로에 적힌 이름"),
     ("submit count", "렌더링할 개수. i번 태스크는 모든 seed에 i를 더함"),
     ("submit vary", "값마다 한 번씩 렌더링: 1..5, 0.5..1/0.1, a,b,c, @FILE. 여러 개면 모든 조합"),
+    ("submit on_suspect", "이상해 보이는 그림을 다른 곳에서 다시 렌더링: retry, keep"),
     ("submit then", "앞 워크플로의 NODE에서 만든 파일을 NAME으로 받아 이어 가는 워크플로"),
     ("submit class", "급한 정도: urgent, normal, batch"),
     (

@@ -14,7 +14,7 @@ use crate::network::PorchError;
 use crate::scheduler::{SHAPE_LIMIT, SubmitError};
 use crate::store::{BlobError, JournalError};
 
-pub(super) use story::{failure, line, name, why};
+pub(super) use story::{failure, line, name, suspicion, why};
 
 mod trust;
 

@@ -76,6 +76,7 @@ pub(super) async fn submit(
         reach,
         project: project.as_ref().map(|(id, _)| *id),
         needs: Needs { vram_mib: asked.needs.vram_mib, min_cc: asked.needs.min_cc },
+        on_suspect: asked.on_suspect,
         previews: asked.previews,
         full_hygiene: asked.full_hygiene || rules.is_some_and(|rules| rules.hygiene == Hygiene::Full),
         time_limit: TIME_LIMIT,

@@ -171,7 +171,13 @@ const fn task_state(phase: scheduler::TaskPhase) -> TaskState {
 }
 
 pub(super) fn task_view(node: &Node, task: &scheduler::TaskView, shorts: &Shorts, lang: Lang) -> TaskView {
+    let suspect = |index| task.suspects.iter().find(|suspect| suspect.output == index);
     let outputs = task.outputs.iter().zip(0_u32..).map(|(output, index)| OutputView {
+        suspect: suspect(index).map(|suspect| match lang {
+            Lang::En => suspect.why.to_string(),
+            Lang::Ko => korean::suspicion(suspect.why),
+        }),
+        suspect_code: suspect(index).map(|suspect| suspect.why.code().to_owned()),
         index,
         node: output.node.clone(),
         kind: output.kind,

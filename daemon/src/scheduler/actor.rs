@@ -36,6 +36,7 @@ mod facts;
 mod fetching;
 mod halt;
 mod leaving;
+mod looking;
 mod perform;
 pub(in crate::scheduler) mod retention;
 mod seal;
@@ -46,6 +47,7 @@ use broom::Broom;
 use facts::Picture;
 use fetching::Fetching;
 use halt::Halt;
+use looking::Looking;
 use retention::Retention;
 use shelf::Shelf;
 
@@ -102,6 +104,7 @@ pub(super) struct Actor {
     compacting: Option<oneshot::Receiver<()>>,
     entries: Vec<Entry>,
     halt: Halt,
+    looking: Looking,
     todo: Vec<Todo>,
     /// Between the two machines of this node.
     inside: VecDeque<Inbound>,
@@ -135,6 +138,7 @@ impl Actor {
         let limits = config.limits.clone();
         let shelf = Shelf::new(ports.store.blobs.clone());
         let retention = Retention::new(config.keep_results, Instant::now(), clock::wall_ms());
+        let looking = Looking::new(tasks.clone());
         Self {
             config,
             me,
@@ -154,6 +158,7 @@ impl Actor {
             compacting: None,
             entries: Vec::new(),
             halt: Halt::wanted(),
+            looking,
             todo: Vec::new(),
             inside: VecDeque::new(),
             tickets: HashMap::new(),

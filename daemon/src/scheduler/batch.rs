@@ -8,6 +8,7 @@ use std::fmt;
 use std::ops::Range;
 
 use scenemesh_protocol::codec::{Decode, Encode};
+use scenemesh_protocol::task::OnSuspect;
 use serde_json::Value;
 
 use super::record::Submission;
@@ -19,11 +20,12 @@ pub struct Batch {
     pub submission: Submission,
     /// They cover the tasks in the order of their indexes; none at all in a plain job.
     pub stages: Vec<Stage>,
+    pub on_suspect: OnSuspect,
 }
 
 impl From<Submission> for Batch {
     fn from(submission: Submission) -> Self {
-        Self { submission, stages: Vec::new() }
+        Self { submission, stages: Vec::new(), on_suspect: OnSuspect::Keep }
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) fn failure(failure: Failure) -> Failure {
         FailureClass::DiskFull => "it has no room for the task".to_owned(),
         FailureClass::Timeout => "it took longer than it may".to_owned(),
         FailureClass::OwnerReturned => "not now".to_owned(),
-        FailureClass::ResultDoesNotVerify | FailureClass::LeaseLost => String::new(),
+        FailureClass::ResultDoesNotVerify | FailureClass::LeaseLost | FailureClass::Suspect => String::new(),
     };
     Failure { class: failure.class, detail }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use scenemesh_protocol::ids::{JobId, ProjectId, TaskId};
-use scenemesh_protocol::task::{Class, InputFile, ModelName, Reach, Shape};
+use scenemesh_protocol::task::{Class, InputFile, ModelName, OnSuspect, Reach, Shape};
 
 use super::batch::{Batch, Feed, GATHERED, Stage, Varied};
 use super::record::{Recipe, Submission, TaskPlan};
@@ -32,6 +32,7 @@ pub struct JobSpec {
     /// A project of this studio; its rules hold besides the job's own.
     pub project: Option<ProjectId>,
     pub needs: Needs,
+    pub on_suspect: OnSuspect,
     pub previews: bool,
     pub full_hygiene: bool,
     /// Most that one task may execute.
@@ -180,7 +181,7 @@ pub(super) async fn plan(blobs: &Blobs, spec: JobSpec) -> Result<Batch, SubmitEr
         tasks: planned.tasks,
     };
     let stages = if plain { Vec::new() } else { planned.stages };
-    Ok(Batch { submission, stages })
+    Ok(Batch { submission, stages, on_suspect: spec.on_suspect })
 }
 
 /// What is planned so far.

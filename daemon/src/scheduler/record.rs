@@ -10,10 +10,11 @@ use scenemesh_protocol::ids::{ClaimId, ContentHash, JobId, MsgId, NodeId, Projec
 use scenemesh_protocol::lease::{AcceptedTerms, BlobRef, Finished, Grant, RefusalReason};
 use scenemesh_protocol::receipt::WipeRecord;
 use scenemesh_protocol::signed::Signed;
-use scenemesh_protocol::task::{Class, Failure, InputFile, OutputFile, Reach, Shape};
+use scenemesh_protocol::task::{Class, Failure, InputFile, OnSuspect, OutputFile, Reach, Shape};
 
 use super::batch::Batch;
 use super::conversation::AttemptKey;
+use super::suspicion::Suspect;
 use crate::store::Record;
 
 /// A job as it was submitted.
@@ -162,12 +163,17 @@ pub enum RequesterRecord {
         task: TaskId,
         at_ms: u64,
     },
+    /// Some of the results that were just stored look wrong.
+    Suspected {
+        task: TaskId,
+        suspects: Vec<Suspect>,
+    },
 }
 
 impl RequesterRecord {
     /// How a job is written down.
     pub fn submitted(batch: Box<Batch>) -> Self {
-        if batch.stages.is_empty() {
+        if batch.stages.is_empty() && batch.on_suspect == OnSuspect::Keep {
             Self::Submitted(Box::new(batch.submission))
         } else {
             Self::SubmittedBatch(batch)
@@ -195,6 +201,7 @@ impl RequesterRecord {
             Self::Paused { .. } => "requester.paused",
             Self::Resumed { .. } => "requester.resumed",
             Self::GivenUp { .. } => "requester.given_up",
+            Self::Suspected { .. } => "requester.suspected",
         }
     }
 
@@ -218,6 +225,7 @@ impl RequesterRecord {
             | Self::Failed { task, .. }
             | Self::Wiped { task, .. }
             | Self::GivenUp { task, .. }
+            | Self::Suspected { task, .. }
             | Self::Stored { task, .. } => vec![*task],
         }
     }

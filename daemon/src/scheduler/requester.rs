@@ -22,6 +22,7 @@ use super::conversation::{Answer, Barred, IdSource, Now, Ticket};
 use super::placement::Nodes;
 use super::record::RequesterRecord;
 use super::story::{Line, No};
+use super::suspicion::Suspect;
 use crate::executor::policy::WhyDenied;
 
 mod attempts;
@@ -118,7 +119,7 @@ pub enum Input {
     Fetched {
         task: TaskId,
         attempt: u32,
-        result: Result<Vec<OutputFile>, FetchTrouble>,
+        result: Result<Brought, FetchTrouble>,
     },
     /// Jobs that ended before this wall time need not be kept.
     Forget {
@@ -134,6 +135,13 @@ pub struct SealedGrant {
     pub grant: Grant,
     /// What the renderer may fetch.
     pub roots: Vec<BlobRef>,
+}
+
+/// A result that is here, verified, and what was found by looking at it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Brought {
+    pub outputs: Vec<OutputFile>,
+    pub suspects: Vec<Suspect>,
 }
 
 /// Why a result is not here.

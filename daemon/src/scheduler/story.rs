@@ -212,6 +212,11 @@ pub enum Line {
     Cancelled,
     Paused,
     Resumed,
+    /// Some of the results look wrong.
+    Suspect {
+        node: String,
+        files: u32,
+    },
     /// Its renderer could not remove everything from its ComfyUI.
     NotWiped {
         node: String,
@@ -287,6 +292,7 @@ impl Line {
             Self::Cancelled => "cancelled",
             Self::Paused => "paused",
             Self::Resumed => "resumed",
+            Self::Suspect { .. } => "suspect",
             Self::NotWiped { .. } => "not_wiped",
         }
     }
@@ -466,6 +472,7 @@ impl fmt::Display for Line {
             Self::Cancelled => f.write_str("cancelled"),
             Self::Paused => f.write_str("paused"),
             Self::Resumed => f.write_str("resumed"),
+            Self::Suspect { node, files } => write!(f, "{files} files from {node} look wrong: see show"),
             Self::NotWiped { node } => {
                 write!(f, "{node} could not remove everything from its ComfyUI: show says what")
             }

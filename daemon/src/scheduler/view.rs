@@ -9,6 +9,7 @@ use scenemesh_protocol::receipt::WipeRecord;
 use scenemesh_protocol::task::{Class, Failure, OutputFile, Reach};
 
 use super::story::{Line, Why};
+use super::suspicion::Suspect;
 
 /// A job and its tasks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub struct TaskView {
     pub wipes: Vec<WipeView>,
     /// What sets it apart from the other tasks of its job: `NODE.INPUT`, and the value as JSON.
     pub varied: Vec<(String, String)>,
+    /// Outputs that look wrong.
+    pub suspects: Vec<Suspect>,
 }
 
 /// Tasks of this node's jobs that have not ended.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::advert::Hygiene;
 use crate::ids::{JobId, NodeId, TaskId};
-use crate::task::{Class, FailureClass, OutputKind};
+use crate::task::{Class, FailureClass, OnSuspect, OutputKind};
 
 /// How far a job may travel, as people write it: `machine`, `studio`, `pool`, or names or ids of studios with commas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,6 +86,9 @@ pub struct SubmitRequest {
     pub project: Option<String>,
     #[serde(default)]
     pub needs: NeedsRequest,
+    /// What is done with pictures that look wrong.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_suspect: OnSuspect,
     /// Whether preview pictures are wanted.
     #[serde(default)]
     pub previews: bool,
@@ -112,6 +115,10 @@ pub struct StageRequest {
     /// Which results are inputs here.
     #[serde(default)]
     pub feeds: Vec<FeedRequest>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 const fn one() -> u32 {
@@ -345,6 +352,12 @@ pub struct OutputView {
     /// As ComfyUI named it; chosen by another machine, so not to be trusted as a path.
     pub filename: String,
     pub bytes: u64,
+    /// What looks wrong with it, in the asker's language.
+    #[serde(default)]
+    pub suspect: Option<String>,
+    /// The same for programs: `undecodable`, `uniform` or `wrong_size`; more may be added.
+    #[serde(default)]
+    pub suspect_code: Option<String>,
 }
 
 /// Why an attempt failed.

@@ -7,6 +7,7 @@ use scenemesh_protocol::task::{Failure, FailureClass};
 use crate::messages::{Lang, phrase};
 use crate::scheduler::placement::{WhyNot, capability, gigabytes};
 use crate::scheduler::story::{Doing, Held, Line, No, Place, Why, seconds};
+use crate::scheduler::suspicion::Suspicion;
 
 /// What others said, in Korean where we know the sentence.
 fn said(text: &str) -> String {
@@ -204,6 +205,7 @@ pub(in crate::api) fn failure(failure: &Failure) -> String {
         FailureClass::ResultDoesNotVerify => "결과가 검증되지 않음",
         FailureClass::LeaseLost => "임대가 끊김",
         FailureClass::Execution => "실행 오류",
+        FailureClass::Suspect => "의심스러운 결과",
     };
     if detail.is_empty() { class.into() } else { format!("{class}: {}", said(detail)) }
 }
@@ -237,8 +239,22 @@ pub(in crate::api) fn line(line: &Line) -> String {
         Line::Cancelled => "취소됨".into(),
         Line::Paused => "일시 정지됨".into(),
         Line::Resumed => "다시 시작됨".into(),
+        Line::Suspect { node, files } => {
+            format!("{}에서 온 파일 {files}개가 이상해 보임: show로 확인", name(node))
+        }
         Line::NotWiped { node } => {
             format!("{}의 ComfyUI에서 모두 지우지는 못함: show로 확인", name(node))
+        }
+    }
+}
+
+/// What is wrong with a picture.
+pub(in crate::api) fn suspicion(why: Suspicion) -> String {
+    match why {
+        Suspicion::Undecodable => "그림을 읽을 수 없습니다".into(),
+        Suspicion::Uniform => "모든 픽셀이 같은 색입니다".into(),
+        Suspicion::WrongSize { width, height, wanted_width, wanted_height } => {
+            format!("크기가 {wanted_width}×{wanted_height}이어야 하는데 {width}×{height}입니다")
         }
     }
 }

@@ -24,7 +24,7 @@ use scenemesh_protocol::api::{
     UserRequest, UserView, UsersReply,
 };
 use scenemesh_protocol::ids::{ContentHash, JobId, NodeId, PoolId, ProjectId, StudioId, TaskId};
-use scenemesh_protocol::task::{Class, FailureClass, OutputKind};
+use scenemesh_protocol::task::{Class, FailureClass, OnSuspect, OutputKind};
 use serde::Serialize;
 use serde_json::Value;
 

@@ -17,6 +17,7 @@ use super::seal::{self, GrantParts, NO_POOL, PoolFacts, ResultParts};
 use super::shelf::For;
 use super::{Actor, Inbound, ReplyTo};
 use crate::clock;
+use crate::executor::graph::Graph;
 use crate::executor::policy::Whose;
 use crate::executor::{self, Executor, Rules, Run, RunError, SlotId, Wipe};
 use crate::scheduler::conversation::{AttemptKey, NoAnswer};
@@ -25,7 +26,8 @@ use crate::scheduler::link::{self, Question, Sorted};
 use crate::scheduler::renderer::{
     self, Examination, InputTrouble, Rejection, RunEvent, RunOutcome, RunTrouble,
 };
-use crate::scheduler::requester::{self, FetchTrouble};
+use crate::scheduler::requester::{self, Brought, FetchTrouble};
+use crate::scheduler::suspicion::Expected;
 use crate::scheduler::{story::Line, view::LogLine};
 
 impl Actor {
@@ -170,6 +172,9 @@ impl Actor {
     ) {
         let (me, kem) = (self.id, self.me.kem.clone());
         let (network, blobs) = (self.ports.network.clone(), self.ports.store.blobs.clone());
+        let (looking, recipe) = (self.looking.clone(), self.requester.jobs().recipe_of(&task));
+        let graph = recipe.and_then(Result::ok).and_then(|recipe| Graph::parse(&recipe.graph).ok());
+        let expected = graph.map(|graph| Expected::of(&graph)).unwrap_or_default();
         self.errand("fetch a result", async move {
             let fetch = async {
                 let (outputs, refs) =
@@ -178,7 +183,8 @@ impl Actor {
                     fetch_all(&network, node, task, attempt, refs).await.map_err(result_trouble)?;
                     prove(&outputs, &blobs).await?;
                 }
-                Ok(outputs)
+                let suspects = looking.look(&outputs, expected, &blobs).await;
+                Ok(Brought { outputs, suspects })
             };
             let result = fetch.await;
             Some(Inbound::Requester(requester::Input::Fetched { task, attempt, result }))

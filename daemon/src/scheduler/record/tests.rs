@@ -17,6 +17,7 @@ use scenemesh_protocol::task::{FailureClass, ModelName, OutputKind};
 
 use super::*;
 use crate::scheduler::batch::{Feed, Stage, Varied};
+use crate::scheduler::suspicion::Suspicion;
 
 const POOL: PoolId = PoolId::from_bytes([1; 16]);
 const JOB: JobId = JobId::from_bytes([2; 16]);
@@ -157,11 +158,22 @@ fn requesters() -> Vec<RequesterRecord> {
         RequesterRecord::Wiped { task, attempt, wipe: Box::new(wipe()) },
         RequesterRecord::Forgotten { jobs: vec![JOB] },
         RequesterRecord::Tried { task, attempt, node: node(), claim: CLAIM, grant: root() },
-        RequesterRecord::SubmittedBatch(Box::new(Batch { submission: submission(), stages: vec![stage] })),
+        RequesterRecord::SubmittedBatch(Box::new(Batch {
+            submission: submission(),
+            stages: vec![stage],
+            on_suspect: OnSuspect::Retry,
+        })),
         RequesterRecord::Paused { tasks: tasks.clone(), at_ms },
         RequesterRecord::Resumed { tasks, at_ms },
         RequesterRecord::GivenUp { task, at_ms },
+        RequesterRecord::Suspected { task, suspects: suspects() },
     ]
+}
+
+fn suspects() -> Vec<Suspect> {
+    let wrong = Suspicion::WrongSize { width: 1, height: 2, wanted_width: 3, wanted_height: 4 };
+    let whys = [Suspicion::Undecodable, Suspicion::Uniform, wrong];
+    (0..).zip(whys).map(|(output, why)| Suspect { output, why }).collect()
 }
 
 fn renderers() -> Vec<RendererRecord> {

@@ -9,11 +9,12 @@ use scenemesh_protocol::codec::{self, Message};
 use scenemesh_protocol::ids::{ClaimId, ContentHash, JobId, NodeId, TaskId};
 use scenemesh_protocol::lease::{BlobRef, Grant, RefusalReason};
 use scenemesh_protocol::receipt::WipeRecord;
-use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile};
+use scenemesh_protocol::task::{Class, Failure, FailureClass, OnSuspect, OutputFile};
 
 use crate::scheduler::Id;
 use crate::scheduler::batch::{Batch, Stage};
 use crate::scheduler::record::{Recipe, RequesterRecord, Submission, TaskPlan};
+use crate::scheduler::suspicion::Suspect;
 
 mod waiting;
 
@@ -41,6 +42,7 @@ pub struct Jobs {
 pub struct Job {
     pub submission: Arc<Submission>,
     pub stages: Arc<[Stage]>,
+    pub on_suspect: OnSuspect,
     /// Tasks that wait for a renderer.
     pub ready: Waiting,
     /// Tasks that have not ended.
@@ -72,6 +74,8 @@ pub struct TaskResult {
     pub node: NodeId,
     pub outputs: Vec<OutputFile>,
     pub exec_ms: u64,
+    /// Those of its files that look wrong.
+    pub suspects: Vec<Suspect>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,10 +272,15 @@ impl Jobs {
     /// Changes the state as a record says. Total: what does not fit is ignored, so that no journal stops a start.
     pub fn apply(&mut self, record: &RequesterRecord) {
         match record {
-            RequesterRecord::Submitted(submission) => self.submitted(submission, &[]),
+            RequesterRecord::Submitted(submission) => self.submitted(submission, &[], OnSuspect::Keep),
             RequesterRecord::SubmittedBatch(batch) => {
-                let Batch { submission, stages } = &**batch;
-                self.submitted(submission, stages);
+                let Batch { submission, stages, on_suspect } = &**batch;
+                self.submitted(submission, stages, *on_suspect);
+            }
+            RequesterRecord::Suspected { task, suspects } => {
+                if let Some(result) = self.tasks.get_mut(task).and_then(|known| known.result.as_mut()) {
+                    result.suspects.clone_from(suspects);
+                }
             }
             RequesterRecord::GivenUp { task, at_ms } => {
                 if self.tasks.get(task).is_some_and(|known| known.state == TaskState::Ready) {
@@ -319,7 +328,8 @@ impl Jobs {
                 if let Some(known) = self.tasks.get_mut(task)
                     && let Some(first) = known.attempts.get(attempt)
                 {
-                    let result = TaskResult { node: first.node, outputs: outputs.clone(), exec_ms: *exec_ms };
+                    let (node, suspects) = (first.node, Vec::new());
+                    let result = TaskResult { node, outputs: outputs.clone(), exec_ms: *exec_ms, suspects };
                     let replaced = known.result.replace(result);
                     outputs.iter().for_each(|output| self.name(output.root));
                     let replaced = replaced.into_iter().flat_map(|result| result.outputs);
@@ -356,7 +366,7 @@ impl Jobs {
         }
     }
 
-    fn submitted(&mut self, submission: &Submission, stages: &[Stage]) {
+    fn submitted(&mut self, submission: &Submission, stages: &[Stage], on_suspect: OnSuspect) {
         let job = submission.job;
         if self.jobs.contains_key(&job) {
             return;
@@ -379,7 +389,8 @@ impl Jobs {
         let count = u32::try_from(submission.tasks.len()).unwrap_or(u32::MAX);
         let submission = Arc::new(submission.clone());
         self.open.insert(Self::place(&submission));
-        let new = Job { submission, stages: stages.into(), ready: Waiting::default(), open: count };
+        let (stages, ready) = (stages.into(), Waiting::default());
+        let new = Job { submission, stages, on_suspect, ready, open: count };
         inputs_of(&new).for_each(|root| self.name(root));
         let plans = new.submission.clone();
         self.jobs.insert(job, new);

@@ -7,14 +7,15 @@ use scenemesh_protocol::keys::PublicKey;
 use scenemesh_protocol::lease::{Ack, AckKind, Finished, FinishedReply, FinishedTerms, Outcome};
 use scenemesh_protocol::receipt::WipeRecord;
 use scenemesh_protocol::signed::Signed;
-use scenemesh_protocol::task::{Failure, FailureClass, OutputFile};
+use scenemesh_protocol::task::{Failure, FailureClass, OnSuspect, OutputFile};
 
 use super::hopeless::Failed;
 use super::jobs::{AttemptState, TaskState};
-use super::{Action, FetchTrouble, Requester};
+use super::{Action, Brought, FetchTrouble, Requester};
 use crate::scheduler::conversation::{Now, Ticket};
 use crate::scheduler::record::RequesterRecord;
 use crate::scheduler::story::{Line, cut};
+use crate::scheduler::suspicion::Suspect;
 
 /// First wait before a node that dropped a task may have it back; doubled each time.
 const RETURN_AFTER: Duration = Duration::from_secs(10);
@@ -181,14 +182,14 @@ impl Requester {
         now: Now,
         task: TaskId,
         attempt: u32,
-        result: Result<Vec<OutputFile>, FetchTrouble>,
+        result: Result<Brought, FetchTrouble>,
     ) {
         let Some(known) = self.jobs.attempt(&task, attempt) else { return };
         let node = known.node;
         if !known.is_live() {
             // Cancelled, or another attempt was first.
-            if let Ok(outputs) = result {
-                self.out.push(Action::DropBlobs(outputs.iter().map(|output| output.root).collect()));
+            if let Ok(brought) = result {
+                self.drop_results(&brought.outputs);
             }
             self.out.push(Action::Ack { node, ack: Ack { task, attempt, kind: AckKind::Discard } });
             return;
@@ -196,11 +197,24 @@ impl Requester {
         let Some(contact) = self.contacts.get_mut(&(task, attempt)) else { return };
         let Some(fetch) = &mut contact.fetch else { return };
         match result {
-            Ok(outputs) => {
+            Ok(Brought { outputs, suspects })
+                if !suspects.is_empty() && self.jobs.on_suspect(&task) == OnSuspect::Retry =>
+            {
+                self.drop_results(&outputs);
+                let why = words(&outputs, &suspects);
+                self.fail(now, task, attempt, Failure::new(FailureClass::Suspect, why));
+                self.out.push(Action::Ack { node, ack: Ack { task, attempt, kind: AckKind::Discard } });
+            }
+            Ok(Brought { outputs, suspects }) => {
                 let exec_ms = fetch.finished.terms.verify().map_or(0, |terms| terms.exec_ms);
                 let files = outputs.len();
                 let at_ms = now.wall_ms;
                 self.commit(now, RequesterRecord::Stored { task, attempt, outputs, exec_ms, at_ms });
+                if !suspects.is_empty() {
+                    let files = u32::try_from(suspects.len()).unwrap_or(u32::MAX);
+                    self.commit(now, RequesterRecord::Suspected { task, suspects });
+                    self.log(task, Line::Suspect { node: self.name(node), files });
+                }
                 self.resting.remove(&node);
                 self.log(task, Line::Done { node: self.name(node), files });
                 self.out.push(Action::Ack { node, ack: Ack { task, attempt, kind: AckKind::Stored } });
@@ -233,6 +247,10 @@ impl Requester {
                 self.give_up_fetching(now, task, attempt, why);
             }
         }
+    }
+
+    fn drop_results(&mut self, outputs: &[OutputFile]) {
+        self.out.push(Action::DropBlobs(outputs.iter().map(|output| output.root).collect()));
     }
 
     /// A renderer that announces a result again and again and never serves it does not keep the task.
@@ -339,4 +357,13 @@ impl Requester {
             self.log(task, Line::Resumed);
         }
     }
+}
+
+/// `key_00001_.png: every pixel has the same colour`.
+fn words(outputs: &[OutputFile], suspects: &[Suspect]) -> String {
+    let told = suspects.iter().map(|suspect| {
+        let file = outputs.get(suspect.output as usize).map_or("", |output| output.filename.as_str());
+        format!("{file}: {}", suspect.why)
+    });
+    told.collect::<Vec<_>>().join("; ")
 }

@@ -101,6 +101,7 @@ impl Requester {
             ended_ms: task.ended_ms,
             full_hygiene: self.jobs.plan(&id).is_some_and(|(_, _, recipe)| recipe.shape.full_hygiene),
             varied: self.varied(task),
+            suspects: result.map(|result| result.suspects.clone()).unwrap_or_default(),
             wipes: self.wipes(task),
         })
     }

@@ -1,7 +1,7 @@
 //! Tasks that build on each other, are held back, or need different things: all of one job.
 
 use scenemesh_protocol::ids::{JobId, TaskId};
-use scenemesh_protocol::task::{FailureClass, ModelName, Shape};
+use scenemesh_protocol::task::{FailureClass, ModelName, OnSuspect, Shape};
 
 use super::world::{Comfy, World, root, task_id};
 use crate::scheduler::Id;
@@ -9,6 +9,7 @@ use crate::scheduler::batch::{Batch, Feed, Stage, Varied};
 use crate::scheduler::record::Recipe;
 use crate::scheduler::requester::Input;
 use crate::scheduler::story::Why;
+use crate::scheduler::suspicion::{Suspect, Suspicion};
 use crate::scheduler::view::TaskPhase;
 
 fn feed(name: &str) -> Feed {
@@ -21,12 +22,17 @@ fn stage(first: u32, tasks: u32, feeds: Vec<Feed>) -> Stage {
 
 fn submit(world: &mut World, job: u8, tasks: usize, stages: Vec<Stage>) {
     let submission = world.submission(job, tasks);
-    world.tell_requester(0, Input::Submitted(Box::new(Batch { submission, stages })));
+    world.tell_requester(0, Input::Submitted(Box::new(Batch { stages, ..submission.into() })));
 }
 
 /// One task, and one that takes its result.
 pub(super) fn submit_chain(world: &mut World, job: u8) {
     submit(world, job, 2, vec![stage(0, 1, Vec::new()), stage(1, 1, vec![feed("a.png")])]);
+}
+
+fn submit_wary(world: &mut World, on_suspect: OnSuspect) {
+    let submission = world.submission(7, 1);
+    world.tell_requester(0, Input::Submitted(Box::new(Batch { on_suspect, ..submission.into() })));
 }
 
 fn why(world: &World, task: TaskId) -> Why {
@@ -175,7 +181,7 @@ fn what_is_varied_is_in_the_graph_and_in_the_view() {
     };
     let varied = vec![varied("3.cfg", ["6.5", "7"]), varied("3.text", ["\"a\"", "\"b\""])];
     let stages = vec![Stage { first: 0, tasks: 4, count: 1, varied, feeds: Vec::new() }];
-    world.tell_requester(0, Input::Submitted(Box::new(Batch { submission, stages })));
+    world.tell_requester(0, Input::Submitted(Box::new(Batch { stages, ..submission.into() })));
     let graph = String::from_utf8(recipe(&world, task_id(7, 1)).unwrap().graph).unwrap();
     assert!(graph.contains(r#""cfg":6.5"#) && graph.contains(r#""text":"b""#), "{graph}");
     let told = world.task(0, task_id(7, 2)).varied;
@@ -232,4 +238,33 @@ fn a_task_that_is_too_large_for_the_only_gpu_is_over() {
     world.submit(0, 7, 1);
     world.until("it is over", |world| world.phase(0, task_id(7, 0)) == TaskPhase::Failed);
     assert_eq!(world.task(0, task_id(7, 0)).attempts, 1);
+}
+
+#[test]
+fn a_picture_that_looks_wrong_is_kept_and_said_to_be_suspect() {
+    let mut world = World::with_slots(&[0, 1]);
+    world.machines[1].comfy = Comfy::LooksWrong;
+    submit_wary(&mut world, OnSuspect::Keep);
+    world.until("everything settles", World::is_settled);
+    world.assert_ended_exactly_once();
+    assert_eq!(world.task(0, task_id(7, 0)).suspects, [Suspect { output: 0, why: Suspicion::Uniform }]);
+    world.restart(0);
+    assert_eq!(world.task(0, task_id(7, 0)).suspects.len(), 1);
+    world.assert_replay_gives_the_state();
+}
+
+#[test]
+fn a_picture_that_looks_wrong_is_rendered_elsewhere_for_whoever_wants_that() {
+    let mut world = World::with_slots(&[0, 1, 1]);
+    world.machines[1].comfy = Comfy::LooksWrong;
+    world.cut(0, 2);
+    submit_wary(&mut world, OnSuspect::Retry);
+    world.until("the first has failed", |world| world.task(0, task_id(7, 0)).failures.len() == 1);
+    world.heal(0, 2);
+    world.until("everything settles", World::is_settled);
+    let view = world.task(0, task_id(7, 0));
+    assert_eq!((view.state, view.suspects.len(), view.attempts), (TaskPhase::Done, 0, 2));
+    let (_, failure) = &view.failures[0];
+    assert_eq!(failure.to_string(), "suspect result: a.png: every pixel has the same colour");
+    world.assert_replay_gives_the_state();
 }

@@ -78,6 +78,14 @@ fn scripts() -> Vec<(&'static str, Script)> {
             script(world, |world| submitted(world, 7, 2), done)
         }),
         ("fails and is wanted again", script(two, failed_and_retried, done)),
+        ("what comes looks wrong", {
+            let world = || {
+                let mut world = two();
+                world.machines[1].comfy = Comfy::LooksWrong;
+                world
+            };
+            script(world, |world| submitted(world, 7, 1), done)
+        }),
         ("the only node fails it", {
             let world = || {
                 let mut world = two();

@@ -18,7 +18,7 @@ use scenemesh_protocol::roster::{
 };
 use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::studio::StudioRules;
-use scenemesh_protocol::task::{Class, InputFile, OutputFile, OutputKind, Reach};
+use scenemesh_protocol::task::{Class, InputFile, OnSuspect, OutputFile, OutputKind, Reach};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -314,6 +314,7 @@ fn spec(graph: &str, count: u32, reach: Reach) -> JobSpec {
         reach,
         project: None,
         needs: Needs::default(),
+        on_suspect: OnSuspect::Keep,
         previews: false,
         full_hygiene: false,
         time_limit: Duration::from_mins(1),

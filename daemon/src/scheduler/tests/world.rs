@@ -59,6 +59,8 @@ pub(super) enum Comfy {
     #[default]
     Renders,
     Fails(FailureClass),
+    /// What it renders looks wrong.
+    LooksWrong,
     /// Stays at work until told otherwise.
     Hangs,
 }

@@ -49,7 +49,7 @@ fn reasons() -> [RefusalReason; 12] {
     all
 }
 
-fn classes() -> [FailureClass; 14] {
+fn classes() -> [FailureClass; 15] {
     use FailureClass as F;
     let all = [
         F::InvalidGraph,
@@ -66,6 +66,7 @@ fn classes() -> [FailureClass; 14] {
         F::ResultDoesNotVerify,
         F::LeaseLost,
         F::Execution,
+        F::Suspect,
     ];
     for class in all {
         match class {
@@ -82,7 +83,8 @@ fn classes() -> [FailureClass; 14] {
             | F::Cancelled
             | F::ResultDoesNotVerify
             | F::LeaseLost
-            | F::Execution => {}
+            | F::Execution
+            | F::Suspect => {}
         }
     }
     all
@@ -246,6 +248,7 @@ fn lines() -> Vec<Line> {
         Line::Cancelled,
         Line::Paused,
         Line::Resumed,
+        Line::Suspect { node: node(), files: 2 },
         Line::NotWiped { node: node() },
     ];
     all.extend(noes().into_iter().flat_map(|no| {
@@ -284,6 +287,7 @@ fn lines() -> Vec<Line> {
             | Line::Cancelled
             | Line::Paused
             | Line::Resumed
+            | Line::Suspect { .. }
             | Line::NotWiped { .. } => {}
         }
     }

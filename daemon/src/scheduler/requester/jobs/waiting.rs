@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use scenemesh_protocol::ids::TaskId;
-use scenemesh_protocol::task::InputFile;
+use scenemesh_protocol::task::{InputFile, OnSuspect};
 
 use super::{Jobs, Task, TaskState};
 use crate::scheduler::batch;
@@ -68,6 +68,12 @@ impl Jobs {
         } else {
             job.ready.remove(recipe, index);
         }
+    }
+
+    /// What its submitter wants done with a result that looks wrong.
+    pub fn on_suspect(&self, task: &TaskId) -> OnSuspect {
+        let job = self.task(task).and_then(|task| self.job(&task.job));
+        job.map_or(OnSuspect::Keep, |job| job.on_suspect)
     }
 
     /// Tasks of open jobs that some node has failed.

@@ -3,6 +3,8 @@
 use super::machine::output;
 use super::*;
 use crate::scheduler::renderer::RunTrouble;
+use crate::scheduler::requester::Brought;
+use crate::scheduler::suspicion::{Suspect, Suspicion};
 
 /// Work of a daemon that takes a while: it is lost when the daemon dies.
 #[derive(Debug)]
@@ -75,7 +77,7 @@ impl World {
         task: TaskId,
         attempt: u32,
         finished: &Finished,
-    ) -> Result<Vec<OutputFile>, FetchTrouble> {
+    ) -> Result<Brought, FetchTrouble> {
         let at = self.machines.iter().position(|machine| machine.id == node).unwrap();
         if at != n && !self.connected(n, at) {
             return Err(FetchTrouble::Unreachable("not connected".into()));
@@ -88,14 +90,16 @@ impl World {
             }
             self.machines[n].blobs.insert(blob.root);
         }
-        Ok(vec![output(task, attempt)])
+        let wrong = matches!(self.machines[at].comfy, Comfy::LooksWrong);
+        let suspect = wrong.then_some(Suspect { output: 0, why: Suspicion::Uniform });
+        Ok(Brought { outputs: vec![output(task, attempt)], suspects: suspect.into_iter().collect() })
     }
 
     /// A ComfyUI gets done with whatever it runs.
     pub(in crate::scheduler::tests) fn finish_runs(&mut self, n: usize) -> bool {
         let outcome = match &self.machines[n].comfy {
             Comfy::Hangs => return false,
-            Comfy::Renders => None,
+            Comfy::Renders | Comfy::LooksWrong => None,
             Comfy::Fails(class) => Some(Failure::new(*class, "as the test wants it")),
         };
         let watched = std::mem::take(&mut self.machines[n].watched);
