@@ -51,6 +51,11 @@ fn link_cut_and_resumed() {
 }
 
 #[test]
+fn link_cut_ten_times_and_resumed_each_time() {
+    tell(|mesh, dir| Box::pin(link_cut::ten_times(mesh, dir)));
+}
+
+#[test]
 fn two_studios_invited_at_once() {
     tell(|mesh, _| Box::pin(membership::two_invites_at_once(mesh)));
 }
