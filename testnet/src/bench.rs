@@ -4,6 +4,7 @@ mod blob;
 mod direct;
 mod dispatch;
 mod idle;
+mod line;
 mod overhead;
 mod queued;
 mod restart;
@@ -48,6 +49,9 @@ enum What {
     Blob {
         #[arg(long, default_value_t = 2048)]
         mib: usize,
+        /// Over a line of so many Mbit/s, in a network namespace made for it: needs root and iproute2
+        #[arg(long, value_name = "MBIT")]
+        line_mbit: Option<u32>,
     },
     /// Start of a daemon with a long past, and its journal, before and after a compaction
     Restart {
@@ -74,7 +78,8 @@ pub async fn run(options: Options) -> Result<()> {
         What::Dispatch { count, queued } if queued.is_empty() => ("dispatch", dispatch::run(count).await?),
         What::Dispatch { count, queued } => ("dispatch", queued::run(&queued, count).await?),
         What::Overhead { count, comfyui } => ("overhead", overhead::run(count, comfyui).await?),
-        What::Blob { mib } => ("blob", blob::run(mib).await?),
+        What::Blob { mib, line_mbit: Some(mbit) } => ("blob", line::run(mib, mbit).await?),
+        What::Blob { mib, line_mbit: None } => ("blob", blob::run(mib).await?),
         What::Restart { past } => ("restart", restart::run(past).await?),
         What::Idle { minutes, nodes } => ("idle", idle::run(minutes, nodes).await?),
     };

@@ -103,7 +103,11 @@ impl Report {
             Verdict::NotRunning => Known::Free,
             Verdict::StillHeld => Known::Held,
             Verdict::Freed => match (let_go, driver_saw) {
-                (Some(let_go), Some(saw)) if let_go > TELLING_MIB && saw < let_go / 2 => Known::Held,
+                (Some(let_go), Some(saw)) if let_go > TELLING_MIB && saw < let_go / 2 => {
+                    // A driver that had not seen it come says nothing of its going.
+                    let had_seen = self.driver.is_some_and(|(before, _)| before >= let_go);
+                    if had_seen { Known::Held } else { Known::Free }
+                }
                 _ => Known::Free,
             },
             Verdict::Unknown { why } | Verdict::Stuck { why } => match driver_saw {
@@ -150,6 +154,8 @@ mod tests {
             "nothing was held"
         );
         assert_eq!(report((9000, 8000), Verdict::StillHeld, None).known(), Known::Held);
+        let stale = report((1900, 30), Verdict::Freed, Some((1446, 1446)));
+        assert_eq!(stale.known(), Known::Free, "read before the models came");
     }
 
     #[test]

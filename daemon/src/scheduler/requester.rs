@@ -264,6 +264,8 @@ pub struct Requester {
     lines: Lines,
     /// Tasks that some node has failed and that have not ended.
     failed: BTreeMap<TaskId, Failed>,
+    /// Tasks of each job that a node has failed, until there are too many.
+    faults: BTreeMap<(JobId, NodeId), BTreeSet<TaskId>>,
     /// The pool's machines were told of: before that nobody is known to be left.
     sees_nodes: bool,
     /// Jobs to look at.
@@ -296,6 +298,7 @@ impl Requester {
             cancels: BTreeMap::new(),
             lines: Lines::default(),
             failed: BTreeMap::new(),
+            faults: BTreeMap::new(),
             sees_nodes: false,
             dirty: BTreeSet::new(),
             out: Vec::new(),

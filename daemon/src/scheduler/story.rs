@@ -127,6 +127,10 @@ pub enum No {
     },
     /// It claimed, and then did not take it, again and again.
     Balks,
+    /// It failed so many tasks of the job that it gets none of it for a while.
+    FailedMany {
+        tasks: usize,
+    },
     /// The task could not be sealed for it.
     NotSealed {
         why: String,
@@ -420,6 +424,12 @@ impl fmt::Display for No {
             Self::NoAnswer { why } => write!(f, "no answer to the offer ({why})"),
             Self::Balks => {
                 f.write_str("it keeps claiming what it then does not take; it is asked again later")
+            }
+            Self::FailedMany { tasks } => {
+                write!(
+                    f,
+                    "it failed {tasks} tasks of this job and gets none of it for five hours, or until a retry"
+                )
             }
             Self::NotSealed { why } => f.write_str(why),
         }

@@ -167,6 +167,11 @@ fn no(no: &No) -> String {
         }
         No::NoAnswer { why } => format!("제안에 답이 없음 ({})", said(why)),
         No::Balks => "맡겠다고 하고 맡지 않기를 되풀이해서 나중에 다시 물음".into(),
+        No::FailedMany { tasks } => {
+            format!(
+                "이 작업의 태스크 {tasks}개를 실패해서 다섯 시간 동안, 또는 다시 시도할 때까지 맡기지 않음"
+            )
+        }
         No::NotSealed { why } => said(why),
     }
 }

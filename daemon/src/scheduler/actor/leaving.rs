@@ -1,6 +1,9 @@
 //! Performing what lending and draining ask for: memory that is let go, and the end of the node.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
 
 use super::{Actor, Inbound};
 use crate::executor::{Freed, Verdict};
@@ -10,7 +13,15 @@ use crate::scheduler::giving::Report;
 use crate::scheduler::{Load, renderer};
 
 /// How long a fresh reading of the GPUs may take; without one the last counts.
-const FRESH: Duration = Duration::from_secs(1);
+const FRESH: Duration = Duration::from_millis(500);
+
+/// What the driver tells now. An unchanged reading is not published: then the last is as good.
+async fn fresh(gpus: &mut watch::Receiver<Arc<Vec<GpuReading>>>, look: &Notify) -> Arc<Vec<GpuReading>> {
+    gpus.mark_unchanged();
+    look.notify_one();
+    drop(tokio::time::timeout(FRESH, gpus.changed()).await);
+    gpus.borrow().clone()
+}
 
 impl Actor {
     /// Has a slot's memory let go, and reads before and after what the driver tells of its GPU.
@@ -28,15 +39,12 @@ impl Actor {
                 let reading = readings.get(gpu?)?;
                 Some(reading.vram_mib?.saturating_sub(reading.vram_free_mib?))
             };
-            let before = used(&gpus.borrow_and_update());
+            // The last reading may be from before the models came: it would miss that they go.
+            let tells = used(&gpus.borrow()).is_some();
+            let before = if tells { used(&fresh(&mut gpus, &look).await) } else { None };
             let freed = executor.free(id).await;
-            if before.is_some() {
-                gpus.mark_unchanged();
-                look.notify_one();
-                // An unchanged reading is not published: then the last is as good.
-                drop(tokio::time::timeout(FRESH, gpus.changed()).await);
-            }
-            let driver = before.zip(used(&gpus.borrow()));
+            let after = if tells { used(&fresh(&mut gpus, &look).await) } else { None };
+            let driver = before.zip(after);
             let report = Report { freed, driver };
             Some(Inbound::Renderer(renderer::Input::Freed { slot, report }))
         });

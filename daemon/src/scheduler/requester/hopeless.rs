@@ -1,4 +1,5 @@
-//! When a task is over although fewer than three nodes have failed it: nobody else is there who could take it.
+//! When a task is over although fewer than three nodes have failed it: nobody else is there who could take it. And when
+//! a node has failed so much of a job that it gets no more of it.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use super::jobs::{Task, TaskState};
 use crate::scheduler::conversation::Now;
 use crate::scheduler::placement::WhyNot;
 use crate::scheduler::record::RequesterRecord;
-use crate::scheduler::story::Line;
+use crate::scheduler::story::{Line, No};
 
 /// A ComfyUI that is not ready is waited for so long: it may be starting.
 const STARTING: Duration = Duration::from_mins(2);
@@ -31,7 +32,30 @@ impl Failed {
     }
 }
 
+/// So many tasks of one job that a node fails keep it away from the job.
+const FAULTS: usize = 3;
+/// As Afanasy has it (`errors_forgive_time`): whatever was broken may be mended by then.
+const FORGIVEN_AFTER: Duration = Duration::from_hours(5);
+
 impl Requester {
+    /// Counts what a node fails of a job. A start forgets it: what is broken is soon found to be.
+    pub(super) fn note_fault(&mut self, now: Now, task: TaskId, node: NodeId) {
+        let Some(job) = self.jobs.task(&task).map(|known| known.job) else { return };
+        let tasks = self.faults.entry((job, node)).or_default();
+        tasks.insert(task);
+        let tasks = tasks.len();
+        if tasks >= FAULTS {
+            self.refuse(now, job, node, No::FailedMany { tasks }, FORGIVEN_AFTER);
+            self.faults.remove(&(job, node));
+        }
+    }
+
+    /// Whoever tries again does so everywhere.
+    pub(super) fn forgive(&mut self, job: JobId) {
+        self.faults.retain(|(of, _), _| *of != job);
+        self.refusals.retain(|(of, _), refusal| *of != job || !matches!(refusal.no, No::FailedMany { .. }));
+    }
+
     /// Looks again at tasks for which long enough was waited.
     pub(super) fn end_waits(&mut self, now: Now) {
         for (task, failed) in &mut self.failed {
@@ -56,6 +80,9 @@ impl Requester {
             }
             if self.jobs.task(&task).is_none_or(|known| !known.state.is_open()) {
                 self.failed.remove(&task);
+            }
+            if self.jobs.job(&job).is_none_or(|known| known.open == 0) {
+                self.faults.retain(|(of, _), _| *of != job);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! How tasks end: results fetched and stored, failures judged, cancels and retries.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use scenemesh_protocol::ids::{ContentHash, NodeId, TaskId};
@@ -290,6 +291,9 @@ impl Requester {
         let at_ms = now.wall_ms;
         self.commit(now, RequesterRecord::Failed { task, attempt, failure, more_vram_than_mib, at_ms });
         self.failed.insert(task, Failed::at(now.at));
+        if class.counts_against_task() {
+            self.note_fault(now, task, node);
+        }
         let Some(known) = self.jobs.task(&task) else { return };
         match known.state {
             TaskState::Failed => self.log(task, Line::FailedForGood),
@@ -323,6 +327,9 @@ impl Requester {
             return;
         }
         self.returns.retain(|(task, _), _| !tasks.contains(task));
+        let jobs: BTreeSet<_> =
+            tasks.iter().filter_map(|task| self.jobs.task(task)).map(|task| task.job).collect();
+        jobs.into_iter().for_each(|job| self.forgive(job));
         self.commit(now, RequesterRecord::Retried { tasks: tasks.clone(), at_ms: now.wall_ms });
         for task in tasks {
             self.log(task, Line::QueuedAgain);

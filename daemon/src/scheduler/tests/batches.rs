@@ -268,3 +268,35 @@ fn a_picture_that_looks_wrong_is_rendered_elsewhere_for_whoever_wants_that() {
     assert_eq!(failure.to_string(), "suspect result: a.png: every pixel has the same colour");
     world.assert_replay_gives_the_state();
 }
+
+#[test]
+fn a_node_that_fails_three_tasks_of_a_job_is_left_out_of_it_for_five_hours() {
+    let mut world = World::with_slots(&[0, 1, 1]);
+    world.machines[1].comfy = Comfy::Fails(FailureClass::Execution);
+    world.machines[2].comfy = Comfy::Hangs;
+    world.submit(0, 7, 9);
+    let node = world.machines[1].id;
+    let failed = |world: &World| {
+        let failures = (0..9).map(|index| world.task(0, task_id(7, index)).failures.len());
+        failures.sum::<usize>()
+    };
+    world.until("it has failed three", |world| failed(world) == 3);
+    world.pass(std::time::Duration::from_mins(30));
+    assert_eq!(failed(&world), 3, "it got no more of it");
+    world.machines[2].comfy = Comfy::Fails(FailureClass::OwnerReturned);
+    world.cut(0, 2);
+    let told = why(&world, task_id(7, 8)).to_string();
+    assert!(told.contains("failed 3 tasks of this job"), "{told}");
+    world.machines[1].comfy = Comfy::Renders;
+    world.pass(std::time::Duration::from_hours(5));
+    world.until("it has its turn again", |world| {
+        (0..9).filter(|index| world.phase(0, task_id(7, *index)) == TaskPhase::Done).count() >= 5
+    });
+    assert!(world.machines[0].requester.granted_to(
+        node,
+        &scenemesh_protocol::lease::Probe {
+            task: task_id(7, 8),
+            attempt: world.task(0, task_id(7, 8)).attempts,
+        }
+    ));
+}

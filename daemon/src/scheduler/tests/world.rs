@@ -563,9 +563,8 @@ impl World {
     ) -> JobId {
         let mut submission = self.submission(job, tasks);
         change(&mut submission);
-        let id = submission.job;
         self.tell_requester(n, requester::Input::Submitted(Box::new(submission.into())));
-        id
+        JobId::from_bytes([job; 16])
     }
 
     pub(super) fn submission(&self, job: u8, tasks: usize) -> Submission {

@@ -95,6 +95,7 @@ fn noes() -> Vec<No> {
     let mut all = vec![
         No::NoAnswer { why: "NodeId(7) is not connected".into() },
         No::Balks,
+        No::FailedMany { tasks: 3 },
         No::Class { class: "K".into(), why: WhyDenied::Family(Family::Paths) },
         No::Class { class: "K".into(), why: WhyDenied::Unlisted },
         No::NotSealed { why: "it is no member of the pool any more".into() },
@@ -109,6 +110,7 @@ fn noes() -> Vec<No> {
             | No::Refused { .. }
             | No::NoAnswer { .. }
             | No::Balks
+            | No::FailedMany { .. }
             | No::NotSealed { .. } => {}
         }
     }
