@@ -3,6 +3,7 @@
 pub mod advert;
 pub mod api;
 pub mod codec;
+pub mod deputy;
 pub mod envelope;
 pub mod ids;
 pub mod invite;

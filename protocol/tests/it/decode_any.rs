@@ -4,6 +4,7 @@ use std::hint::black_box;
 
 use scenemesh_protocol::advert::{Advert, Inventory};
 use scenemesh_protocol::codec::{self, DecodeError, Message};
+use scenemesh_protocol::deputy::GrantRight;
 use scenemesh_protocol::envelope::{Envelope, GrantPayload, ResultKeys};
 use scenemesh_protocol::invite::Invite;
 use scenemesh_protocol::keyfile::{self, KeyFile};
@@ -62,6 +63,7 @@ messages![
     GrantTerms,
     AcceptedTerms,
     FinishedTerms,
+    GrantRight,
     GrantPayload,
     ResultKeys,
     UsageClaim,

@@ -2,6 +2,7 @@
 
 use scenemesh_protocol::advert::{Advert, Availability, GpuAdvert, Hygiene, Inventory};
 use scenemesh_protocol::codec::{self, Message};
+use scenemesh_protocol::deputy::GrantRight;
 use scenemesh_protocol::envelope::{GrantPayload, ResultKeys};
 use scenemesh_protocol::ids::{
     BootId, ClaimId, ContentHash, JobId, MsgId, NodeId, PoolId, ProjectId, ReservationId, StudioId, TaskId,
@@ -310,6 +311,19 @@ pub(crate) fn grant_terms() -> GrantTerms {
             payload: hash(0x28),
         }),
         memo: Some(SealedMemo { key: 3, enc: [0x38; 32], ciphertext: vec![0x39; 272] }),
+    }
+}
+
+pub(crate) fn grant_right() -> GrantRight {
+    let (origin, deputy) = (node(5), node(3));
+    GrantRight {
+        pool: POOL,
+        studio: STUDIO,
+        origin,
+        deputy,
+        job: JOB,
+        issued_ms: NOW,
+        not_after_ms: NOW + 86_400_000,
     }
 }
 

@@ -57,6 +57,7 @@ fn messages(all: &mut Vec<Sample>) {
     message(all, "AcceptedTerms", &accepted_terms());
     message(all, "FinishedTerms, done", &finished_terms(done()));
     message(all, "FinishedTerms, failed", &finished_terms(Outcome::Failed(failure())));
+    message(all, "GrantRight", &grant_right());
     message(all, "GrantPayload, inline", &GrantPayload::Inline(task_spec()));
     let blob = GrantPayload::Blob { root: hash(0x31), key: BlobKey::from_bytes([0x32; 32]), bytes: 300_000 };
     message(all, "GrantPayload, blob", &blob);
