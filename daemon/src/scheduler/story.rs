@@ -68,9 +68,9 @@ pub enum Why {
     AllDone {
         tasks: usize,
     },
-    /// Of a whole job: it is where this one of its tasks is, counted from 1.
+    /// Of a whole job: it is where this one of its tasks is, by its index.
     OfTask {
-        number: u32,
+        index: u32,
         of: usize,
         why: Box<Self>,
     },
@@ -384,7 +384,7 @@ impl fmt::Display for Why {
                 )
             }
             Self::AllDone { tasks } => write!(f, "all {tasks} tasks are done"),
-            Self::OfTask { number, of, why } => write!(f, "task {number} of {of}: {why}"),
+            Self::OfTask { index, of, why } => write!(f, "task #{index} of {of}: {why}"),
         }
     }
 }

@@ -85,8 +85,8 @@ pub(in crate::api) fn why(told: &Why) -> String {
             )
         }
         Why::AllDone { tasks } => format!("태스크 {tasks}개가 모두 끝났습니다"),
-        Why::OfTask { number, of, why: of_task } => {
-            format!("태스크 {of}개 중 {number}번째: {}", why(of_task))
+        Why::OfTask { index, of, why: of_task } => {
+            format!("태스크 {of}개 중 #{index}: {}", why(of_task))
         }
     }
 }

@@ -184,7 +184,7 @@ impl Actor {
                     return Some(task.why.clone());
                 }
                 let why = Box::new(task.why.clone());
-                Some(Why::OfTask { number: task.index + 1, of: view.tasks.len(), why })
+                Some(Why::OfTask { index: task.index, of: view.tasks.len(), why })
             }
         }
     }

@@ -217,7 +217,7 @@ fn whys() -> Vec<Why> {
         Why::Skipped { on: 3, failed: true },
         Why::Skipped { on: 3, failed: false },
         Why::AllDone { tasks: 3 },
-        Why::OfTask { number: 2, of: 3, why: Box::new(Why::Cancelled) },
+        Why::OfTask { index: 2, of: 3, why: Box::new(Why::Cancelled) },
     ];
     all.extend(why_nots().into_iter().map(|why| Why::Nobody {
         reasons: vec![(node(), why)],
