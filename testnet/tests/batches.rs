@@ -236,6 +236,7 @@ fn pictures_that_look_wrong_are_said_to_be_or_rendered_elsewhere() {
             mesh.restart_comfy_with("ws-01", &["--fault", "black"]).await?;
             mesh.add("ws-02", Comfy::simulated(&[])).await?;
             mesh.admit("desk", "ws-02", None).await?;
+            mesh.all_up().await?;
             mesh.kill("ws-02").await?;
             let wary = ["submit", &graph, "--set", "3.seed=4", "--on-suspect", "retry", "--detach"];
             let job = mesh.ok("desk", &wary).await?;

@@ -56,6 +56,11 @@ fn link_cut_ten_times_and_resumed_each_time() {
 }
 
 #[test]
+fn killed_after_join_and_found_again() {
+    tell(|mesh, _| Box::pin(membership::killed_after_join(mesh)));
+}
+
+#[test]
 fn two_studios_invited_at_once() {
     tell(|mesh, _| Box::pin(membership::two_invites_at_once(mesh)));
 }

@@ -305,14 +305,13 @@ impl Actor {
             Command::Request { peer, request, answer } => self.on_caller(peer, request, answer),
             Command::AddAddresses { node, addresses } => {
                 for text in addresses {
-                    match text.parse() {
-                        Ok(address) => {
-                            let address = swarm::split_node(&address).0;
-                            self.redial.learn(now, node, address, Source::Hint);
-                        }
+                    match text.parse().map(|address| swarm::split_node(&address).0) {
+                        Ok(address) => self.redial.learn(now, node, address, Source::Hint),
                         Err(error) => tracing::debug!(%text, %error, "not an address, passed over"),
                     }
                 }
+                // Whoever joins and loses power before its first link knows nobody else.
+                self.writing.learnt(now, node);
                 self.dial_due(now);
             }
         }

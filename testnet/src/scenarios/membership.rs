@@ -86,3 +86,21 @@ pub async fn admitted_while_away(mesh: &mut Cluster) -> Result<()> {
     mesh.start("ws-02").await?;
     mesh.all_up().await
 }
+
+/// A machine that loses power right after `join`, before its first link, finds its pool when it is back: nothing else
+/// tells it where that is.
+///
+/// # Errors
+/// When it does not.
+pub async fn killed_after_join(mesh: &mut Cluster) -> Result<()> {
+    mesh.add("desk", Comfy::Absent).await?;
+    mesh.found("desk", "aurora", "amber").await?;
+    for name in ["ws-01", "ws-02", "ws-03", "ws-04"] {
+        mesh.add(name, Comfy::Absent).await?;
+        mesh.admit("desk", name, None).await?;
+        mesh.kill(name).await?;
+        mesh.start(name).await?;
+        mesh.all_running_up(&["desk", name]).await?;
+    }
+    Ok(())
+}
