@@ -10,7 +10,6 @@ use serde_json::Value;
 use tokio::process::Child;
 
 use crate::eventually::{PATIENCE, eventually};
-use crate::ports;
 use crate::program::Programs;
 use crate::proxy::Proxy;
 
@@ -205,7 +204,13 @@ impl Cluster {
     pub async fn add_with_porch_beside(&mut self, name: &str, comfy: Comfy) -> Result<()> {
         self.add(name, comfy).await?;
         self.kill(name).await?;
-        let port = ports::free(1)?;
+        let free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port));
+        let pair = (0..64).find_map(|_| {
+            let main = free(0).ok()?;
+            let port = main.local_addr().ok()?.port();
+            free(port.checked_add(1)?).ok().map(|_| port)
+        });
+        let port = pair.context("two free ports beside each other")?;
         let node = self.node_mut(name);
         node.listen = format!("/ip4/127.0.0.1/tcp/{port}");
         node.porch = format!("/ip4/127.0.0.1/tcp/{}", port + 1);
@@ -219,8 +224,7 @@ impl Cluster {
             Comfy::Absent => (None, None),
             Comfy::At(url) => (None, Some(url)),
             Comfy::Simulated(arguments) => {
-                let listen = format!("127.0.0.1:{}", ports::free(0)?);
-                let process = self.start_comfy(&dir, arguments, &listen).await?;
+                let process = self.start_comfy(&dir, arguments, "127.0.0.1:0").await?;
                 let url = process.url.clone();
                 (Some(process), Some(url))
             }
@@ -239,8 +243,9 @@ impl Cluster {
         }
         config += more;
         std::fs::write(dir.join("scenemesh.toml"), config)?;
-        let (listen, porch) = (ports::multiaddr()?, ports::multiaddr()?);
-        let node = Node { name: name.to_owned(), dir, daemon: None, comfy, listen, porch, wire };
+        let any = "/ip4/127.0.0.1/tcp/0".to_owned();
+        let node =
+            Node { name: name.to_owned(), dir, daemon: None, comfy, listen: any.clone(), porch: any, wire };
         self.nodes.insert(name.to_owned(), node);
         self.start(name).await
     }

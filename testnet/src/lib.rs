@@ -11,7 +11,6 @@ pub mod comfyui;
 pub mod demo;
 pub mod eventually;
 pub mod hostile;
-pub mod ports;
 pub mod program;
 pub mod proxy;
 pub mod scenarios;
