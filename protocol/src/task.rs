@@ -252,6 +252,11 @@ impl FailureClass {
         !matches!(self, Self::OwnerReturned | Self::Cancelled | Self::LeaseLost | Self::Revoked)
     }
 
+    /// Whether it may well be the task's own doing: a node that is broken or dishonest says nothing of the task.
+    pub fn may_be_the_tasks_own(self) -> bool {
+        matches!(self, Self::Execution | Self::OutOfMemory | Self::Timeout | Self::Suspect)
+    }
+
     /// Short words for people.
     pub fn words(self) -> &'static str {
         match self {

@@ -90,7 +90,7 @@ impl Requester {
     fn is_hopeless(&self, id: TaskId) -> bool {
         let Some(task) = self.jobs.task(&id) else { return false };
         let waits = task.state == TaskState::Ready && !task.paused && !self.promised.contains_key(&id);
-        let counts = task.failures.iter().any(|(_, failure)| failure.class.counts_against_task());
+        let counts = task.failures.iter().any(|(_, failure)| failure.class.may_be_the_tasks_own());
         // A result that is late may still come.
         let comes = task.attempts.values().any(super::jobs::Attempt::is_live);
         let nodes = self.nodes.nodes.keys();
