@@ -165,6 +165,8 @@ pub enum Message {
     ComfyuiStarting { url: String },
     ComfyuiNotReady { url: String, why: String },
     HintComfyuiStart { url: String },
+    ComfyuiParked { url: String, nodes: usize, last: String, trouble: Option<String>, minutes: u64 },
+    HintParked,
     ComfyuiUnused { url: String, version: String },
     HintComfyuiConfigure { url: String },
     ComfyuiNone { tried: String },

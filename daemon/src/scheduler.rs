@@ -41,6 +41,7 @@ mod planning;
 pub mod record;
 pub mod renderer;
 pub mod requester;
+mod smoke;
 pub mod story;
 pub mod suspicion;
 pub mod view;
@@ -54,6 +55,7 @@ pub use draining::DrainWish;
 use giving::GivingView;
 use lend::{Lend, Lending};
 pub use planning::{JobSpec, Needs, STAGES_LIMIT, StageSpec, SubmitError, refuse_partners};
+use renderer::ParkedSlot;
 use story::Why;
 pub use view::{JobEvent, JobState, JobView, LogLine, OpenTasks, TaskPhase, TaskView};
 
@@ -229,6 +231,7 @@ enum Command {
     RefusedClasses { reply: oneshot::Sender<RefusedClasses> },
     Drain { wish: DrainWish, reply: oneshot::Sender<Load> },
     Giving { reply: oneshot::Sender<GivingView> },
+    Parked { reply: oneshot::Sender<Vec<ParkedSlot>> },
     Held { node: Option<NodeId>, reply: oneshot::Sender<(usize, usize)> },
 }
 
@@ -264,6 +267,8 @@ pub struct Load {
     pub left: Option<Duration>,
     /// Whoever sits here wants the GPU.
     pub wanted_back: bool,
+    /// No slot that is ready takes anything of others': too much failed there.
+    pub parked: bool,
 }
 
 /// Restores both machines from the journal and starts them. Attempts that were held go on; the node's advert is
@@ -379,6 +384,11 @@ impl Scheduler {
     /// What others have of this machine, and how giving it back goes.
     pub async fn giving(&self) -> GivingView {
         self.ask(|reply| Command::Giving { reply }).await.unwrap_or_default()
+    }
+
+    /// Slots here that take nothing of others' because too much failed there.
+    pub async fn parked(&self) -> Vec<ParkedSlot> {
+        self.ask(|reply| Command::Parked { reply }).await.unwrap_or_default()
     }
 
     /// Attempts of ours that a node has, and attempts of its that are held here; all of both without a node.

@@ -251,3 +251,50 @@ fn pictures_that_look_wrong_are_said_to_be_or_rendered_elsewhere() {
         })
     });
 }
+
+/// Three machines' tasks fail on one, which then leaves others' alone; mended, it finds out by itself.
+#[test]
+fn a_machine_on_which_everything_fails_parks_itself_until_it_is_well() {
+    tell(|mesh, dir| {
+        Box::pin(async move {
+            mesh.add("desk", Comfy::Absent).await?;
+            mesh.add("desk-2", Comfy::Absent).await?;
+            mesh.add("desk-3", Comfy::Absent).await?;
+            mesh.add("ws-01", Comfy::simulated(&["--fault", "oom"])).await?;
+            one_studio(mesh, "desk", &["desk-2", "desk-3", "ws-01"]).await?;
+            let graph = graph_file(dir, "key.json", &workflows::keyframe(CHECKPOINT, 1, 2, 64))?;
+            for desk in ["desk", "desk-2", "desk-3"] {
+                mesh.advert_seen(desk, "ws-01").await?;
+                let job = mesh.ok(desk, &["submit", &graph, "--detach"]).await?;
+                let id = job["job"].as_str().context("an id")?.to_owned();
+                eventually("it has failed", || async {
+                    let shown = mesh.ok(desk, &["show", &id]).await?;
+                    let class = &shown["tasks"][0]["failures"][0]["class"];
+                    Ok(if class == "out_of_memory" { Ok(()) } else { Err(shown) })
+                })
+                .await?;
+                mesh.cli(desk, &["cancel", &id]).await?;
+            }
+            let status = mesh.ok("ws-01", &["status"]).await?;
+            let parked = status["slots"][0]["parked"].as_str().context("it is parked")?;
+            ensure!(parked.contains("tasks of 3 nodes failed there"), "{status:#}");
+            let doctor = mesh.cli("ws-01", &["doctor"]).await?;
+            ensure!(doctor.json["checks"].to_string().contains("\"parked\""), "{}", doctor.json);
+            let job = mesh.ok("desk", &["submit", &graph, "--set", "3.seed=9", "--detach"]).await?;
+            let id = job["job"].as_str().context("an id")?.to_owned();
+            eventually("why says so", || async {
+                let told = mesh.ok("desk", &["why", &id]).await?;
+                let why = told["why"].as_str().unwrap_or_default();
+                Ok(if why.contains("ws-01") && why.contains("it parked itself") { Ok(()) } else { Err(told) })
+            })
+            .await?;
+            mesh.kill_comfy("ws-01").await?;
+            mesh.restart_comfy_with("ws-01", &[]).await?;
+            let done = until(mesh, &id, "it is done", |job| job["state"] == "done").await?;
+            ensure!(done["tasks"][0]["attempts"] == 1, "{done:#}");
+            let status = mesh.ok("ws-01", &["status"]).await?;
+            ensure!(status["slots"][0]["parked"].is_null(), "{status:#}");
+            Ok(())
+        })
+    });
+}

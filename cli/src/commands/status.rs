@@ -23,6 +23,9 @@ pub(crate) async fn run(_args: StatusArgs, context: &Context<'_>) -> Result<Outc
         Standing::Member if status.slots.is_empty() => ui.talk(&Message::NoComfyui),
         Standing::Member => {}
     }
+    for parked in status.slots.iter().filter_map(|slot| slot.parked.as_deref()) {
+        ui.note(parked);
+    }
     for warning in &status.warnings {
         ui.note(warning);
     }

@@ -161,6 +161,7 @@ fn ports(node: &Node, findings: &mut Findings) {
 }
 
 async fn comfyuis(node: &Node, findings: &mut Findings) {
+    let parked = node.ports.scheduler.parked().await;
     let slots = node.ports.executor.slots().borrow().clone();
     for slot in slots.iter() {
         let url = slot.url.clone();
@@ -186,6 +187,10 @@ async fn comfyuis(node: &Node, findings: &mut Findings) {
             models: slot.inventory.models.len(),
         };
         findings.note("comfyui", CheckState::Ok, &found, None);
+        if let Some(parked) = parked.iter().find(|parked| parked.slot == slot.url) {
+            let found = status::why_parked(parked, findings.lang);
+            findings.note("parked", CheckState::Warn, &found, Some(Message::HintParked));
+        }
         match slot.hygiene {
             Hygiene::Full => findings.note("hygiene", CheckState::Ok, &Message::HygieneFull { url }, None),
             Hygiene::Partial => {

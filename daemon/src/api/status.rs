@@ -15,8 +15,9 @@ use super::{Node, views};
 use crate::clock;
 use crate::executor;
 use crate::membership;
-use crate::messages::{Lang, phrase};
+use crate::messages::{Lang, Message, phrase};
 use crate::network::{self, Link};
+use crate::scheduler::renderer::ParkedSlot;
 
 pub(super) async fn status(State(node): State<Node>, Extension(lang): Extension<Lang>) -> Json<StatusReply> {
     let standing = node.ports.membership.standing().borrow().clone();
@@ -41,7 +42,7 @@ pub(super) async fn status(State(node): State<Node>, Extension(lang): Extension<
         peers_total: number(peers.peers.len()),
         listening: listening.main,
         porch: listening.porch,
-        slots: slots(&node, lang),
+        slots: slots(&node, &node.ports.scheduler.parked().await, lang),
         gpus: gpus(&node),
         tasks_queued: number(open.queued),
         tasks_running: number(open.running),
@@ -160,7 +161,7 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn slots(node: &Node, lang: Lang) -> Vec<SlotView> {
+fn slots(node: &Node, parked: &[ParkedSlot], lang: Lang) -> Vec<SlotView> {
     let slots = node.ports.executor.slots().borrow().clone();
     let view = |slot: &executor::SlotView| {
         let (state, why, task) = match &slot.state {
@@ -177,9 +178,24 @@ fn slots(node: &Node, lang: Lang) -> Vec<SlotView> {
             comfyui: Some(slot.comfyui_version.clone()).filter(|version| !version.is_empty()),
             models: number(slot.inventory.models.len()),
             hygiene: Some(slot.hygiene),
+            parked: parked
+                .iter()
+                .find(|parked| parked.slot == slot.url)
+                .map(|parked| why_parked(parked, lang).text(lang)),
         }
     };
     slots.iter().map(view).collect()
+}
+
+/// Why a slot takes nothing of others'.
+pub(super) fn why_parked(parked: &ParkedSlot, lang: Lang) -> Message {
+    Message::ComfyuiParked {
+        url: parked.slot.clone(),
+        nodes: parked.owners,
+        last: views::failure_class(parked.last, lang),
+        trouble: parked.trouble.as_deref().map(|words| phrase(lang, words)),
+        minutes: parked.left.as_secs().div_ceil(60),
+    }
 }
 
 /// What the driver tells; without one, what ComfyUI sees.

@@ -9,7 +9,7 @@ use scenemesh_protocol::api::{
 use scenemesh_protocol::ids::{JobId, NodeId, TaskId};
 use scenemesh_protocol::lease::Progress;
 use scenemesh_protocol::receipt::{WipeCount, Wiped};
-use scenemesh_protocol::task::Reach;
+use scenemesh_protocol::task::{Failure, FailureClass, Reach};
 
 use super::guard::Caller;
 use super::{Node, korean};
@@ -40,6 +40,14 @@ pub(super) async fn job(node: &Node, id: JobId, caller: &Caller, lang: Lang) -> 
         view.short = whole[..=view.short.len()].to_owned();
     }
     Some(view)
+}
+
+/// What kind of failure it was, in a word or two.
+pub(super) fn failure_class(class: FailureClass, lang: Lang) -> String {
+    match lang {
+        Lang::En => class.words().to_owned(),
+        Lang::Ko => korean::failure(&Failure::new(class, "")),
+    }
 }
 
 /// How much of each id it takes to tell it from all others of its kind.

@@ -157,6 +157,14 @@ pub(super) fn text(message: &Message) -> String {
         Message::ComfyuiStarting { url } => format!("{url} is being asked"),
         Message::ComfyuiNotReady { url, why } => format!("{url} is not ready: {why}"),
         Message::HintComfyuiStart { url } => format!("start ComfyUI there, or correct the url {url} in scenemesh.toml"),
+        Message::ComfyuiParked { url, nodes, last, trouble, minutes } => {
+            let trouble = trouble.as_ref().map(|trouble| format!("; the last try: {trouble}")).unwrap_or_default();
+            format!(
+                "{url} takes no work of others: tasks of {nodes} nodes failed there one after the other, the last with: \
+                 {last}; it does again when a small render of its own comes out right, or in {minutes} min{trouble}"
+            )
+        }
+        Message::HintParked => "look into the log of that ComfyUI; a restart of scenemeshd takes others' work again at once".into(),
         Message::ComfyuiUnused { url, version } => {
             format!("ComfyUI {version} answers at {url}, and scenemesh.toml does not name it")
         }

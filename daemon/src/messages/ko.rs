@@ -174,6 +174,14 @@ pub(super) fn text(message: &Message) -> String {
         Message::HintComfyuiStart { url } => {
             format!("ComfyUI를 시작하거나 scenemesh.toml에 적힌 주소({url})를 고치세요")
         }
+        Message::ComfyuiParked { url, nodes, last, trouble, minutes } => {
+            let trouble = trouble.as_ref().map(|trouble| format!("; 마지막 시도: {trouble}")).unwrap_or_default();
+            format!(
+                "{url}에서 다른 사람의 작업을 받지 않음: 노드 {nodes}개의 태스크가 거기서 잇달아 실패함, 마지막 실패: {last}; \
+                 자체 시험 렌더가 제대로 나오거나 {minutes}분이 지나면 다시 받음{trouble}"
+            )
+        }
+        Message::HintParked => "그 ComfyUI의 로그를 살펴보세요. scenemeshd를 다시 시작하면 바로 다시 받습니다".into(),
         Message::ComfyuiUnused { url, version } => {
             format!("ComfyUI({version})가 {url} 주소에서 응답하지만 scenemesh.toml에 없습니다")
         }

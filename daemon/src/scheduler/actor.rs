@@ -41,6 +41,7 @@ mod perform;
 pub(in crate::scheduler) mod retention;
 mod seal;
 mod shelf;
+mod smoking;
 
 use board::Board;
 use broom::Broom;
@@ -507,13 +508,14 @@ impl Actor {
     fn tell_load(&mut self) {
         self.end_when_drained();
         let load = self.load();
-        let (queue, draining) = (load.queue, load.draining);
+        let (queue, closed) = (load.queue, load.draining || load.parked);
         // To others there is no slot here now.
-        let slots_free = if draining || load.wanted_back { 0 } else { load.slots_free };
+        let slots_free = if closed || load.wanted_back { 0 } else { load.slots_free };
         let before = *self.load.borrow();
         let changed = self.load.send_if_modified(|known| std::mem::replace(known, load) != load);
-        if (before.draining, before.wanted_back) != (load.draining, load.wanted_back) {
-            // Said by hand: whoever was refused in between must learn that another answer may come.
+        let open = |load: &Load| (load.draining, load.wanted_back, load.parked);
+        if open(&before) != open(&load) {
+            // Whoever was refused in between must learn that another answer may come.
             self.publish_at = Some(Instant::now());
         } else if changed {
             self.publish_at.get_or_insert_with(|| Instant::now() + PUBLISH_GAP);
@@ -522,7 +524,7 @@ impl Actor {
             return;
         }
         self.publish_at = None;
-        let publication = self.picture.publication(clock::wall_ms(), slots_free, queue, draining);
+        let publication = self.picture.publication(clock::wall_ms(), slots_free, queue, closed);
         if self.published.as_ref() != Some(&publication) {
             self.ports.network.publish(publication.clone());
             self.published = Some(publication);

@@ -83,6 +83,11 @@ impl IdSource {
         ClaimId::from_bytes(self.draw(b"claim"))
     }
 
+    /// Of a render that nobody asked for.
+    pub fn task(&mut self) -> TaskId {
+        TaskId::from_bytes(self.draw(b"task"))
+    }
+
     fn draw(&mut self, label: &[u8]) -> [u8; 16] {
         self.drawn += 1;
         let mut hasher = blake3::Hasher::new_keyed(&self.seed.0);

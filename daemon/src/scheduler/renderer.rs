@@ -34,6 +34,7 @@ mod grants;
 pub mod holdings;
 mod limits;
 mod pace;
+mod parking;
 mod queue;
 
 use attempts::Work;
@@ -42,6 +43,8 @@ use giving::Giving;
 use holdings::Holdings;
 use limits::Tallies;
 pub use limits::{INPUTS_LIMIT, Limits};
+use parking::Parking;
+pub use parking::{ParkedSlot, SMOKE_ATTEMPT};
 use queue::{HeldClaim, Queued};
 
 /// What this machine is, as far as rendering for somebody depends on it.
@@ -185,6 +188,11 @@ pub enum Input {
         slot: String,
         report: Report,
     },
+    /// The answer to [`Action::LookAtSmoke`]; to [`Action::Smoke`] only where that did not begin.
+    Smoked {
+        task: TaskId,
+        result: Result<(), String>,
+    },
     /// Take nothing new, or take work again.
     Drain(bool),
     /// [`Renderer::deadline`] has come.
@@ -275,6 +283,19 @@ pub enum Action {
     FreeMemory {
         slot: String,
     },
+    /// Give a slot a small render of this node's own; how it ends is told as that of any run.
+    Smoke {
+        task: TaskId,
+        slot: String,
+    },
+    /// See whether it came out right; answer with [`Input::Smoked`].
+    LookAtSmoke {
+        task: TaskId,
+        outputs: Vec<OutputFile>,
+    },
+    DropSmoke {
+        roots: Vec<ContentHash>,
+    },
     /// Sign how it ended and seal the keys; answer with [`Input::Sealed`].
     SealResult {
         key: AttemptKey,
@@ -336,6 +357,7 @@ pub struct Renderer {
     /// Which slots are not free, whatever the executor says of them.
     taken: BTreeMap<String, Occupant>,
     tallies: Tallies,
+    parking: Parking,
     draining: bool,
     /// While the GPU is wanted back.
     giving: Option<Giving>,
@@ -352,6 +374,8 @@ enum Occupant {
     Attempt(AttemptKey),
     /// Cancelled; the executor has not let go yet.
     Leaving(AttemptKey),
+    /// A smoke render.
+    Smoke(TaskId),
 }
 
 impl Renderer {
@@ -382,6 +406,7 @@ impl Renderer {
             farewells: BTreeMap::new(),
             taken: BTreeMap::new(),
             tallies: Tallies::default(),
+            parking: Parking::default(),
             draining: false,
             giving: None,
             given_back: None,
@@ -396,9 +421,10 @@ impl Renderer {
         &self.holdings
     }
 
-    /// Slots that would take work now, and offers that wait: for the advert.
+    /// Slots that would take others' work now, and offers that wait: for the advert.
     pub fn load(&self) -> (usize, usize) {
-        let free = self.facts.slots.iter().filter(|slot| self.is_free(slot)).count();
+        let free = |slot: &&Slot| self.is_free(slot) && !self.parking.holds(&slot.name);
+        let free = self.facts.slots.iter().filter(free).count();
         (free, self.queue.len())
     }
 
@@ -436,10 +462,12 @@ impl Renderer {
                 self.sealed(now, key, finished, roots, keep_ms);
             }
             Input::Freed { slot, report } => self.freed(now, &slot, report),
+            Input::Smoked { task, result } => self.smoked(now, task, result),
             Input::Drain(draining) => self.drain(draining),
             Input::Tick => self.tick(now),
         }
         self.mind_the_owner(now);
+        self.mind_the_parked(now);
         self.claim_free_slots(now);
         self.answer_waiting();
         self.report(now);
@@ -454,7 +482,8 @@ impl Renderer {
         let work = self.work.iter();
         let work = work.filter_map(|(key, work)| work.deadline(self.up.contains_key(&key.from)));
         let giving = self.giving.as_ref().and_then(Giving::deadline);
-        claims.chain(queue).chain(passed).chain(work).chain(self.sweep_at).chain(giving).min()
+        let (sweep, parked) = (self.sweep_at, self.parking.deadline());
+        claims.chain(queue).chain(passed).chain(work).chain(sweep).chain(giving).chain(parked).min()
     }
 
     fn commit(&mut self, record: RendererRecord) {

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io::Cursor;
 
-use image::{ImageError, ImageReader, Limits};
+use image::{ImageError, ImageReader, Limits, imageops};
 use scenemesh_protocol::codec::{Decode, Encode};
 use scenemesh_protocol::task::{OutputFile, OutputKind};
 use serde_json::Value;
@@ -139,10 +139,7 @@ pub fn look(bytes: &[u8], expected: &Expected) -> Option<Suspicion> {
         // Nothing at all, or noise: whatever has a name in this format begins otherwise.
         return bytes.is_empty().then_some(Suspicion::Undecodable);
     };
-    let mut reader = reader;
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(DECODED_LIMIT);
-    reader.limits(limits);
+    let reader = limited(reader);
     if !format.reading_enabled() {
         return None;
     }
@@ -159,6 +156,24 @@ pub fn look(bytes: &[u8], expected: &Expected) -> Option<Suspicion> {
     }
     let uniform = expected.decoded && width * height > 1 && is_uniform(&picture.into_rgb8());
     uniform.then_some(Suspicion::Uniform)
+}
+
+/// Size of a picture, and the colour of its middle where all of that has the same; `None` for what is none, or too large
+/// a one. Filters do as they like along the edges.
+pub fn middle(bytes: &[u8]) -> Option<(u32, u32, Option<[u8; 3]>)> {
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?;
+    let picture = limited(reader).decode().ok()?.into_rgb8();
+    let (width, height) = picture.dimensions();
+    let inner = imageops::crop_imm(&picture, width / 4, height / 4, width / 2, height / 2).to_image();
+    let colour = inner.pixels().next().filter(|_| is_uniform(&inner)).map(|pixel| pixel.0);
+    Some((width, height, colour))
+}
+
+fn limited(mut reader: ImageReader<Cursor<&[u8]>>) -> ImageReader<Cursor<&[u8]>> {
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(DECODED_LIMIT);
+    reader.limits(limits);
+    reader
 }
 
 fn is_uniform(picture: &image::RgbImage) -> bool {

@@ -9,6 +9,7 @@ mod kills;
 mod limits;
 mod live;
 mod owners;
+mod parking;
 mod policy;
 mod projects;
 mod scripts;

@@ -72,6 +72,9 @@ pub struct SlotView {
     pub comfyui: Option<String>,
     pub models: u32,
     pub hygiene: Option<Hygiene>,
+    /// Why it takes nothing of others' for a while, though it is ready: too much failed there.
+    #[serde(default)]
+    pub parked: Option<String>,
 }
 
 /// One GPU. What the driver does not tell is `None`.

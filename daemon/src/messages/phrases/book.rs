@@ -20,6 +20,17 @@ pub(super) const PHRASES: &[(&str, &str)] = &[
     ("its owner uses the GPU now", "주인이 지금 GPU를 씀"),
     ("its ComfyUI is not ready", "ComfyUI가 준비되지 않음"),
     (
+        "it parked itself: tasks of {} nodes failed there one after the other",
+        "스스로 쉬는 중: 노드 {0}개의 태스크가 거기서 잇달아 실패함",
+    ),
+    (
+        "it takes others' work again when a small render of its own comes out right",
+        "자체 시험 렌더가 제대로 나오면 다른 사람의 작업을 다시 받음",
+    ),
+    ("it has not the colour that it should have", "색이 있어야 할 색이 아님"),
+    ("its ComfyUI lacks EmptyImage or SaveImage", "ComfyUI에 EmptyImage나 SaveImage가 없음"),
+    ("its picture cannot be read back", "그림을 다시 읽을 수 없음"),
+    (
         "{} of your offers wait there, which is your part of its queue: ask again later",
         "제안 {0}개가 이미 기다림, 그 대기열에서 이 노드의 몫을 다 씀: 나중에 다시 요청하세요",
     ),

@@ -8,6 +8,11 @@ fn in_korean(text: &str) -> String {
 fn sentences_are_found_with_what_stands_in_them() {
     for (english, korean) in [
         ("its ComfyUI is not ready", "ComfyUI가 준비되지 않음"),
+        (
+            "it parked itself: tasks of 3 nodes failed there one after the other; it takes others' work again when a \
+             small render of its own comes out right",
+            "스스로 쉬는 중: 노드 3개의 태스크가 거기서 잇달아 실패함; 자체 시험 렌더가 제대로 나오면 다른 사람의 작업을 다시 받음",
+        ),
         ("it has 8.0 GB of video memory, 24.0 GB needed", "비디오 메모리 8.0 GB, 24.0 GB 필요"),
         (
             "it lacks model checkpoints/a.safetensors and 2 more",

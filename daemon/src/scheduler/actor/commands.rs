@@ -105,6 +105,7 @@ impl Actor {
                 let here = here.filter(|(key, _)| node.is_none_or(|node| key.from == node)).count();
                 let _ = reply.send((self.requester.attempts_at(node.as_ref()), here));
             }
+            Command::Parked { reply } => drop(reply.send(self.renderer.parked(now))),
             Command::Jobs { reply } => {
                 let mut jobs: Vec<_> = self.requester.jobs().jobs().map(|job| &job.submission).collect();
                 jobs.sort_by_key(|submission| std::cmp::Reverse((submission.created_ms, submission.job)));

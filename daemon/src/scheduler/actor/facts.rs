@@ -203,14 +203,14 @@ impl Picture {
         now_ms: u64,
         slots_free: usize,
         queue: usize,
-        draining: bool,
+        closed: bool,
     ) -> Publication {
         let renders = self.member(&self.me, now_ms).is_some_and(|member| member.roles.render);
         let card = self.card(slots_free);
         let open = self.lend.facts(self.roster.as_deref(), now_ms, platform::utc_offset_s).open;
         let lent = open && self.owner() == Owner::Away;
         let availability =
-            if renders && !draining && lent { Availability::Available } else { Availability::NotNow };
+            if renders && !closed && lent { Availability::Available } else { Availability::NotNow };
         Publication {
             availability,
             hygiene: card.hygiene,

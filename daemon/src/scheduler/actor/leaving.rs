@@ -76,6 +76,7 @@ impl Actor {
             // Whole seconds: watchers are not woken for less.
             left: self.draining.left(now).map(|left| Duration::from_secs(left.as_secs())),
             wanted_back: self.renderer.is_wanted_back(),
+            parked: self.renderer.is_parked(),
         }
     }
 

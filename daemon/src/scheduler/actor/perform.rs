@@ -209,6 +209,9 @@ impl Actor {
                 });
             }
             A::FreeMemory { slot } => self.free_memory(slot),
+            A::Smoke { task, slot } => self.smoke(task, &slot),
+            A::LookAtSmoke { task, outputs } => self.look_at_smoke(task, outputs),
+            A::DropSmoke { roots } => self.drop_blobs(roots),
             A::SealResult { key, grant, outcome, wipe } => self.seal_result(key, grant, outcome, wipe),
             A::Serve { key, roots } if key.from != self.id => {
                 self.shelf.serve(For::Results(key.task, key.attempt), key.from, roots);
@@ -322,7 +325,7 @@ impl Actor {
     }
 
     /// What a task of this node must keep to.
-    fn rules(&self, from: NodeId) -> Rules {
+    pub(super) fn rules(&self, from: NodeId) -> Rules {
         let whose = if from == self.id { Whose::OwnMachine } else { Whose::Others };
         Rules { policy: self.ports.policy.clone(), whose }
     }

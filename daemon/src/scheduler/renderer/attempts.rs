@@ -269,6 +269,9 @@ impl Renderer {
     pub(super) fn ran(&mut self, now: Now, task: TaskId, attempt: u32, event: RunEvent) {
         let named = |key: &AttemptKey| (key.task, key.attempt) == (task, attempt) && !self.is_leaving(key);
         let Some(key) = self.work.keys().copied().find(named) else {
+            if self.smoke_ran(now, task, &event) {
+                return;
+            }
             if let RunEvent::Ended { outcome, wipe } = event {
                 self.ended_unwanted(task, attempt, outcome, wipe);
             }
@@ -295,7 +298,10 @@ impl Renderer {
                 work.preview = Some(preview);
                 work.news = true;
             }
-            RunEvent::Ended { outcome, wipe } => self.seal(key, outcome, wipe),
+            RunEvent::Ended { outcome, wipe } => {
+                self.note_health(now, key, &outcome);
+                self.seal(key, outcome, wipe);
+            }
         }
     }
 

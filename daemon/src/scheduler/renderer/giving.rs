@@ -163,6 +163,7 @@ impl Renderer {
                 Some(Occupant::Claim(claim)) => {
                     Some(self.claims.get(claim).is_some_and(|claim| claim.from != facts.me))
                 }
+                Some(Occupant::Smoke(_)) => Some(true),
                 None => None,
             };
             let due = match part {
@@ -172,9 +173,10 @@ impl Renderer {
             };
             match (others, &mut *part) {
                 (Some(true), Part::Occupied { stopping: stopping @ None })
-                    if matches!(self.taken.get(name), Some(Occupant::Leaving(_))) =>
+                    if matches!(self.taken.get(name), Some(Occupant::Leaving(_) | Occupant::Smoke(_))) =>
                 {
                     *stopping = Some(now.at);
+                    self.stop_smoke_on(name);
                 }
                 (Some(false), part) if due => *part = Part::OwnWork,
                 (None, part) if due => {
@@ -221,7 +223,7 @@ impl Renderer {
         let on_slots = self.taken.iter().filter_map(|(slot, occupant)| match occupant {
             Occupant::Attempt(key) => Some((slot, key, false)),
             Occupant::Leaving(key) => Some((slot, key, true)),
-            Occupant::Claim(_) => None,
+            Occupant::Claim(_) | Occupant::Smoke(_) => None,
         });
         let running =
             on_slots.filter(|(_, key, _)| key.from != self.facts.me).map(|(slot, key, stopping)| {

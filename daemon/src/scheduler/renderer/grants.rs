@@ -103,7 +103,7 @@ impl Renderer {
     fn is_foreign(&self, key: &AttemptKey) -> bool {
         let leaving = self.taken.values().filter_map(|occupant| match occupant {
             Occupant::Attempt(key) | Occupant::Leaving(key) => Some(key),
-            Occupant::Claim(_) => None,
+            Occupant::Claim(_) | Occupant::Smoke(_) => None,
         });
         let mut others = self.work.keys().chain(leaving);
         others.any(|other| (other.task, other.attempt) == (key.task, key.attempt))

@@ -154,8 +154,9 @@ impl Renderer {
         if slots.peek().is_none() {
             return refuse(RefusalReason::NotReady, "its ComfyUI is not ready");
         }
+        self.check_health(from)?;
         let mut why = None;
-        for slot in slots {
+        for slot in slots.filter(|slot| self.is_well_for(from, slot)) {
             match self.fits(from, slot, &offer.shape) {
                 Ok(()) => {
                     why = None;
@@ -225,6 +226,7 @@ impl Renderer {
                 .filter(|queued| queued.left > 0 && queued.not_before.is_none())
                 .filter(|queued| self.up.contains_key(&queued.from))
                 .filter(|queued| !self.is_passed_over(now, &queued.from))
+                .filter(|queued| self.is_well_for(queued.from, slot))
                 .filter(|queued| self.fits(queued.from, slot, &queued.shape).is_ok())
                 .min_by_key(|queued| self.order(queued))
                 .map(|queued| (queued.from, queued.id));

@@ -412,7 +412,7 @@ impl World {
                 machine.blobs.retain(|root| !roots.contains(root));
             }
             A::Reply { ticket, response } => self.reply(n, ticket, response),
-            _ => {}
+            other => machine.smoke(other),
         }
     }
 

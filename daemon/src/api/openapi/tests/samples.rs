@@ -146,6 +146,7 @@ fn status() -> StatusReply {
             comfyui: Some(text()),
             models: 1,
             hygiene: Some(Hygiene::Partial),
+            parked: Some(text()),
         }],
         gpus: vec![gpu()],
         tasks_queued: 1,

@@ -15,7 +15,22 @@ pub(in crate::scheduler::tests) enum Errand {
     FetchInputs { key: AttemptKey },
     Run { key: AttemptKey },
     FreeMemory { slot: String },
+    Smoke { task: TaskId },
+    LookAtSmoke { task: TaskId },
     SealResult { key: AttemptKey, grant: ContentHash, outcome: RunOutcome, wipe: Option<Wipe> },
+}
+
+impl Machine {
+    /// What smoke renders ask for.
+    pub(super) fn smoke(&mut self, action: renderer::Action) {
+        use renderer::Action as A;
+        match action {
+            A::Smoke { task, .. } => self.errands.push_back(Errand::Smoke { task }),
+            A::LookAtSmoke { task, .. } => self.errands.push_back(Errand::LookAtSmoke { task }),
+            A::DropSmoke { roots } => self.blobs.retain(|root| !roots.contains(root)),
+            _ => {}
+        }
+    }
 }
 
 impl World {
@@ -55,6 +70,15 @@ impl World {
                 let freed = crate::executor::Freed::of(crate::executor::Verdict::Freed);
                 let report = crate::scheduler::giving::Report { freed, driver: None };
                 self.tell_renderer(n, renderer::Input::Freed { slot, report });
+            }
+            Errand::Smoke { task } => {
+                machine.smokes += 1;
+                machine.watched.insert((task, renderer::SMOKE_ATTEMPT));
+            }
+            Errand::LookAtSmoke { task } => {
+                let wrong = matches!(machine.comfy, Comfy::LooksWrong);
+                let result = if wrong { Err("it has another colour".to_owned()) } else { Ok(()) };
+                self.tell_renderer(n, renderer::Input::Smoked { task, result });
             }
             Errand::SealResult { key, grant, outcome, wipe } => {
                 let (finished, roots) = machine.seal_result(key, grant, outcome, wipe);

@@ -23,6 +23,8 @@ pub(in crate::scheduler::tests) struct Machine {
     pub(in crate::scheduler::tests) wedged: bool,
     /// Slots whose memory was let go.
     pub(in crate::scheduler::tests) freed: Vec<String>,
+    /// Smoke renders that were begun.
+    pub(in crate::scheduler::tests) smokes: usize,
     pub(in crate::scheduler::tests) comfy: Comfy,
     pub(in crate::scheduler::tests) refuses_grants: Option<Failure>,
     /// Whether results that are asked for are given.
@@ -85,6 +87,7 @@ impl Machine {
             owner: Owner::default(),
             wedged: false,
             freed: Vec::new(),
+            smokes: 0,
             comfy: Comfy::default(),
             refuses_grants: None,
             serves: true,
