@@ -20,6 +20,7 @@ use crate::supervisor::Tasks;
 
 mod actor;
 mod comfyui;
+pub mod definitions;
 #[cfg(any(test, feature = "test-util"))]
 pub mod fake;
 pub mod graph;
@@ -28,7 +29,7 @@ pub mod policy;
 pub use comfyui::BadEndpoint;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use comfyui::fuzzing;
-pub use comfyui::inventory::Inventory;
+pub use comfyui::inventory::{Inventory, MOST_DEFINITIONS};
 
 use graph::Graph;
 use policy::{Policy, Whose};

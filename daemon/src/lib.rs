@@ -12,6 +12,7 @@ pub mod config;
 pub mod executor;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+pub mod gateway;
 pub mod gpu;
 pub mod membership;
 pub mod messages;

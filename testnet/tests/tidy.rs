@@ -28,6 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("node", &["api", "config", "executor", "gpu", "membership", "network", "scheduler", "store"]),
     ("config", &["api", "executor", "gpu", "membership", "network", "scheduler", "store"]),
     ("api", &["messages", "executor", "gpu", "membership", "network", "scheduler", "store"]),
+    ("gateway", &["messages", "executor", "gpu", "membership", "network", "scheduler", "store"]),
     ("scheduler", &["executor", "gpu", "network", "store"]),
     ("membership", &["network", "store"]),
     ("network", &["store"]),

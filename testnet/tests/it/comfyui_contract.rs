@@ -1,12 +1,14 @@
 //! What a client may rely on when it talks to ComfyUI. Every check runs against the simulated one, and against the real one that
 //! `SCENEMESH_COMFYUI_URL` names; frames and answers are compared with recordings of 0.3.64 in `testnet/data`.
 
+mod judged_alike;
 mod refusals;
 pub(crate) mod subject;
 
 use scenemesh_testnet::comfyui::Options;
 use serde_json::{Value, json};
 
+use judged_alike::prompts_are_judged_alike;
 use refusals::{more_prompt_errors, prompt_errors};
 use subject::{
     Heard, Subject, fresh, neutral, picture_graph, recorded, recorded_frames, recorded_history, sampler_graph,
@@ -38,6 +40,7 @@ contract!(
     node_definitions,
     prompt_errors,
     more_prompt_errors,
+    prompts_are_judged_alike,
     posts,
     uploads,
     masks,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use scenemesh_protocol::ids::ContentHash;
 use scenemesh_protocol::task::{Failure, ModelName};
 use serde_json::{Map, Number, Value};
@@ -16,6 +17,8 @@ const NOT_MODELS: [&str; 3] = ["custom_nodes", "configs", "datasets"];
 /// Most folders asked for. A stock ComfyUI has twenty, large installations about sixty.
 const MOST_FOLDERS: usize = 200;
 
+/// Most bytes of definitions that are kept as they came. Large installations have six mebibytes.
+pub const MOST_DEFINITIONS: usize = 32 << 20;
 /// Most classes and models that are noted; large installations have a tenth of either.
 const MOST_CLASSES: usize = 20_000;
 const MOST_MODELS: usize = 200_000;
@@ -27,6 +30,9 @@ pub struct Inventory {
     pub classes: Vec<String>,
     /// Sorted, each once.
     pub models: Vec<ModelName>,
+    /// The body of `/object_info` as it came, for whoever shows it on; empty when it was longer than
+    /// [`MOST_DEFINITIONS`], or there is no ComfyUI.
+    pub definitions: Bytes,
     pub(super) types: BTreeMap<String, NodeType>,
 }
 
@@ -81,7 +87,7 @@ impl Inventory {
         classes.dedup();
         models.sort_unstable();
         models.dedup();
-        Self { classes, models, types: BTreeMap::new() }
+        Self { classes, models, definitions: Bytes::new(), types: BTreeMap::new() }
     }
 
     /// Reads the body of `/object_info`, and adds the models of folders that no class lists.
@@ -116,7 +122,12 @@ impl Inventory {
             let names = names.iter().take(MOST_MODELS.saturating_sub(models.len()));
             models.extend(names.map(|name| ModelName::new(folder_alias(folder), name)));
         }
-        Ok(Self { classes: types.keys().cloned().collect(), models: models.into_iter().collect(), types })
+        Ok(Self {
+            classes: types.keys().cloned().collect(),
+            models: models.into_iter().collect(),
+            definitions: Bytes::new(),
+            types,
+        })
     }
 
     pub fn has_class(&self, class: &str) -> bool {
@@ -246,11 +257,15 @@ pub(super) async fn ask(client: &Client) -> Result<Inventory, CallError> {
             folders.push((folder, names));
         }
     }
-    Inventory::read(&info, folders).map_err(|why| CallError::Garbage {
+    let mut inventory = Inventory::read(&info, folders).map_err(|why| CallError::Garbage {
         call: "GET /object_info",
         base: client.base(),
         why,
-    })
+    })?;
+    if info.len() <= MOST_DEFINITIONS {
+        inventory.definitions = info;
+    }
+    Ok(inventory)
 }
 
 #[cfg(test)]

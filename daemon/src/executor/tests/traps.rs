@@ -146,6 +146,28 @@ async fn what_is_no_comfyui_never_becomes_ready() {
 }
 
 #[tokio::test]
+async fn definitions_are_kept_as_they_came_unless_they_are_huge() {
+    let supervisor = Supervisor::new(Duration::from_secs(20));
+    let stub = Stub::start(&supervisor.tasks(), nothing).await;
+    let said = super::super::comfyui::testing::OBJECT_INFO;
+    let bench =
+        Bench::on(supervisor, EndpointConfig { url: stub.url.clone(), ..EndpointConfig::default() }).await;
+    let view = bench.ready().await;
+    assert_eq!(view.inventory.definitions, said);
+    bench.stop().await;
+
+    let supervisor = Supervisor::new(Duration::from_secs(20));
+    let stub = Stub::start(&supervisor.tasks(), nothing).await;
+    let huge = said.to_owned() + &" ".repeat(crate::executor::MOST_DEFINITIONS);
+    stub.with(|state| state.object_info = Some(huge));
+    let bench =
+        Bench::on(supervisor, EndpointConfig { url: stub.url.clone(), ..EndpointConfig::default() }).await;
+    let view = bench.ready().await;
+    assert!(view.inventory.definitions.is_empty() && view.inventory.has_class("KSampler"));
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn garbage_answers_are_waited_out() {
     let (mut bench, _stub) = against(|stub, id| {
         async move {
