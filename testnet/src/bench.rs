@@ -10,6 +10,8 @@ mod queued;
 mod restart;
 mod submitter;
 
+use std::net::IpAddr;
+
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
@@ -52,6 +54,14 @@ enum What {
         /// Over a line of so many Mbit/s, in a network namespace made for it: needs root and iproute2
         #[arg(long, value_name = "MBIT")]
         line_mbit: Option<u32>,
+        #[command(flatten)]
+        place: blob::Place,
+    },
+    /// The process at the other end of that
+    #[command(hide = true)]
+    BlobTaker {
+        #[arg(long, value_name = "ADDRESS")]
+        listen: IpAddr,
     },
     /// Start of a daemon with a long past, and its journal, before and after a compaction
     Restart {
@@ -78,8 +88,9 @@ pub async fn run(options: Options) -> Result<()> {
         What::Dispatch { count, queued } if queued.is_empty() => ("dispatch", dispatch::run(count).await?),
         What::Dispatch { count, queued } => ("dispatch", queued::run(&queued, count).await?),
         What::Overhead { count, comfyui } => ("overhead", overhead::run(count, comfyui).await?),
-        What::Blob { mib, line_mbit: Some(mbit) } => ("blob", line::run(mib, mbit).await?),
-        What::Blob { mib, line_mbit: None } => ("blob", blob::run(mib).await?),
+        What::Blob { mib, line_mbit: Some(mbit), .. } => ("blob", line::run(mib, mbit).await?),
+        What::Blob { mib, line_mbit: None, place } => ("blob", blob::run(mib, &place).await?),
+        What::BlobTaker { listen } => return blob::serve(listen).await,
         What::Restart { past } => ("restart", restart::run(past).await?),
         What::Idle { minutes, nodes } => ("idle", idle::run(minutes, nodes).await?),
     };

@@ -1,5 +1,5 @@
-//! The blob bench over a line of a given rate: loopback of a network namespace that is made for it and removed, shaped by
-//! `tc`. Needs root, iproute2 and Linux.
+//! The blob bench over a line of a given rate: two network namespaces that are made for it and removed, with a pair of
+//! virtual Ethernet devices between them, shaped by `tc` in both directions. Needs root, iproute2 and Linux.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -11,34 +11,47 @@ use crate::talk::say;
 /// As Ethernet has it: with jumbo frames a line looks faster than it is.
 const MTU: &str = "1500";
 
-/// A network namespace with nothing in it but a shaped loopback. Removed when dropped.
-struct Namespace(String);
+/// Of the two namespaces alone; whatever else has these addresses on this machine.
+const ADDRESSES: [&str; 2] = ["10.255.255.1", "10.255.255.2"];
 
-impl Namespace {
+/// Two network namespaces with nothing in them but a line from one to the other. Removed when dropped.
+struct Namespaces([String; 2]);
+
+impl Namespaces {
     async fn new(mbit: u32) -> Result<Self> {
-        let namespace = Self(format!("scenemesh-bench-{}", std::process::id()));
-        ip(&["netns", "add", &namespace.0]).await?;
-        let inside = |arguments: &[&str]| {
-            let mut all = vec!["netns", "exec", &namespace.0];
-            all.extend(arguments);
-            all.iter().map(ToString::to_string).collect::<Vec<_>>()
-        };
-        let rate = format!("{mbit}mbit");
-        let shape = ["tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", &rate, "burst", "256kb"];
-        let shape = [&shape[..], &["latency", "20ms"]].concat();
-        for command in [&["ip", "link", "set", "lo", "up", "mtu", MTU][..], &shape] {
-            let command = inside(command);
-            ip(&command.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+        let me = std::process::id();
+        let namespaces = Self(["giver", "taker"].map(|end| format!("scenemesh-bench-{me}-{end}")));
+        let [giver, taker] = &namespaces.0;
+        for namespace in [giver, taker] {
+            ip(&["netns", "add", namespace]).await?;
         }
-        Ok(namespace)
+        let pair = ["link", "add", "line", "netns", giver, "type", "veth", "peer", "name", "line"];
+        ip(&[&pair[..], &["netns", taker]].concat()).await?;
+        let rate = format!("{mbit}mbit");
+        for (namespace, address) in namespaces.0.iter().zip(ADDRESSES) {
+            let address = format!("{address}/30");
+            let shape = ["tc", "qdisc", "add", "dev", "line", "root", "tbf", "rate", &rate, "burst", "256kb"];
+            let commands: [&[&str]; 4] = [
+                &["ip", "link", "set", "lo", "up"],
+                &["ip", "address", "add", &address, "dev", "line"],
+                &["ip", "link", "set", "line", "up", "mtu", MTU],
+                &[&shape[..], &["latency", "20ms"]].concat(),
+            ];
+            for command in commands {
+                ip(&[&["netns", "exec", namespace][..], command].concat()).await?;
+            }
+        }
+        Ok(namespaces)
     }
 }
 
-impl Drop for Namespace {
+impl Drop for Namespaces {
     fn drop(&mut self) {
-        let removed = std::process::Command::new("ip").args(["netns", "del", &self.0]).status();
-        if !removed.is_ok_and(|status| status.success()) {
-            say(&format!("the network namespace {} is left over: ip netns del {}", self.0, self.0));
+        for namespace in &self.0 {
+            let removed = std::process::Command::new("ip").args(["netns", "del", namespace]).status();
+            if !removed.is_ok_and(|status| status.success()) {
+                say(&format!("the network namespace {namespace} is left over: ip netns del {namespace}"));
+            }
         }
     }
 }
@@ -53,16 +66,18 @@ async fn ip(arguments: &[&str]) -> Result<()> {
 
 pub(super) async fn run(mib: usize, mbit: u32) -> Result<Figures> {
     ensure!(mbit > 0, "--line-mbit 0: at least 1");
-    let namespace = Namespace::new(mbit).await?;
+    let namespaces = Namespaces::new(mbit).await?;
+    let [giver, taker] = &namespaces.0;
     let program = std::env::current_exe().context("finding this program's own path")?;
     let output = Command::new("ip")
-        .args(["netns", "exec", &namespace.0])
+        .args(["netns", "exec", giver])
         .arg(program)
         .args(["bench", "blob", "--mib", &mib.to_string(), "--json"])
+        .args(["--listen", ADDRESSES[0], "--taker", ADDRESSES[1], "--taker-namespace", taker])
         .kill_on_drop(true)
         .output()
         .await?;
-    drop(namespace);
+    drop(namespaces);
     ensure!(output.status.success(), "the bench failed: {}", String::from_utf8_lossy(&output.stderr));
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     let last = stdout.lines().last().context("the bench says nothing")?;
