@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::process::Child;
 
 use crate::eventually::{PATIENCE, eventually};
+use crate::port::Port;
 use crate::program::Programs;
 use crate::proxy::Proxy;
 
@@ -51,9 +52,9 @@ pub struct Node {
     pub dir: PathBuf,
     daemon: Option<Child>,
     comfy: Option<ComfyProcess>,
-    /// Addresses held from the first start on, so that a restarted node is where it was.
-    listen: String,
-    porch: String,
+    /// Held as long as the node is there, so that a restarted one is where it was.
+    listen: Port,
+    porch: Port,
     wire: Option<Proxy>,
 }
 
@@ -61,6 +62,7 @@ pub struct Node {
 struct ComfyProcess {
     arguments: Vec<String>,
     url: String,
+    port: Port,
     child: Child,
 }
 
@@ -204,16 +206,9 @@ impl Cluster {
     pub async fn add_with_porch_beside(&mut self, name: &str, comfy: Comfy) -> Result<()> {
         self.add(name, comfy).await?;
         self.kill(name).await?;
-        let free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port));
-        let pair = (0..64).find_map(|_| {
-            let main = free(0).ok()?;
-            let port = main.local_addr().ok()?.port();
-            free(port.checked_add(1)?).ok().map(|_| port)
-        });
-        let port = pair.context("two free ports beside each other")?;
+        let (listen, porch) = Port::pair()?;
         let node = self.node_mut(name);
-        node.listen = format!("/ip4/127.0.0.1/tcp/{port}");
-        node.porch = format!("/ip4/127.0.0.1/tcp/{}", port + 1);
+        (node.listen, node.porch) = (listen, porch);
         self.start(name).await
     }
 
@@ -224,7 +219,7 @@ impl Cluster {
             Comfy::Absent => (None, None),
             Comfy::At(url) => (None, Some(url)),
             Comfy::Simulated(arguments) => {
-                let process = self.start_comfy(&dir, arguments, "127.0.0.1:0").await?;
+                let process = self.start_comfy(&dir, arguments, Port::any()?).await?;
                 let url = process.url.clone();
                 (Some(process), Some(url))
             }
@@ -243,17 +238,19 @@ impl Cluster {
         }
         config += more;
         std::fs::write(dir.join("scenemesh.toml"), config)?;
-        let any = "/ip4/127.0.0.1/tcp/0".to_owned();
-        let node =
-            Node { name: name.to_owned(), dir, daemon: None, comfy, listen: any.clone(), porch: any, wire };
+        let (listen, porch) = (Port::any()?, Port::any()?);
+        if let Some(wire) = &wire {
+            wire.aim(listen.address());
+        }
+        let node = Node { name: name.to_owned(), dir, daemon: None, comfy, listen, porch, wire };
         self.nodes.insert(name.to_owned(), node);
         self.start(name).await
     }
 
-    async fn start_comfy(&self, dir: &Path, arguments: Vec<String>, listen: &str) -> Result<ComfyProcess> {
+    async fn start_comfy(&self, dir: &Path, arguments: Vec<String>, port: Port) -> Result<ComfyProcess> {
         let ready = dir.join("comfyui.url");
         drop(std::fs::remove_file(&ready));
-        let mut all = vec!["--listen".to_owned(), listen.to_owned()];
+        let mut all = vec!["--listen".to_owned(), port.address().to_string()];
         for (flag, path) in
             [("--data", "comfyui"), ("--log", "comfyui.jsonl"), ("--ready-file", "comfyui.url")]
         {
@@ -268,7 +265,7 @@ impl Cluster {
             Ok(std::fs::read_to_string(&ready).ok().filter(|url| url.ends_with('\n')).ok_or("no URL yet"))
         })
         .await?;
-        Ok(ComfyProcess { arguments, url: url.trim().to_owned(), child })
+        Ok(ComfyProcess { arguments, url: url.trim().to_owned(), port, child })
     }
 
     /// Starts a node's daemon, again if it ran before, and waits until it answers.
@@ -310,15 +307,14 @@ impl Cluster {
             "--data-dir".to_owned(),
             node.dir.display().to_string(),
             "--listen".to_owned(),
-            node.listen.clone(),
+            node.listen.multiaddr(),
             "--porch".to_owned(),
-            node.porch.clone(),
+            node.porch.multiaddr(),
             "--api".to_owned(),
             "127.0.0.1:0".to_owned(),
         ];
         node.daemon = Some(programs.start("scenemeshd", &arguments, &node.dir.join("daemon.log"))?);
-        let status = self.answering(name).await?;
-        self.hold_addresses(name, &status)
+        self.answering(name).await.map(drop)
     }
 
     async fn answering(&mut self, name: &str) -> Result<Value> {
@@ -331,22 +327,6 @@ impl Cluster {
             Ok(if answer.code == 0 { Ok(answer.json) } else { Err((answer.stderr, self.node(name).log())) })
         })
         .await
-    }
-
-    /// Once the ports are known, keeps them over restarts and aims the wire at them.
-    fn hold_addresses(&mut self, name: &str, status: &Value) -> Result<()> {
-        let node = self.node_mut(name);
-        let first = |key: &str| status[key][0].as_str().map(str::to_owned);
-        if let Some(listen) = first("listening") {
-            if let Some(wire) = &node.wire {
-                wire.aim(socket_address(&listen)?);
-            }
-            node.listen = listen;
-        }
-        if let Some(porch) = first("porch") {
-            node.porch = porch;
-        }
-        Ok(())
     }
 
     /// Runs one command of the command line against a node, with `--json`.
@@ -395,7 +375,7 @@ impl Cluster {
     pub async fn found(&mut self, founder: &str, pool: &str, studio: &str) -> Result<()> {
         self.ok(founder, &["init", "--pool", pool, "--studio", studio, "--name", founder, "--no-passphrase"])
             .await?;
-        self.learn_addresses(founder).await
+        self.listens(founder).await
     }
 
     /// Invites `joiner` from `inviter`, into its studio or as the first node of a new one.
@@ -412,24 +392,20 @@ impl Cluster {
             join.push("--no-passphrase");
         }
         self.ok(joiner, &join).await?;
-        self.learn_addresses(joiner).await
+        self.listens(joiner).await
     }
 
-    /// Reads and keeps the addresses that a node has now.
+    /// Waits until a node listens for members and on its porch.
     ///
     /// # Errors
     /// When it does not answer.
-    pub async fn learn_addresses(&mut self, name: &str) -> Result<()> {
-        let status = eventually(&format!("{name} listens"), || async {
+    pub async fn listens(&self, name: &str) -> Result<()> {
+        eventually(&format!("{name} listens"), || async {
             let status = self.ok(name, &["status"]).await?;
-            Ok(if status["listening"][0].is_string() && status["porch"][0].is_string() {
-                Ok(status)
-            } else {
-                Err(status)
-            })
+            let both = status["listening"][0].is_string() && status["porch"][0].is_string();
+            Ok(if both { Ok(()) } else { Err(status) })
         })
-        .await?;
-        self.hold_addresses(name, &status)
+        .await
     }
 
     /// Waits until every running node sees every other running node as up.
@@ -546,8 +522,7 @@ impl Cluster {
         let node = self.node_mut(name);
         let old = node.comfy.take().with_context(|| format!("{name} has no ComfyUI of ours"))?;
         let dir = node.dir.clone();
-        let listen = old.url.trim_start_matches("http://").to_owned();
-        let process = self.start_comfy(&dir, arguments.unwrap_or(old.arguments), &listen).await?;
+        let process = self.start_comfy(&dir, arguments.unwrap_or(old.arguments), old.port).await?;
         self.node_mut(name).comfy = Some(process);
         Ok(())
     }

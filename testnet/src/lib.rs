@@ -11,6 +11,7 @@ pub mod comfyui;
 pub mod demo;
 pub mod eventually;
 pub mod hostile;
+pub mod port;
 pub mod program;
 pub mod proxy;
 pub mod scenarios;

@@ -326,7 +326,7 @@ fn invites_that_do_not_let_in() {
         let init = ["--pool", "one", "--studio", "amber", "--name", "amber"];
         let sealed = ["--passphrase-file", &passphrase];
         mesh.ok("amber", &[&["init"], &init[..], &sealed].concat()).await?;
-        mesh.learn_addresses("amber").await?;
+        mesh.listens("amber").await?;
         mesh.found("birch", "two", "birch").await?;
         let invite = async |mesh: &Cluster| -> Result<String> {
             let invite = mesh.ok("amber", &[&["invite"], &sealed[..]].concat()).await?;
@@ -366,7 +366,7 @@ fn invites_that_do_not_let_in() {
         mesh.kill("amber").await?;
         refused(&join(mesh, "dune", &code).await?, 5, "peer_unreachable", &["cannot be reached"], "daemon")?;
         mesh.start("amber").await?;
-        mesh.learn_addresses("amber").await?;
+        mesh.listens("amber").await?;
         let answer = join(mesh, "dune", &code).await?;
         refused(&answer, 6, "invite_locked", &["locked"], "scenemesh invite --unlock")?;
         let wrong = file(dir, "wrong", "battery staple\n")?;

@@ -271,7 +271,7 @@ pub async fn rotated(mesh: &mut Cluster, dir: &Path) -> Result<()> {
     let now = mesh.ok("desk", &["status"]).await?;
     ensure!(now["node"] == switched["new"] && now["standing"] == "member", "{now:#}");
     ensure!(now["tasks_queued"] == 1, "the queue survives: {now:#}");
-    mesh.learn_addresses("desk").await?;
+    mesh.listens("desk").await?;
 
     mesh.all_running_up(&["desk", "ws-02"]).await?;
 
@@ -292,7 +292,7 @@ pub async fn rotated(mesh: &mut Cluster, dir: &Path) -> Result<()> {
         Ok(if new { Ok(()) } else { Err((status, mesh.last_words())) })
     })
     .await?;
-    mesh.learn_addresses("ws-01").await?;
+    mesh.listens("ws-01").await?;
     mesh.all_up().await?;
     let peers = mesh.ok("desk", &["peers"]).await?;
     let shut = peers["shut"].as_array().context("a list")?;
@@ -325,11 +325,11 @@ pub async fn admin_laptop(mesh: &mut Cluster, dir: &Path) -> Result<()> {
     let words = ["init", "--pool", "aurora", "--studio", "amber", "--name", "laptop"];
     let founded = mesh.ok("laptop", &[&words[..], &sealed[..]].concat()).await?;
     let paper = text(&founded["recovery_code"])?;
-    mesh.learn_addresses("laptop").await?;
+    mesh.listens("laptop").await?;
     for name in ["ws-01", "ws-02"] {
         let code = mesh.ok("laptop", &[&["invite"][..], &sealed[..]].concat()).await?;
         mesh.ok(name, &["join", &text(&code["code"])?, "--name", name, "--yes"]).await?;
-        mesh.learn_addresses(name).await?;
+        mesh.listens(name).await?;
     }
     mesh.all_running_up(&["laptop", "ws-01", "ws-02"]).await?;
     let doctor = mesh.cli("laptop", &["doctor"]).await?;
@@ -351,7 +351,7 @@ pub async fn admin_laptop(mesh: &mut Cluster, dir: &Path) -> Result<()> {
     let locked = mesh.cli("ws-03", &["join", &text(&pending["code"])?, "--name", "ws-03", "--yes"]).await?;
     ensure!(locked.json["state"] == "awaiting_unlock", "{} {}", locked.stdout, locked.stderr);
     mesh.ok("laptop", &[&["invite", "--unlock"][..], &sealed[..]].concat()).await?;
-    mesh.learn_addresses("ws-03").await?;
+    mesh.listens("ws-03").await?;
     mesh.all_up().await?;
     let asked = mesh.cli("laptop", &["revoke", "ws-03", "--reason", "test"]).await?;
     ensure!(asked.code == 4, "a sealed key wants its passphrase: {}", asked.stderr);

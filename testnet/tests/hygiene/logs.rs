@@ -37,7 +37,7 @@ fn a_whole_life_logged_at_trace_tells_no_secret() {
             ];
             let founded = mesh.ok("desk", &init).await?;
             secrets.extend(text(&founded, "recovery_code").map(|code| ("the recovery code", code)));
-            mesh.learn_addresses("desk").await?;
+            mesh.listens("desk").await?;
             let wrong = dir.join("wrong");
             std::fs::write(&wrong, "canarywrong passphrase")?;
             secrets.push(("a wrong passphrase", "canarywrong passphrase".into()));
@@ -50,7 +50,7 @@ fn a_whole_life_logged_at_trace_tells_no_secret() {
             let join = ["join", &code, "--name", "birch-01", "--yes", "--passphrase-file", &file];
             mesh.ok("birch-01", &join).await?;
             secrets.push(("the invite code", code.trim_start_matches("smesh1").to_owned()));
-            mesh.learn_addresses("birch-01").await?;
+            mesh.listens("birch-01").await?;
             mesh.all_up().await?;
             mesh.advert_seen("desk", "birch-01").await?;
 
