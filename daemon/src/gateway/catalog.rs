@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 mod check;
 mod korean;
-mod python;
+pub mod python;
 mod validate;
 
 pub use validate::{Lack, Refusal, Shortfall, Verdict};

@@ -118,7 +118,7 @@ fn plain<'a>(inputs: &'a Inputs, name: &str) -> &'a Value {
 }
 
 fn text(inputs: &Inputs, name: &str) -> String {
-    pythonic::string(plain(inputs, name))
+    pythonic::text(plain(inputs, name))
 }
 
 fn wrong(class: &str, name: &str) -> Raised {
@@ -252,7 +252,7 @@ pub(super) fn compute(place: &Place<'_>, inputs: &Inputs) -> Result<Product, Rai
         "PreviewAny" => {
             let shown = match inputs.get("source").map_or(Value::Null, Held::shown) {
                 structured @ (Value::Array(_) | Value::Object(_)) => pythonic::dumps(&structured),
-                other => pythonic::string(&other),
+                other => pythonic::text(&other),
             };
             Ok(Product { slots: Vec::new(), ui: Some(json!({"text": [shown]})) })
         }

@@ -227,7 +227,7 @@ fn object(body: &Bytes) -> Option<Map<String, Value>> {
 /// The ids to delete; `None` where Python cannot iterate over them.
 fn to_delete(asked: &Map<String, Value>) -> Option<Vec<String>> {
     match asked.get("delete") {
-        Some(Value::Array(ids)) => Some(ids.iter().map(pythonic::string).collect()),
+        Some(Value::Array(ids)) => Some(ids.iter().map(pythonic::text).collect()),
         None | Some(Value::String(_) | Value::Object(_)) => Some(Vec::new()),
         Some(_) => None,
     }
@@ -248,11 +248,11 @@ async fn post_prompt(State(machine): Shared, body: Bytes) -> Response {
         let error = validate::problem("no_prompt", "No prompt provided", "No prompt provided");
         return (StatusCode::BAD_REQUEST, Json(json!({"error": error, "node_errors": {}}))).into_response();
     };
-    let id = asked.get("prompt_id").map_or_else(fresh_id, pythonic::string);
+    let id = asked.get("prompt_id").map_or_else(fresh_id, pythonic::text);
     let targets: Option<Vec<String>> = asked
         .get("partial_execution_targets")
         .and_then(Value::as_array)
-        .map(|targets| targets.iter().map(pythonic::string).collect());
+        .map(|targets| targets.iter().map(pythonic::text).collect());
     let valid = match validate::validate(&mut prompt, targets.as_deref(), machine.as_ref()) {
         Ok(valid) => valid,
         Err(Refused::Invalid(body)) => return (StatusCode::BAD_REQUEST, Json(body)).into_response(),
@@ -337,7 +337,7 @@ async fn interrupt(State(machine): Shared, body: Bytes) -> Response {
         Ok(_) => return trips(),
         Err(_) => Map::new(),
     };
-    let named = asked.get("prompt_id").filter(|id| pythonic::truth(id)).map(pythonic::string);
+    let named = asked.get("prompt_id").filter(|id| pythonic::truth(id)).map(pythonic::text);
     if named.is_none_or(|id| machine.queue(|queue| queue.is_running(&id))) {
         machine.interrupt();
     }

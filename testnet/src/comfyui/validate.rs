@@ -72,8 +72,8 @@ pub(super) fn validate(
         for error in &verdict.errors {
             details.push(format!(
                 "{}: {}",
-                pythonic::string(&error["message"]),
-                pythonic::string(&error["details"])
+                pythonic::text(&error["message"]),
+                pythonic::text(&error["details"])
             ));
         }
         for (id, verdict) in &check.verdicts {
@@ -140,7 +140,7 @@ impl<S: Shelf> Check<'_, S> {
                     id,
                 ));
             };
-            let class = pythonic::string(class);
+            let class = pythonic::text(class);
             let Some(definition) = self.shelf.definition(&class) else {
                 return Err(refuse(format!("Cannot execute because node {class} does not exist."), id));
             };
@@ -177,9 +177,9 @@ impl<S: Shelf> Check<'_, S> {
     }
 
     fn inputs(&mut self, id: &str) -> Result<Verdict, Raised> {
-        let node = self.nodes.get(id).ok_or_else(|| key_error(&Value::from(id)))?;
-        let class = pythonic::string(&node["class_type"]);
-        let mut inputs = node.get("inputs").cloned().ok_or_else(|| key_error(&Value::from("inputs")))?;
+        let node = self.nodes.get(id).ok_or_else(|| Raised::key(&Value::from(id)))?;
+        let class = pythonic::text(&node["class_type"]);
+        let mut inputs = node.get("inputs").cloned().ok_or_else(|| Raised::key(&Value::from("inputs")))?;
         let definition = self.definitions.get(&class).cloned().unwrap_or_default();
         let file_input = FILE_INPUTS.iter().find(|(known, ..)| *known == class);
 
@@ -252,13 +252,13 @@ impl<S: Shelf> Check<'_, S> {
         let known = source
             .as_str()
             .filter(|id| self.nodes.contains_key(*id))
-            .ok_or_else(|| key_error(source))?
+            .ok_or_else(|| Raised::key(source))?
             .to_owned();
-        let class = pythonic::string(&self.nodes[&known]["class_type"]);
+        let class = pythonic::text(&self.nodes[&known]["class_type"]);
         let outputs = self.definitions.get(&class).and_then(|definition| definition["output"].as_array());
         let received = pythonic::item(outputs.map_or(&[], Vec::as_slice), slot)?.clone();
         if !fits(&received, input.kind) {
-            let (got, wanted) = (pythonic::string(&received), pythonic::string(input.kind));
+            let (got, wanted) = (pythonic::text(&received), pythonic::text(input.kind));
             let details = format!("{}, received_type({got}) mismatch input_type({wanted})", input.name);
             let mut error =
                 problem("return_type_mismatch", "Return type mismatch between linked nodes", &details);
@@ -311,7 +311,7 @@ fn literal(input: &Input<'_>, value: Value, skip_range: bool) -> (Value, Option<
     let converted = match kind {
         "INT" => pythonic::int(&value),
         "FLOAT" => pythonic::float(&value),
-        "STRING" => Ok(Value::from(pythonic::string(&value))),
+        "STRING" => Ok(Value::from(pythonic::text(&value))),
         "BOOLEAN" => Ok(Value::from(pythonic::truth(&value))),
         _ => Ok(value.clone()),
     };
@@ -319,7 +319,7 @@ fn literal(input: &Input<'_>, value: Value, skip_range: bool) -> (Value, Option<
         Ok(value) => value,
         Err(reason) => {
             let message = format!("Failed to convert an input value to a {kind} value");
-            let details = format!("{}, {}, {reason}", input.name, pythonic::string(&value));
+            let details = format!("{}, {}, {reason}", input.name, pythonic::text(&value));
             let mut error = problem("invalid_input_type", &message, &details);
             error["extra_info"] = json!({
                 "input_name": input.name, "input_config": input.config, "received_value": value, "exception_message": reason,
@@ -338,11 +338,8 @@ fn literal(input: &Input<'_>, value: Value, skip_range: bool) -> (Value, Option<
         let outside =
             if limit == "min" { pythonic::is_less(&value, bound) } else { pythonic::is_less(bound, &value) };
         if outside {
-            let message = format!(
-                "Value {} {word} than {limit} of {}",
-                pythonic::string(&value),
-                pythonic::string(bound)
-            );
+            let message =
+                format!("Value {} {word} than {limit} of {}", pythonic::text(&value), pythonic::text(bound));
             return (value, Some(input_error(kind, &message, input.name, info)));
         }
     }
@@ -352,7 +349,7 @@ fn literal(input: &Input<'_>, value: Value, skip_range: bool) -> (Value, Option<
         let long = options.len() > MOST_OPTIONS_SHOWN;
         let shown =
             if long { format!("(list of length {})", options.len()) } else { pythonic::repr(input.kind) };
-        let details = format!("{}: '{}' not in {shown}", input.name, pythonic::string(&value));
+        let details = format!("{}: '{}' not in {shown}", input.name, pythonic::text(&value));
         let mut error = problem("value_not_in_list", "Value not in list", &details);
         error["extra_info"] = info;
         if long {
@@ -386,8 +383,4 @@ fn exception(kind: &str, message: &str, raised: &Raised, function: &str) -> Valu
 
 fn traceback(function: &str) -> Value {
     json!([format!("  File \"/opt/ComfyUI/execution.py\", line 788, in {function}\n")])
-}
-
-fn key_error(key: &Value) -> Raised {
-    Raised::new("KeyError", pythonic::repr(key))
 }

@@ -2,26 +2,26 @@
 
 use serde_json::{Number, Value};
 
-/// An exception that ComfyUI would raise: its type's name and its text.
+/// An exception that ComfyUI would raise: its type's qualified name and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Raised {
-    pub(super) kind: &'static str,
-    pub(super) text: String,
+pub struct Raised {
+    pub kind: &'static str,
+    pub text: String,
 }
 
 impl Raised {
-    pub(super) fn new(kind: &'static str, text: impl Into<String>) -> Self {
+    pub fn new(kind: &'static str, text: impl Into<String>) -> Self {
         Self { kind, text: text.into() }
     }
 
     /// `KeyError` of a dict that lacks a key.
-    pub(super) fn key(key: &Value) -> Self {
+    pub fn key(key: &Value) -> Self {
         Self::new("KeyError", repr(key))
     }
 }
 
 /// `str(value)`.
-pub(super) fn text(value: &Value) -> String {
+pub fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         other => repr(other),
@@ -29,7 +29,7 @@ pub(super) fn text(value: &Value) -> String {
 }
 
 /// `repr(value)`.
-pub(super) fn repr(value: &Value) -> String {
+pub fn repr(value: &Value) -> String {
     match value {
         Value::Null => "None".to_owned(),
         Value::Bool(true) => "True".to_owned(),
@@ -70,7 +70,8 @@ fn number_text(number: &Number) -> String {
     format!("{mantissa}e{sign}{digits:0>2}")
 }
 
-fn type_name(value: &Value) -> &'static str {
+/// The name of the type that a JSON value has in Python.
+pub fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "NoneType",
         Value::Bool(_) => "bool",
@@ -83,7 +84,10 @@ fn type_name(value: &Value) -> &'static str {
 }
 
 /// `int(value)`.
-pub(super) fn int(value: &Value) -> Result<Value, String> {
+///
+/// # Errors
+/// The text of the exception, where Python raises one.
+pub fn int(value: &Value) -> Result<Value, String> {
     match value {
         Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
             #[expect(clippy::cast_possible_truncation, reason = "as int() does; saturates beyond any input")]
@@ -105,7 +109,10 @@ pub(super) fn int(value: &Value) -> Result<Value, String> {
 }
 
 /// `float(value)`.
-pub(super) fn float(value: &Value) -> Result<Value, String> {
+///
+/// # Errors
+/// The text of the exception, where Python raises one.
+pub fn float(value: &Value) -> Result<Value, String> {
     match value {
         Value::Number(number) => Ok(Value::from(number.as_f64().unwrap_or(f64::MAX))),
         Value::Bool(truth) => Ok(Value::from(f64::from(u8::from(*truth)))),
@@ -120,7 +127,7 @@ pub(super) fn float(value: &Value) -> Result<Value, String> {
 }
 
 /// `bool(value)`.
-pub(super) fn truth(value: &Value) -> bool {
+pub fn truth(value: &Value) -> bool {
     match value {
         Value::Null => false,
         Value::Bool(truth) => *truth,
@@ -132,7 +139,10 @@ pub(super) fn truth(value: &Value) -> bool {
 }
 
 /// `items[index]` of a tuple; negative ones count from its end.
-pub(super) fn item<'a>(items: &'a [Value], index: &Value) -> Result<&'a Value, Raised> {
+///
+/// # Errors
+/// The exception that Python raises for an index that it has not.
+pub fn item<'a, T>(items: &'a [T], index: &Value) -> Result<&'a T, Raised> {
     let Some(index) = index.as_i64() else {
         let text = format!("tuple indices must be integers or slices, not {}", type_name(index));
         return Err(Raised::new("TypeError", text));
@@ -144,7 +154,7 @@ pub(super) fn item<'a>(items: &'a [Value], index: &Value) -> Result<&'a Value, R
 }
 
 /// `left < right` for two numbers, without losing the low digits of a 64-bit seed.
-pub(super) fn is_less(left: &Value, right: &Value) -> bool {
+pub fn is_less(left: &Value, right: &Value) -> bool {
     let whole = |value: &Value| value.as_u64().map(i128::from).or_else(|| value.as_i64().map(i128::from));
     match (whole(left), whole(right)) {
         (Some(left), Some(right)) => left < right,
@@ -153,7 +163,7 @@ pub(super) fn is_less(left: &Value, right: &Value) -> bool {
 }
 
 /// `left == right`: `1 == 1.0 == True`.
-pub(super) fn same(left: &Value, right: &Value) -> bool {
+pub fn same(left: &Value, right: &Value) -> bool {
     let number = |value: &Value| match value {
         Value::Number(number) => number.as_f64(),
         Value::Bool(truth) => Some(f64::from(u8::from(*truth))),
@@ -179,6 +189,6 @@ mod tests {
         assert!(is_less(&json!(18_446_744_073_709_551_614_u64), &json!(18_446_744_073_709_551_615_u64)));
         assert!(same(&json!(1), &json!(true)) && !same(&json!("1"), &json!(1)));
         assert_eq!(item(&[json!("A"), json!("B")], &json!(-1)), Ok(&json!("B")));
-        assert_eq!(item(&[], &json!(i64::MIN)).unwrap_err().kind, "IndexError");
+        assert_eq!(item::<Value>(&[], &json!(i64::MIN)).unwrap_err().kind, "IndexError");
     }
 }
