@@ -257,6 +257,14 @@ impl FailureClass {
         matches!(self, Self::Execution | Self::OutOfMemory | Self::Timeout | Self::Suspect)
     }
 
+    /// Whether it may be its machine's fault. What a task brings along, and what somebody decided, is not.
+    pub fn may_be_the_machines(self) -> bool {
+        matches!(
+            self,
+            Self::Execution | Self::OutOfMemory | Self::ComfyuiDied | Self::DiskFull | Self::Timeout
+        )
+    }
+
     /// Short words for people.
     pub fn words(self) -> &'static str {
         match self {

@@ -107,27 +107,6 @@ impl Parking {
     }
 }
 
-/// Whether a failure may be the machine's fault. What the task brings along, and what somebody decided, is not.
-const fn may_be_the_machine(class: FailureClass) -> bool {
-    match class {
-        FailureClass::Execution
-        | FailureClass::OutOfMemory
-        | FailureClass::ComfyuiDied
-        | FailureClass::DiskFull
-        | FailureClass::Timeout => true,
-        FailureClass::InvalidGraph
-        | FailureClass::MissingModelOrClass
-        | FailureClass::Policy
-        | FailureClass::Transfer
-        | FailureClass::OwnerReturned
-        | FailureClass::Revoked
-        | FailureClass::Cancelled
-        | FailureClass::ResultDoesNotVerify
-        | FailureClass::LeaseLost
-        | FailureClass::Suspect => false,
-    }
-}
-
 impl Renderer {
     /// A run has ended: what does that tell of its slot?
     pub(super) fn note_health(&mut self, now: Now, key: AttemptKey, outcome: &RunOutcome) {
@@ -135,7 +114,7 @@ impl Renderer {
         let slot = held.acceptance.slot.clone();
         match outcome {
             RunOutcome::Done { .. } => self.unpark(&slot, "a task was rendered there"),
-            RunOutcome::Failed(failure) if may_be_the_machine(failure.class) => {
+            RunOutcome::Failed(failure) if failure.class.may_be_the_machines() => {
                 self.note_failure(now, slot, key.from, failure);
             }
             RunOutcome::Failed(_) => {}
@@ -266,7 +245,7 @@ impl Renderer {
         self.taken.retain(|_, occupant| *occupant != smoke);
         match outcome {
             RunOutcome::Done { outputs, .. } => self.see_smoke(task, outputs),
-            RunOutcome::Failed(failure) if may_be_the_machine(failure.class) => {
+            RunOutcome::Failed(failure) if failure.class.may_be_the_machines() => {
                 self.smoked(now, task, Err(failure.to_string()));
             }
             // Somebody stopped it: it says nothing.
