@@ -79,6 +79,8 @@ pub(crate) fn json(job: &JobView, places: &Places) -> Value {
         "class": class(job.class),
         "reach": job.reach,
         "created_ms": job.created_ms,
+        "kept_on": job.kept_on,
+        "kept_for": job.kept_for,
     })
 }
 
@@ -107,6 +109,11 @@ pub(crate) fn print(job: &JobView, places: &Places, ui: &Ui) {
     head.field(ui.word(Word::Reach), job.reach.to_string());
     head.field(ui.word(Word::Class), class(job.class));
     head.field(ui.word(Word::Submitted), human::utc(job.created_ms));
+    for (word, node) in [(Word::KeptOn, &job.kept_on), (Word::KeptFor, &job.kept_for)] {
+        if let Some(node) = node {
+            head.field(ui.word(word), clip(node, 60));
+        }
+    }
     ui.table(&head);
     ui.result("");
     ui.table(&tasks(job, places, ui));

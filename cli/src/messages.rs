@@ -110,6 +110,8 @@ pub enum Word {
     StoppedHere,
     Studio,
     Submitted,
+    KeptOn,
+    KeptFor,
     TakenBack,
     Task,
     Tasks,

@@ -153,6 +153,7 @@ struct File {
     api: ApiTable,
     lend: LendTable,
     limits: LimitsTable,
+    keep: KeepTable,
     comfyui: Vec<ComfyuiTable>,
 }
 
@@ -175,6 +176,13 @@ struct StoreTable {
     quota: Option<Bytes>,
     reserve: Option<Bytes>,
     keep_results: Option<Keep>,
+}
+
+/// Jobs of other nodes of the studio that are held here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct KeepTable {
+    after: Option<Span>,
 }
 
 /// How long to keep something: `"30d"`, `"12h"`, or `"forever"`.
@@ -368,6 +376,9 @@ impl Config {
         let mut scheduler = scheduler::Config::default();
         if let Some(Keep(keep)) = file.store.keep_results {
             scheduler.keep_results = keep;
+        }
+        if let Some(span) = file.keep.after {
+            scheduler.keep_after = span.0;
         }
         let mut lend = file.lend;
         if let Some(folders) = lend.shared_folders.take() {

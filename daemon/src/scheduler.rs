@@ -22,7 +22,7 @@ use crate::executor::policy::{Policy, WhyDenied};
 use crate::executor::{self, Executor};
 use crate::gpu::GpuReading;
 use crate::network::{Network, TaskEvent};
-use crate::store::{JournalError, Replay, ReplayError, Store};
+use crate::store::{Replay, ReplayError, Store};
 use crate::supervisor::Tasks;
 
 mod actor;
@@ -56,6 +56,7 @@ use giving::GivingView;
 use lend::{Lend, Lending};
 pub use planning::{JobSpec, Needs, STAGES_LIMIT, StageSpec, SubmitError, refuse_partners};
 use renderer::ParkedSlot;
+pub use requester::{KeepOn, NoDeputy};
 use story::Why;
 pub use view::{JobEvent, JobState, JobView, LogLine, OpenTasks, TaskPhase, TaskView};
 
@@ -87,6 +88,8 @@ pub struct Config {
     pub limits: renderer::Limits,
     /// How long jobs and their results are kept after their end; `None`: for ever.
     pub keep_results: Option<Duration>,
+    /// How long an origin must be out of sight before its jobs that are held here go on without it.
+    pub keep_after: Duration,
 }
 
 /// How long jobs and their results are kept unless the configuration says otherwise.
@@ -116,6 +119,7 @@ impl Default for Config {
             lend: Lend::default(),
             limits: renderer::Limits::default(),
             keep_results: Some(KEEP_RESULTS),
+            keep_after: requester::KEEP_AFTER,
         }
     }
 }
@@ -215,7 +219,7 @@ pub enum ResolveError {
 }
 
 enum Command {
-    Submit { batch: Box<Batch>, reply: oneshot::Sender<Result<(), JournalError>> },
+    Submit { batch: Box<Batch>, keep_on: KeepOn, reply: oneshot::Sender<Result<(), SubmitError>> },
     Jobs { reply: oneshot::Sender<Vec<JobView>> },
     OpenTasks { reply: oneshot::Sender<OpenTasks> },
     Show { job: JobId, reply: oneshot::Sender<Option<JobView>> },
@@ -300,10 +304,11 @@ impl Scheduler {
     /// # Errors
     /// As [`SubmitError`] says.
     pub async fn submit(&self, spec: JobSpec) -> Result<JobId, SubmitError> {
+        let keep_on = spec.keep_on;
         let batch = Box::new(planning::plan(&self.store.blobs, spec).await?);
         let job = batch.submission.job;
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Submit { batch, reply }).await.map_err(|()| SubmitError::Stopping)?;
+        self.send(Command::Submit { batch, keep_on, reply }).await.map_err(|()| SubmitError::Stopping)?;
         answer.await.map_err(|_| SubmitError::Stopping)??;
         Ok(job)
     }

@@ -1,13 +1,140 @@
 //! The deputy: a node of the submitter's own studio that may grant the tasks of one job while the submitter is away.
+//!
+//! Four verbs, all of them the origin's, to a node of its own studio: [`Keep`] gives it a job, [`KeepNews`] says what has
+//! become of its tasks, [`TakeBack`] asks what the deputy did meanwhile, [`Release`] ends it. Results travel in both
+//! directions as those of a renderer do: `Finished`, blobs, `Ack`.
 
 use std::fmt;
 
 use crate::codec::{Decode, Encode, Message};
-use crate::envelope::MAX_SKEW_MS;
-use crate::ids::{JobId, NodeId, PoolId, StudioId};
+use crate::envelope::{MAX_SKEW_MS, Sealable};
+use crate::ids::{ContentHash, JobId, NodeId, PoolId, StudioId, TaskId};
 use crate::keys::{Domain, PublicKey};
-use crate::roster::Member;
+use crate::lease::BlobRef;
+use crate::roster::Roles;
+use crate::sealed::BlobKey;
 use crate::signed::{Signable, Signed, Unverified, Verified};
+
+/// Attempts that are granted in the `term`-th handover of a job are counted from here; the origin's own from 1. So no two
+/// granters give one name to two attempts, though they do not hear each other.
+pub const fn first_attempt(term: u32) -> u32 {
+    if term == 0 { 1 } else { term << TERM_BITS }
+}
+
+/// The term that an attempt's number is of.
+pub const fn term_of(attempt: u32) -> u32 {
+    attempt >> TERM_BITS
+}
+
+/// Handovers that a job can have; its deputy then grants no more.
+pub const LAST_TERM: u32 = (1 << (32 - TERM_BITS)) - 1;
+
+const TERM_BITS: u32 = 20;
+
+/// Origin → deputy: hold this job, and go on with it while I am away. Whoever has it already changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Keep {
+    pub right: Signed<GrantRight>,
+    /// A [`KeptJob`], sealed to the deputy under the job's own name as task and attempt 0.
+    pub envelope: Vec<u8>,
+    /// The sealed job and its sealed inputs.
+    pub roots: Vec<BlobRef>,
+}
+
+/// Where the job is: its encoding is the daemon's own, so that both ends must be of releases that understand it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct KeptJob {
+    pub job: JobId,
+    pub root: ContentHash,
+    pub key: BlobKey,
+    /// Plaintext bytes.
+    pub bytes: u64,
+}
+
+impl Message for KeptJob {
+    const TYPE: u16 = 0x0313;
+    const LIMIT: usize = 256;
+}
+
+impl Sealable for KeptJob {
+    const DOMAIN: Domain = Domain::new("scenemesh/v1/envelope/kept-job");
+
+    fn names(&self) -> Option<(TaskId, u32)> {
+        Some((shelf_of(self.job), 0))
+    }
+}
+
+/// What a whole job is called where a task is named.
+pub const fn shelf_of(job: JobId) -> TaskId {
+    TaskId::from_bytes(*job.as_bytes())
+}
+
+/// Answer to a [`Keep`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum KeepReply {
+    /// Held, or being fetched: [`TakeBack`] tells which.
+    Coming,
+    /// Not here, and why, in words.
+    Refused(String),
+}
+
+/// Origin → deputy: how tasks of a kept job stand by now, results aside.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct KeepNews {
+    pub job: JobId,
+    /// At most [`NEWS_LIMIT`] in one message.
+    pub tasks: Vec<(TaskId, TaskNews)>,
+}
+
+/// Most tasks that one [`KeepNews`] tells of.
+pub const NEWS_LIMIT: usize = 1000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum TaskNews {
+    /// It is to be rendered.
+    Open,
+    /// A person wants it not to begin.
+    Paused,
+    /// It ended without a result: nobody renders it.
+    Over,
+}
+
+/// Origin → deputy: I am back. From the answer on the deputy grants nothing more of this job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TakeBack {
+    pub job: JobId,
+}
+
+/// Answer to a [`TakeBack`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum TakeBackReply {
+    /// It holds no such job of yours.
+    Unknown,
+    /// Being fetched, and not taken up.
+    Coming,
+    /// Held, and the origin's to grant. What the deputy has had rendered, or is having rendered, it brings as if it
+    /// were the renderer.
+    Yours {
+        in_hand: Vec<InHand>,
+        /// Tasks whose results it has: those need not be sent to it.
+        done: Vec<TaskId>,
+    },
+}
+
+/// An attempt that the deputy granted and whose result it has or awaits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct InHand {
+    pub task: TaskId,
+    pub attempt: u32,
+    /// Hash of the deputy's grant, which the result will name.
+    pub grant: ContentHash,
+}
+
+/// Origin → deputy: nothing of this job need be kept any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Release {
+    pub job: JobId,
+}
 
 /// Longest that a right holds, as long as a job is kept; whoever still needs it is given a new one.
 pub const RIGHT_LIFETIME_MS: u64 = 30 * 24 * 3600 * 1000;
@@ -46,7 +173,7 @@ pub struct Shown<'a> {
     pub job: JobId,
     pub now_ms: u64,
     /// A node that may act now: neither revoked nor shut out.
-    pub member: &'a dyn Fn(&NodeId) -> Option<&'a Member>,
+    pub member: &'a dyn Fn(&NodeId) -> Option<(StudioId, Roles)>,
 }
 
 impl fmt::Debug for Shown<'_> {
@@ -106,26 +233,39 @@ impl GrantRight {
         if right.issued_ms > shown.now_ms.saturating_add(MAX_SKEW_MS) {
             return Err(NoRight::NotYet);
         }
-        if shown.now_ms > right.not_after_ms {
+        right.still_holds(shown.now_ms, shown.member)?;
+        Ok(right)
+    }
+
+    /// What can change after a right was judged: its end comes, or one of the two loses its place.
+    ///
+    /// # Errors
+    /// When it has.
+    pub fn still_holds(
+        &self,
+        now_ms: u64,
+        member: &dyn Fn(&NodeId) -> Option<(StudioId, Roles)>,
+    ) -> Result<(), NoRight> {
+        if now_ms > self.not_after_ms {
             return Err(NoRight::Expired);
         }
-        let of_studio = |node| (shown.member)(node).filter(|member| member.studio == right.studio);
-        if !of_studio(&right.origin).is_some_and(|member| member.roles.submit) {
-            return Err(NoRight::OriginMayNot(right.studio));
+        let roles_of =
+            |node| member(node).filter(|(studio, _)| *studio == self.studio).map(|(_, roles)| roles);
+        if !roles_of(&self.origin).is_some_and(|roles| roles.submit) {
+            return Err(NoRight::OriginMayNot(self.studio));
         }
-        if !of_studio(&right.deputy).is_some_and(|member| member.roles.keep) {
-            return Err(NoRight::DeputyMayNot(right.studio));
+        if !roles_of(&self.deputy).is_some_and(|roles| roles.keep) {
+            return Err(NoRight::DeputyMayNot(self.studio));
         }
-        Ok(right)
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keys::{KemSecret, SecretKey};
+    use crate::keys::SecretKey;
     use crate::lease::AcceptedTerms;
-    use crate::roster::{Consent, Roles};
 
     const NOW: u64 = 1_800_000_000_000;
     const POOL: PoolId = PoolId::from_bytes([1; 16]);
@@ -141,20 +281,10 @@ mod tests {
         key(seed).public().node()
     }
 
-    fn member(seed: u8, studio: StudioId, roles: Roles) -> Member {
-        let kem = KemSecret::from_bytes(&[seed; 32]).public();
-        Member {
-            pool: POOL,
-            studio,
-            node: key(seed).public(),
-            kem,
-            name: "amber-desk".into(),
-            roles,
-            version: 1,
-            issued_ms: NOW,
-            not_after_ms: None,
-            consent: Consent { pool: POOL, studio, kem }.sign(&key(seed)),
-        }
+    type Seat = (NodeId, StudioId, Roles);
+
+    fn member(seed: u8, studio: StudioId, roles: Roles) -> Seat {
+        (node(seed), studio, roles)
     }
 
     fn right() -> GrantRight {
@@ -163,13 +293,15 @@ mod tests {
     }
 
     /// Judged as the renderer does to whom the node 6 shows it.
-    fn judge(right: &Signed<GrantRight>, members: &[Member], now_ms: u64) -> Result<(), NoRight> {
-        let member = |node: &NodeId| members.iter().find(|member| member.node.node() == *node);
+    fn judge(right: &Signed<GrantRight>, members: &[Seat], now_ms: u64) -> Result<(), NoRight> {
+        let member = |node: &NodeId| {
+            members.iter().find(|(of, ..)| of == node).map(|(_, studio, roles)| (*studio, *roles))
+        };
         let shown = Shown { pool: POOL, by: node(6), job: JOB, now_ms, member: &member };
         GrantRight::judge(right, &shown).map(drop)
     }
 
-    fn studio() -> Vec<Member> {
+    fn studio() -> Vec<Seat> {
         let keeper = Roles { submit: false, render: false, keep: true };
         vec![member(5, HOME, Roles::ALL), member(6, HOME, keeper)]
     }
@@ -229,10 +361,20 @@ mod tests {
             assert_eq!(judge(&signed, &members, NOW), Err(NoRight::DeputyMayNot(HOME)));
         }
         let mut silent = studio();
-        silent[0].roles.submit = false;
+        silent[0].2.submit = false;
         let moved = vec![member(5, BIRCH, Roles::ALL), studio().remove(1)];
         for members in [silent, moved, studio()[1..].to_vec()] {
             assert_eq!(judge(&signed, &members, NOW), Err(NoRight::OriginMayNot(HOME)));
         }
+    }
+
+    #[test]
+    fn the_numbers_of_two_terms_never_meet() {
+        assert_eq!((first_attempt(0), first_attempt(1), first_attempt(LAST_TERM)), (1, 1 << 20, 0xfff0_0000));
+        for attempt in [1, first_attempt(1) - 1] {
+            assert_eq!(term_of(attempt), 0);
+        }
+        assert_eq!(term_of(first_attempt(7)), 7);
+        assert_eq!(term_of(u32::MAX), LAST_TERM);
     }
 }

@@ -3,6 +3,7 @@
 //! Every message names its task and attempt (or reservation), so that any of them may be lost, repeated or late.
 
 use crate::codec::{Decode, Encode, Message};
+use crate::deputy::GrantRight;
 use crate::ids::{ClaimId, ContentHash, JobId, MsgId, NodeId, PoolId, ReservationId, TaskId};
 use crate::keys::Domain;
 use crate::receipt::{Quote, UsageClaim, WipeRecord};
@@ -22,6 +23,8 @@ pub struct Offer {
     pub class: Class,
     /// Tasks of the job that wait for a renderer now; zero withdraws the offer.
     pub ready: u32,
+    /// Shown by a deputy; without one the sender is the job's origin.
+    pub right: Option<Signed<GrantRight>>,
 }
 
 /// Answer to an [`Offer`].

@@ -6,6 +6,7 @@
 
 use crate::advert::{Advert, Inventory};
 use crate::codec::{self, Decode, DecodeError, Encode, Message};
+use crate::deputy::{Keep, KeepNews, KeepReply, Release, TakeBack, TakeBackReply};
 use crate::ids::{BootId, ContentHash, NodeId, PoolId, TaskId};
 use crate::invite::{JoinReply, JoinRequest};
 use crate::keys::PublicKey;
@@ -219,6 +220,14 @@ conversation! {
         Cancel(Cancel) = 0x0116, limit SMALL;
         /// Renderer asks requester → [`Response::Verdict`]; requester asks renderer → [`Response::Attempt`].
         Probe(Probe) = 0x0117, limit SMALL;
+        /// → [`Response::Keep`].
+        Keep(Keep) = 0x0118, limit CONTROL_LIMIT;
+        /// → [`Response::Done`].
+        KeepNews(KeepNews) = 0x0119, limit MEDIUM;
+        /// → [`Response::TakeBack`].
+        TakeBack(TakeBack) = 0x011a, limit SMALL;
+        /// → [`Response::Done`].
+        Release(Release) = 0x011b, limit SMALL;
     }
 }
 
@@ -238,6 +247,8 @@ conversation! {
         Verdict(Verdict) = 0x0193, limit SMALL;
         Finished(FinishedReply) = 0x0194, limit SMALL;
         Attempt(AttemptState) = 0x0195, limit CONTROL_LIMIT;
+        Keep(KeepReply) = 0x0196, limit 4 << 10;
+        TakeBack(TakeBackReply) = 0x0197, limit CONTROL_LIMIT;
     }
 }
 

@@ -1,6 +1,7 @@
 //! What must hold in a mesh of real processes, each told as one would say it. Run by `testnet/tests/scenarios.rs`.
 
 pub mod comfyui_killed;
+pub mod deputy;
 pub mod first_render;
 pub mod kill_table;
 pub mod link_cut;

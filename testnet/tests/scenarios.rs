@@ -8,8 +8,8 @@ use std::pin::Pin;
 use scenemesh_testnet::cluster::Cluster;
 use scenemesh_testnet::program::Programs;
 use scenemesh_testnet::scenarios::{
-    comfyui_killed, first_render, link_cut, membership, refusal, renderer_killed, requester_killed, solo,
-    trust, two_requesters,
+    comfyui_killed, deputy, first_render, link_cut, membership, refusal, renderer_killed, requester_killed,
+    solo, trust, two_requesters,
 };
 use scenemesh_testnet::story;
 
@@ -38,6 +38,16 @@ fn comfyui_killed_while_sampling() {
 #[test]
 fn requester_killed_and_restarted() {
     tell(|mesh, dir| Box::pin(requester_killed::run(mesh, dir)));
+}
+
+#[test]
+fn the_origin_is_killed_and_its_batch_fetched_from_the_deputy() {
+    tell(|mesh, dir| Box::pin(deputy::origin_never_returns(mesh, dir)));
+}
+
+#[test]
+fn the_origin_returns_without_a_double_grant() {
+    tell(|mesh, dir| Box::pin(deputy::origin_returns(mesh, dir)));
 }
 
 #[test]

@@ -50,6 +50,9 @@ pub(crate) struct SubmitArgs {
     /// Render pictures that look wrong elsewhere: retry, keep
     #[arg(long, value_name = "WHAT", default_value = "keep", value_parser = on_suspect)]
     on_suspect: OnSuspect,
+    /// Have this node of the studio hold the job too and go on with it when this machine is gone; or none
+    #[arg(long, value_name = "NODE")]
+    keep_on: Option<String>,
     /// How soon it is wanted: urgent, normal, batch
     #[arg(long, value_name = "CLASS", default_value = "normal", value_parser = class)]
     class: Class,
@@ -120,6 +123,7 @@ pub(crate) async fn run(args: SubmitArgs, context: &Context<'_>) -> Result<Outco
         project: args.project,
         needs: args.needs.unwrap_or_default(),
         on_suspect: args.on_suspect,
+        keep_on: args.keep_on,
         previews: args.preview.is_some(),
         full_hygiene: args.full_hygiene,
     };

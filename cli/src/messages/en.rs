@@ -88,6 +88,8 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::StoppedHere => "its tasks stopped here",
         Word::Studio => "studio",
         Word::Submitted => "submitted",
+        Word::KeptOn => "held by",
+        Word::KeptFor => "held for",
         Word::TakenBack => "our tasks taken back",
         Word::Task => "task",
         Word::Tasks => "tasks",

@@ -205,6 +205,10 @@ const KOREAN: &[(&str, &str)] = &[
     ("submit vary", "값마다 한 번씩 렌더링: 1..5, 0.5..1/0.1, a,b,c, @FILE. 여러 개면 모든 조합"),
     ("submit on_suspect", "이상해 보이는 그림을 다른 곳에서 다시 렌더링: retry, keep"),
     ("submit then", "앞 워크플로의 NODE에서 만든 파일을 NAME으로 받아 이어 가는 워크플로"),
+    (
+        "submit keep_on",
+        "이 컴퓨터가 없을 때 이어 갈 수 있게 스튜디오의 이 노드에도 보관하기. none이면 보관하지 않음",
+    ),
     ("submit class", "급한 정도: urgent, normal, batch"),
     (
         "submit reach",

@@ -88,6 +88,8 @@ pub(super) const fn word(word: Word) -> &'static str {
         Word::StoppedHere => "여기서 중단한 태스크",
         Word::Studio => "스튜디오",
         Word::Submitted => "제출",
+        Word::KeptOn => "함께 보관",
+        Word::KeptFor => "보관 대상",
         Word::TakenBack => "되가져온 우리 태스크",
         Word::Task => "태스크",
         Word::Tasks => "태스크",

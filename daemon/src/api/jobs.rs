@@ -110,6 +110,7 @@ pub(super) fn submit_trouble(error: &SubmitError) -> Trouble {
         SubmitError::NothingVaried { .. } | SubmitError::UnevenSources { .. } => {
             Trouble::of(ErrorCode::Usage, error, korean)
         }
+        SubmitError::Deputy { .. } => Trouble::of(ErrorCode::Conflict, error, korean),
         SubmitError::Partner { .. } | SubmitError::Token { .. } => {
             Trouble::of(ErrorCode::Refused, error, korean)
         }

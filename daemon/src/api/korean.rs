@@ -11,7 +11,7 @@ use crate::membership::{
 };
 use crate::messages::{Lang, phrase};
 use crate::network::PorchError;
-use crate::scheduler::{SHAPE_LIMIT, SubmitError};
+use crate::scheduler::{NoDeputy, SHAPE_LIMIT, SubmitError};
 use crate::store::{BlobError, JournalError};
 
 pub(super) use story::{failure, line, name, suspicion, why};
@@ -325,6 +325,19 @@ pub(super) fn submit(error: &SubmitError) -> String {
         SubmitError::ExtraData(why) => format!("extra_data가 JSON 객체가 아닙니다: {why}"),
         SubmitError::Input { name, source } => {
             format!("입력 {name:?} 파일이 저장소에 더는 없습니다: {}; 다시 보내세요", said(source))
+        }
+        SubmitError::Deputy { node, why } => {
+            let why = match why {
+                NoDeputy::Me => "작업이 이미 있는 이 컴퓨터입니다",
+                NoDeputy::NotOfStudio => {
+                    "이 스튜디오의 노드가 아닙니다: 작업은 같은 스튜디오의 노드에만 보관합니다"
+                }
+                NoDeputy::LacksRole => {
+                    "keep 역할이 없습니다: `scenemesh invite --role keep`으로 초대한 노드에 있습니다"
+                }
+                NoDeputy::OutOfReach => "작업이나 프로젝트의 범위 밖입니다",
+            };
+            format!("{node}: {why}")
         }
         SubmitError::Journal(error) => journal(error),
         SubmitError::Stopping => "데몬이 종료하는 중입니다".into(),

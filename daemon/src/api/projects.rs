@@ -115,23 +115,25 @@ const fn hygiene(full: bool) -> Hygiene {
 
 /// Nodes by name or id; none at all binds to none.
 fn nodes(node: &Node, roster: &Roster, given: &[String]) -> Result<Option<Vec<NodeId>>, Trouble> {
+    let found = given.iter().map(|given| member(node, roster, given)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Some(found).filter(|found| !found.is_empty()))
+}
+
+/// A node by name or id.
+pub(super) fn member(node: &Node, roster: &Roster, given: &str) -> Result<NodeId, Trouble> {
     let now = clock::wall_ms();
     let own = node.ports.membership.studio().borrow().home.map(|(_, studio)| studio);
-    let find = |given: &String| {
-        let mut named: Vec<_> = roster.members(now).filter(|member| member.name == *given).collect();
-        // A name may be used by every studio once; one's own is meant first.
-        if named.len() > 1 {
-            named.retain(|member| Some(member.studio) == own);
-        }
-        let by_id = || roster.members(now).find(|member| member.node.node().to_string() == *given);
-        let found = named.first().copied().or_else(by_id).map(|member| member.node.node());
-        found.ok_or_else(|| {
-            let given = given.chars().take(80).collect();
-            Trouble::new(ErrorCode::NotFound, &Message::NoSuchPeer { given }).hint(&Message::HintPeers)
-        })
-    };
-    let found: Vec<NodeId> = given.iter().map(find).collect::<Result<_, _>>()?;
-    Ok(Some(found).filter(|found| !found.is_empty()))
+    let mut named: Vec<_> = roster.members(now).filter(|member| member.name == given).collect();
+    // A name may be used by every studio once; one's own is meant first.
+    if named.len() > 1 {
+        named.retain(|member| Some(member.studio) == own);
+    }
+    let by_id = || roster.members(now).find(|member| member.node.node().to_string() == given);
+    let found = named.first().copied().or_else(by_id).map(|member| member.node.node());
+    found.ok_or_else(|| {
+        let given = given.chars().take(80).collect();
+        Trouble::new(ErrorCode::NotFound, &Message::NoSuchPeer { given }).hint(&Message::HintPeers)
+    })
 }
 
 fn view(node: &Node, project: &OwnProject) -> ProjectView {

@@ -18,14 +18,14 @@ use super::body::Submitted;
 use super::eyes::Who;
 use super::trouble::Trouble;
 use super::workflow::{self, Machine, Stock};
-use super::{Node, jobs, projects};
+use super::{Node, jobs, pool, projects};
 use crate::clock;
 use crate::executor::SlotState;
 use crate::executor::graph::Graph;
 use crate::membership::{self, Role};
 use crate::messages::{Lang, Message, NotThere, phrase};
 use crate::scheduler::batch::Feed;
-use crate::scheduler::{JobSpec, Needs, StageSpec};
+use crate::scheduler::{JobSpec, KeepOn, Needs, StageSpec};
 
 /// Longest label, in characters.
 const LABEL: usize = 120;
@@ -77,6 +77,7 @@ pub(super) async fn submit(
         project: project.as_ref().map(|(id, _)| *id),
         needs: Needs { vram_mib: asked.needs.vram_mib, min_cc: asked.needs.min_cc },
         on_suspect: asked.on_suspect,
+        keep_on: keep_on(roster.as_deref(), &node, asked.keep_on.as_deref())?,
         previews: asked.previews,
         full_hygiene: asked.full_hygiene || rules.is_some_and(|rules| rules.hygiene == Hygiene::Full),
         time_limit: TIME_LIMIT,
@@ -85,6 +86,15 @@ pub(super) async fn submit(
     let inputs = asked.then.iter().flat_map(|then| &then.inputs).chain(&asked.inputs);
     node.uploads.mark_used(inputs.map(|input| input.input.as_str()));
     jobs::view(&node, &caller, job, lang).await.map(Json)
+}
+
+fn keep_on(roster: Option<&Roster>, node: &Node, given: Option<&str>) -> Result<KeepOn, Trouble> {
+    match (given, roster) {
+        (None, _) => Ok(KeepOn::Anybody),
+        (Some("none"), _) => Ok(KeepOn::Nobody),
+        (Some(_), None) => Err(pool::no_pool()),
+        (Some(given), Some(roster)) => projects::member(node, roster, given).map(KeepOn::Node),
+    }
 }
 
 /// `at` is the place of the workflow just before.

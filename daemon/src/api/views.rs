@@ -141,6 +141,8 @@ pub(super) fn job_view(
         class: job.class,
         reach: reach_words(node, &job.reach),
         created_ms: job.created_ms,
+        kept_on: job.kept_on.clone(),
+        kept_for: job.kept_for.clone(),
         tasks: job.tasks.iter().map(task).collect(),
     }
 }

@@ -35,6 +35,7 @@ mod compaction;
 mod facts;
 mod fetching;
 mod halt;
+mod keeping;
 mod leaving;
 mod looking;
 mod perform;
@@ -136,7 +137,7 @@ impl Actor {
         let id = me.id();
         let (reports, reported) = mpsc::channel(REPORTS);
         let picture = Picture::new(id, config.shared_folders.clone(), config.lend.clone());
-        let limits = config.limits.clone();
+        let (limits, keep_after) = (config.limits.clone(), config.keep_after);
         let shelf = Shelf::new(ports.store.blobs.clone());
         let retention = Retention::new(config.keep_results, Instant::now(), clock::wall_ms());
         let looking = Looking::new(tasks.clone());
@@ -146,7 +147,7 @@ impl Actor {
             id,
             ports,
             tasks,
-            requester: Requester::new(id, IdSource::new(random_bytes())),
+            requester: Requester::new(id, IdSource::new(random_bytes())).keeping_after(keep_after),
             renderer: Renderer::new(id, IdSource::new(random_bytes())).with_limits(limits),
             picture,
             barred: Arc::default(),
@@ -420,7 +421,7 @@ impl Actor {
             TaskEvent::Request { from, request, reply } => {
                 let ticket = self.ticket();
                 let requester = &self.requester;
-                match link::route(from, request, ticket, |probe| requester.granted_to(from, probe)) {
+                match link::route(from, request, ticket, |asked| requester.is_asked(from, asked)) {
                     Ok(inbound) => {
                         self.tickets.insert(ticket, ReplyTo::Peer(from, reply));
                         self.feed(inbound);

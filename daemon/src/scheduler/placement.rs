@@ -6,7 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use scenemesh_protocol::advert::{Availability, Hygiene, Inventory};
-use scenemesh_protocol::ids::{ContentHash, JobId, NodeId, StudioId};
+use scenemesh_protocol::ids::{ContentHash, JobId, NodeId, PoolId, StudioId};
+use scenemesh_protocol::roster::Roles;
 use scenemesh_protocol::studio::Project;
 use scenemesh_protocol::task::{Failure, ModelName, Reach, Shape};
 
@@ -20,6 +21,8 @@ const LEAST_OFFERS: usize = 4;
 pub struct Nodes {
     pub me: NodeId,
     /// None while this machine is in no pool.
+    pub pool: Option<PoolId>,
+    /// None while this machine is in no pool.
     pub my_studio: Option<StudioId>,
     pub nodes: BTreeMap<NodeId, Node>,
 }
@@ -30,8 +33,7 @@ pub struct Node {
     pub name: String,
     pub studio: Option<StudioId>,
     pub link: Link,
-    /// Has the role `render`.
-    pub renders: bool,
+    pub roles: Roles,
     /// What it last said of itself; `None` before its first advert.
     pub card: Option<Card>,
 }
@@ -210,7 +212,7 @@ pub fn capability(tenths: u16) -> String {
 impl Nodes {
     /// A machine alone, before anything is known.
     pub fn alone(me: NodeId) -> Self {
-        Self { me, my_studio: None, nodes: BTreeMap::new() }
+        Self { me, pool: None, my_studio: None, nodes: BTreeMap::new() }
     }
 
     /// A node's name for people; a short id for one that the roster does not name.
@@ -260,7 +262,7 @@ impl<'a> Bounds<'a> {
 pub fn check(nodes: &Nodes, id: NodeId, shape: &Shape, bounds: Bounds<'_>) -> Result<(), WhyNot> {
     let node = nodes.nodes.get(&id).ok_or(WhyNot::NotConnected)?;
     within_bounds(nodes, id, node, bounds)?;
-    if !node.renders {
+    if !node.roles.render {
         return Err(WhyNot::DoesNotRender);
     }
     match &node.link {
@@ -282,8 +284,12 @@ pub fn check(nodes: &Nodes, id: NodeId, shape: &Shape, bounds: Bounds<'_>) -> Re
 
 /// Whether a task may travel to a node that renders.
 pub fn reaches(nodes: &Nodes, id: NodeId, bounds: Bounds<'_>) -> bool {
-    let node = nodes.nodes.get(&id).filter(|node| node.renders);
-    node.is_some_and(|node| within_bounds(nodes, id, node, bounds).is_ok())
+    nodes.nodes.get(&id).is_some_and(|node| node.roles.render) && may_hold(nodes, id, bounds)
+}
+
+/// Whether a job may lie on this node, whether it renders or not.
+pub fn may_hold(nodes: &Nodes, id: NodeId, bounds: Bounds<'_>) -> bool {
+    nodes.nodes.get(&id).is_some_and(|node| within_bounds(nodes, id, node, bounds).is_ok())
 }
 
 fn within_bounds(nodes: &Nodes, id: NodeId, node: &Node, bounds: Bounds<'_>) -> Result<(), WhyNot> {
@@ -411,7 +417,13 @@ mod tests {
             inventory: Some(Arc::new(inventory)),
             revision: None,
         };
-        Node { name: name.into(), studio: Some(studio(of)), link: Link::Up, renders: true, card: Some(card) }
+        Node {
+            name: name.into(),
+            studio: Some(studio(of)),
+            link: Link::Up,
+            roles: Roles::ALL,
+            card: Some(card),
+        }
     }
 
     /// Machine 1 and 2 of studio 1, machine 3 of studio 2.
@@ -421,7 +433,7 @@ mod tests {
             (id(2), node("birch", 1, &["sd.safetensors"])),
             (id(3), node("cedar", 2, &["sd.safetensors"])),
         ];
-        Nodes { me: id(1), my_studio: Some(studio(1)), nodes: BTreeMap::from(nodes) }
+        Nodes { me: id(1), pool: None, my_studio: Some(studio(1)), nodes: BTreeMap::from(nodes) }
     }
 
     fn shape(models: &[&str]) -> Shape {
@@ -511,7 +523,7 @@ mod tests {
                 |n, _| n.nodes.get_mut(&id(3)).unwrap().link = Link::Refused("speaks wire version 9".into()),
                 "cannot be used: speaks wire version 9",
             ),
-            (|n, _| n.nodes.get_mut(&id(3)).unwrap().renders = false, "has no role `render`"),
+            (|n, _| n.nodes.get_mut(&id(3)).unwrap().roles.render = false, "has no role `render`"),
             (|n, _| n.nodes.get_mut(&id(3)).unwrap().card = None, "has not advertised yet"),
             (|n, _| card(n).slots_total = 0, "has no ComfyUI ready"),
             (|n, _| card(n).availability = Availability::NotNow, "takes no work of others now"),

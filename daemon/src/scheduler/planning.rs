@@ -9,6 +9,7 @@ use scenemesh_protocol::task::{Class, InputFile, ModelName, OnSuspect, Reach, Sh
 
 use super::batch::{Batch, Feed, GATHERED, Stage, Varied};
 use super::record::{Recipe, Submission, TaskPlan};
+use super::requester::{KeepOn, NoDeputy};
 use super::{COUNT_LIMIT, GRAPH_LIMIT, INPUT_BYTES_LIMIT, SHAPE_LIMIT, renderer};
 use crate::clock;
 use crate::executor::graph::{Graph, GraphError, without_annotation};
@@ -33,6 +34,8 @@ pub struct JobSpec {
     pub project: Option<ProjectId>,
     pub needs: Needs,
     pub on_suspect: OnSuspect,
+    /// Who is to hold it as well, and goes on with it when this node is gone.
+    pub keep_on: KeepOn,
     pub previews: bool,
     pub full_hygiene: bool,
     /// Most that one task may execute.
@@ -137,6 +140,8 @@ pub enum SubmitError {
     ExtraData(String),
     #[error("the sealed input {name:?} is not in the store any more, give it again: {source}")]
     Input { name: String, source: Box<BlobError> },
+    #[error("{node} {why}")]
+    Deputy { node: String, why: NoDeputy },
     #[error("the job could not be written down: {0}")]
     Journal(#[from] JournalError),
     #[error("the node is stopping")]

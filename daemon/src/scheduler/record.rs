@@ -6,6 +6,7 @@
 use std::fmt;
 
 use scenemesh_protocol::codec::{Decode, Encode};
+use scenemesh_protocol::deputy::GrantRight;
 use scenemesh_protocol::ids::{ClaimId, ContentHash, JobId, MsgId, NodeId, ProjectId, TaskId};
 use scenemesh_protocol::lease::{AcceptedTerms, BlobRef, Finished, Grant, RefusalReason};
 use scenemesh_protocol::receipt::WipeRecord;
@@ -168,6 +169,33 @@ pub enum RequesterRecord {
         task: TaskId,
         suspects: Vec<Suspect>,
     },
+    /// Before anything of the job is sent to this deputy: from here on it may grant while we are away.
+    KeptWith {
+        job: JobId,
+        deputy: NodeId,
+        at_ms: u64,
+    },
+    /// The deputy holds nothing of the job any more, or never will.
+    KeptNoMore {
+        job: JobId,
+    },
+    /// A job of another node of this studio; its inputs are here.
+    Keeping {
+        right: Box<Signed<GrantRight>>,
+        batch: Box<Batch>,
+        at_ms: u64,
+    },
+    /// The origin of a job that is kept here is away: its tasks are ours to grant, for the so-manieth time.
+    TakenUp {
+        job: JobId,
+        term: u32,
+        at_ms: u64,
+    },
+    /// Before the origin is told so: they are the origin's to grant again.
+    GivenBack {
+        job: JobId,
+        at_ms: u64,
+    },
 }
 
 impl RequesterRecord {
@@ -202,6 +230,11 @@ impl RequesterRecord {
             Self::Resumed { .. } => "requester.resumed",
             Self::GivenUp { .. } => "requester.given_up",
             Self::Suspected { .. } => "requester.suspected",
+            Self::KeptWith { .. } => "requester.kept_with",
+            Self::KeptNoMore { .. } => "requester.kept_no_more",
+            Self::Keeping { .. } => "requester.keeping",
+            Self::TakenUp { .. } => "requester.taken_up",
+            Self::GivenBack { .. } => "requester.given_back",
         }
     }
 
@@ -209,12 +242,18 @@ impl RequesterRecord {
     pub fn tasks(&self) -> Vec<TaskId> {
         match self {
             Self::Submitted(submission) => submission.tasks.iter().map(|plan| plan.task).collect(),
-            Self::SubmittedBatch(batch) => batch.submission.tasks.iter().map(|plan| plan.task).collect(),
+            Self::SubmittedBatch(batch) | Self::Keeping { batch, .. } => {
+                batch.submission.tasks.iter().map(|plan| plan.task).collect()
+            }
             Self::Cancelled { tasks, .. }
             | Self::Retried { tasks, .. }
             | Self::Paused { tasks, .. }
             | Self::Resumed { tasks, .. } => tasks.clone(),
-            Self::Forgotten { .. } => Vec::new(),
+            Self::Forgotten { .. }
+            | Self::KeptWith { .. }
+            | Self::KeptNoMore { .. }
+            | Self::TakenUp { .. }
+            | Self::GivenBack { .. } => Vec::new(),
             Self::Granted { task, .. }
             | Self::Tried { task, .. }
             | Self::Accepted { task, .. }

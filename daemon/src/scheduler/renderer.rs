@@ -17,6 +17,7 @@ use scenemesh_protocol::lease::{
     Probe, Progress, Refusal, Verdict,
 };
 use scenemesh_protocol::messages::Response;
+use scenemesh_protocol::roster::Roles;
 use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::{Failure, ModelName, OutputFile};
 
@@ -69,8 +70,7 @@ pub struct Facts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberFacts {
     pub studio: StudioId,
-    /// Has the role `submit`.
-    pub submits: bool,
+    pub roles: Roles,
 }
 
 /// One ComfyUI.
@@ -447,7 +447,7 @@ impl Renderer {
                 self.up.remove(&node);
             }
             Input::Offered { from, offer, ticket } => self.offered(now, from, offer, ticket),
-            Input::Granted { from, grant, ticket } => self.granted(from, grant, ticket),
+            Input::Granted { from, grant, ticket } => self.granted(now, from, grant, ticket),
             Input::CancelAsked { from, cancel, ticket } => self.cancel_asked(now, from, cancel, ticket),
             Input::Probed { from, probe, ticket } => self.probed(now, from, probe, ticket),
             Input::Acked { from, ack, ticket } => self.acked(now, from, ack, ticket),

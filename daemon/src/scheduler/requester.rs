@@ -6,28 +6,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use scenemesh_protocol::ids::{BootId, ClaimId, ContentHash, JobId, NodeId, ReservationId, TaskId};
-use scenemesh_protocol::lease::{
-    Ack, AttemptState as Report, BlobRef, Claim, Finished, Grant, GrantReply, Offer, OfferReply, Preview,
-    Probe, Progress,
-};
+use scenemesh_protocol::ids::{BootId, ClaimId, ContentHash, JobId, NodeId, TaskId};
+use scenemesh_protocol::lease::Probe;
 use scenemesh_protocol::messages::Response;
 use scenemesh_protocol::studio::StudioRules;
-use scenemesh_protocol::task::{Class, OutputFile};
 
 use super::batch::Batch;
-use super::conversation::{Answer, Barred, IdSource, Now, Ticket};
+use super::conversation::{Barred, IdSource, Now, Ticket};
 use super::placement::Nodes;
 use super::record::RequesterRecord;
 use super::story::{Line, No};
-use super::suspicion::Suspect;
 use crate::executor::policy::WhyDenied;
 
 mod attempts;
+mod deliveries;
+mod deputies;
+mod events;
 mod hopeless;
 pub mod jobs;
+mod keeping;
 mod lines;
 mod offers;
 mod project;
@@ -35,208 +34,19 @@ mod results;
 mod why;
 
 use attempts::{Contact, Rest};
+use deliveries::Deliveries;
+use deputies::Talk;
+pub use deputies::{KeepOn, NoDeputy, SealedKeep};
+pub use events::{Action, Brought, FetchTrouble, Input, SealedGrant};
 use hopeless::Failed;
 use jobs::{AttemptState, Jobs, Over};
+use keeping::Coming;
+pub use keeping::KEEP_AFTER;
 use lines::Lines;
 use offers::{Refusal, Reservation};
 
-/// What happened.
-#[derive(Debug)]
-pub enum Input {
-    /// One record of the journal, in order, before anything else.
-    Restored(RequesterRecord),
-    /// The journal is read. From here on silence is judged: one full lease from now.
-    Started,
-    /// What is known of the pool's machines changed.
-    Nodes(Arc<Nodes>),
-    /// What the studio's projects say now; told again every half minute at least, so that what ends by the clock ends.
-    Rules(Arc<StudioRules>),
-    /// Nodes that are shut out from now on, and only these.
-    Barred(Arc<Barred>),
-    PeerUp {
-        node: NodeId,
-        boot: BootId,
-    },
-    PeerDown {
-        node: NodeId,
-    },
-    Submitted(Box<Batch>),
-    /// A person wants these tasks stopped.
-    CancelWanted(Vec<TaskId>),
-    /// A person wants these failed or cancelled tasks to run again.
-    RetryWanted(Vec<TaskId>),
-    /// A person wants these tasks not to begin.
-    PauseWanted(Vec<TaskId>),
-    ResumeWanted(Vec<TaskId>),
-    Claimed {
-        node: NodeId,
-        claim: Claim,
-        ticket: Ticket,
-    },
-    Progressed {
-        node: NodeId,
-        progress: Box<Progress>,
-        ticket: Ticket,
-    },
-    Finished {
-        node: NodeId,
-        finished: Box<Finished>,
-        ticket: Ticket,
-    },
-    /// A renderer asks where an attempt stands with us.
-    Probed {
-        node: NodeId,
-        probe: Probe,
-        ticket: Ticket,
-    },
-    OfferAnswered {
-        node: NodeId,
-        reservation: ReservationId,
-        answer: Answer<OfferReply>,
-    },
-    /// The grant asked for by [`Action::SealGrant`], or why there is none.
-    GrantSealed {
-        task: TaskId,
-        node: NodeId,
-        claim: ClaimId,
-        sealed: Result<SealedGrant, String>,
-    },
-    GrantAnswered {
-        task: TaskId,
-        attempt: u32,
-        answer: Answer<GrantReply>,
-    },
-    ProbeAnswered {
-        task: TaskId,
-        attempt: u32,
-        answer: Answer<Report>,
-    },
-    CancelAnswered {
-        task: TaskId,
-        attempt: u32,
-        answer: Answer<Report>,
-    },
-    Fetched {
-        task: TaskId,
-        attempt: u32,
-        result: Result<Brought, FetchTrouble>,
-    },
-    /// Jobs that ended before this wall time need not be kept.
-    Forget {
-        before_ms: u64,
-    },
-    /// [`Requester::deadline`] has come.
-    Tick,
-}
-
-/// A grant ready to be sent.
-#[derive(Clone, Debug)]
-pub struct SealedGrant {
-    pub grant: Grant,
-    /// What the renderer may fetch.
-    pub roots: Vec<BlobRef>,
-}
-
-/// A result that is here, verified, and what was found by looking at it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Brought {
-    pub outputs: Vec<OutputFile>,
-    pub suspects: Vec<Suspect>,
-}
-
-/// Why a result is not here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FetchTrouble {
-    /// The renderer could not be reached, or the transfer broke off.
-    Unreachable(String),
-    /// What came is not what was signed.
-    DoesNotVerify(String),
-    /// This machine could not store it.
-    Here(String),
-}
-
-/// What must be done.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Write it down; before everything else of the step.
-    Record(RequesterRecord),
-    Offer {
-        node: NodeId,
-        offer: Offer,
-    },
-    /// Seal the task for this node and answer with [`Input::GrantSealed`].
-    SealGrant {
-        node: NodeId,
-        task: TaskId,
-        attempt: u32,
-        claim: ClaimId,
-        class: Class,
-    },
-    Grant {
-        node: NodeId,
-        task: TaskId,
-        attempt: u32,
-        grant: Arc<Grant>,
-    },
-    Cancel {
-        node: NodeId,
-        task: TaskId,
-        attempt: u32,
-    },
-    Probe {
-        node: NodeId,
-        task: TaskId,
-        attempt: u32,
-    },
-    Ack {
-        node: NodeId,
-        ack: Ack,
-    },
-    /// Open the keys, fetch every root, verify, store, and answer with [`Input::Fetched`].
-    Fetch {
-        node: NodeId,
-        task: TaskId,
-        attempt: u32,
-        grant: ContentHash,
-        finished: Box<Finished>,
-    },
-    /// Let this node fetch these blobs until [`Action::Unserve`].
-    Serve {
-        node: NodeId,
-        task: TaskId,
-        attempt: u32,
-        roots: Vec<ContentHash>,
-    },
-    Unserve {
-        node: NodeId,
-        task: TaskId,
-        attempt: u32,
-    },
-    /// These results are not wanted.
-    DropBlobs(Vec<ContentHash>),
-    Reply {
-        ticket: Ticket,
-        response: Response,
-    },
-    /// A job was forgotten: nothing of it is shown any more.
-    Forgotten {
-        job: JobId,
-        tasks: Vec<TaskId>,
-    },
-    /// A task's state is another: tell whoever watches.
-    Changed(TaskId),
-    /// A task moved on within its state.
-    Moved(TaskId),
-    Preview {
-        task: TaskId,
-        preview: Preview,
-    },
-    /// A line for the task's log, for people.
-    Log {
-        task: TaskId,
-        line: Line,
-    },
-}
+/// Tasks of one job in whose logs a line about the whole job stands.
+const TASKS_TOLD: usize = 16;
 
 /// The machine.
 #[derive(Debug)]
@@ -266,6 +76,18 @@ pub struct Requester {
     failed: BTreeMap<TaskId, Failed>,
     /// Tasks of each job that a node has failed, until there are too many.
     faults: BTreeMap<(JobId, NodeId), BTreeSet<TaskId>>,
+    /// How it stands with the deputies of our jobs.
+    talks: BTreeMap<JobId, Talk>,
+    /// Jobs with a deputy that have just ended.
+    closed: BTreeSet<JobId>,
+    /// Jobs that are to be held here and are being fetched.
+    coming: BTreeMap<JobId, Coming>,
+    /// Origins of jobs held here that are not connected, and since when.
+    away: BTreeMap<NodeId, Instant>,
+    /// Those of them that are gone on without.
+    gone: BTreeSet<NodeId>,
+    keep_after: Duration,
+    deliveries: Deliveries,
     /// The pool's machines were told of: before that nobody is known to be left.
     sees_nodes: bool,
     /// Jobs to look at.
@@ -299,6 +121,13 @@ impl Requester {
             lines: Lines::default(),
             failed: BTreeMap::new(),
             faults: BTreeMap::new(),
+            talks: BTreeMap::new(),
+            closed: BTreeSet::new(),
+            coming: BTreeMap::new(),
+            away: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            keep_after: KEEP_AFTER,
+            deliveries: Deliveries::default(),
             sees_nodes: false,
             dirty: BTreeSet::new(),
             out: Vec::new(),
@@ -310,9 +139,12 @@ impl Requester {
         &self.jobs
     }
 
-    /// Results that are on their way here.
-    pub fn fetching(&self) -> impl Iterator<Item = ContentHash> {
-        self.contacts.values().filter_map(|contact| contact.fetch.as_ref()).flat_map(results::Fetch::roots)
+    /// Blobs that no job names yet: results and kept jobs on their way here, and jobs sealed for their deputies.
+    pub fn under_way(&self) -> impl Iterator<Item = ContentHash> {
+        let fetches = self.contacts.values().filter_map(|contact| contact.fetch.as_ref());
+        let coming = self.coming.values().flat_map(Coming::roots).copied();
+        let sealed = self.talks.values().flat_map(Talk::sealed).copied();
+        fetches.flat_map(results::Fetch::roots).chain(coming).chain(sealed)
     }
 
     /// Node classes that nodes said they do not run, as far as they are remembered.
@@ -338,9 +170,9 @@ impl Requester {
             Input::Nodes(nodes) => self.see_nodes(nodes),
             Input::Rules(rules) => self.see_rules(now, rules),
             Input::Barred(barred) => self.shut_out(now, barred),
-            Input::PeerUp { node, boot } => self.greet(node, boot),
-            Input::PeerDown { node } => self.miss(node),
-            Input::Submitted(batch) => self.submit(now, batch),
+            Input::PeerUp { node, boot } => self.greet(now, node, boot),
+            Input::PeerDown { node } => self.miss(now, node),
+            Input::Submitted { batch, deputy } => self.submit(now, batch, deputy),
             Input::CancelWanted(tasks) => self.cancel(now, tasks),
             Input::RetryWanted(tasks) => self.retry(now, &tasks),
             Input::PauseWanted(tasks) => self.pause(now, tasks),
@@ -363,10 +195,26 @@ impl Requester {
             }
             Input::CancelAnswered { task, attempt, answer } => self.cancel_answered(task, attempt, answer),
             Input::Fetched { task, attempt, result } => self.fetched(now, task, attempt, result),
+            Input::KeptSealed { job, sealed } => self.kept_sealed(now, job, sealed),
+            Input::KeepAnswered { job, answer } => self.keep_answered(now, job, answer),
+            Input::TakenBack { job, answer } => self.taken_back(now, job, answer),
+            Input::NewsAnswered { job, answer } => self.news_answered(now, job, &answer),
+            Input::ReleaseAnswered { job, answer } => self.release_answered(now, job, &answer),
+            Input::KeepAsked { node, keep, ticket } => self.keep_asked(now, node, keep, ticket),
+            Input::KeptBrought { job, brought } => self.kept_brought(now, job, brought),
+            Input::NewsTold { node, news, ticket } => self.news_told(now, node, news, ticket),
+            Input::TakeBackAsked { node, ask, ticket } => self.take_back(now, node, ask, ticket),
+            Input::Released { node, ask, ticket } => self.released(now, node, ask, ticket),
+            Input::CancelAsked { node, cancel, ticket } => self.cancel_asked(now, node, cancel, ticket),
+            Input::Acked { node, ack, ticket } => self.acked(node, ack, ticket),
+            Input::DeliveryAnswered { node, task, attempt, answer } => {
+                self.delivery_answered(now, node, task, attempt, &answer);
+            }
             Input::Forget { before_ms } => self.forget(&self.jobs.ended_before(before_ms)),
             Input::Tick => self.tick(now),
         }
         self.place_waiting_jobs(now);
+        self.release_closed(now);
         std::mem::take(&mut self.out)
     }
 
@@ -374,8 +222,13 @@ impl Requester {
     pub fn deadline(&self) -> Option<Instant> {
         let contacts = self.contacts.iter().filter_map(|((task, attempt), contact)| {
             let state = &self.jobs.attempt(task, *attempt)?.state;
-            contact.deadline(state, self.up.contains_key(&contact.node))
+            let up = self.up.contains_key(&contact.node);
+            contact.deadline(state, up, up && self.is_with_deputy(task, *attempt))
         });
+        let talks =
+            self.talks.values().filter_map(|talk| talk.deadline(self.up.contains_key(&talk.deputy())));
+        let deliveries = self.deliveries.deadline(|node| self.up.contains_key(node));
+        let keeping = talks.chain(deliveries).chain(self.away_deadline());
         let refusals = self.refusals.values().map(|refusal| refusal.until);
         let reservations = self.reservations.values().flatten();
         let offers = reservations.filter(|(node, _)| self.up.contains_key(*node));
@@ -383,10 +236,13 @@ impl Requester {
         let rests = self.resting.values().filter_map(|rest| rest.until);
         let rests = rests.chain(self.failed.values().filter_map(Failed::until));
         let rests = rests.chain(self.lines.deadline(|node| self.up.contains_key(node)));
-        contacts.chain(refusals).chain(offers).chain(rests).chain(self.returns.values().copied()).min()
+        let returns = self.returns.values().copied();
+        contacts.chain(refusals).chain(offers).chain(rests).chain(keeping).chain(returns).min()
     }
 
     fn start(&mut self, now: Now) {
+        self.hold_kept(now);
+        self.miss_origins(now);
         let tasks: BTreeSet<TaskId> = self.jobs.live_attempts().map(|(task, _, _)| task).collect();
         for task in tasks {
             self.settle(now, task);
@@ -425,6 +281,9 @@ impl Requester {
             self.dirty.extend(self.jobs.open_jobs());
         }
         self.end_waits(now);
+        self.mind_deputies(now);
+        self.take_up_jobs(now);
+        self.deliver_due(now);
         let live: Vec<_> = self.contacts.keys().copied().collect();
         for (task, attempt) in live {
             self.judge_silence(now, task, attempt);
@@ -472,17 +331,23 @@ impl Requester {
         }
         self.dirty.insert(known.job);
         self.out.push(Action::Changed(task));
+        self.note_for_deputy(now, task);
+        self.bring_to_origin(task);
     }
 
-    fn submit(&mut self, now: Now, batch: Box<Batch>) {
+    fn submit(&mut self, now: Now, batch: Box<Batch>, deputy: Option<NodeId>) {
         let tasks: Vec<TaskId> = batch.submission.tasks.iter().map(|plan| plan.task).collect();
+        let job = batch.submission.job;
         self.commit(now, RequesterRecord::submitted(batch));
         for task in tasks {
             self.log(task, Line::Queued);
         }
+        if let Some(deputy) = deputy {
+            self.keep_with(now, job, deputy);
+        }
     }
 
-    fn greet(&mut self, node: NodeId, boot: BootId) {
+    fn greet(&mut self, now: Now, node: NodeId, boot: BootId) {
         if self.up.insert(node, boot) != Some(boot) {
             self.forget_reservations_at(node);
         }
@@ -492,17 +357,23 @@ impl Requester {
         self.out.extend(cancels);
         let live = self.contacts.iter().filter(|(_, contact)| contact.node == node);
         let live: Vec<_> = live.map(|(key, _)| *key).collect();
+        self.greet_origin(node);
+        self.greet_deputy(now, node);
         for (task, attempt) in live {
             self.reconcile(task, attempt);
         }
+        self.deliver_again(node);
     }
 
-    fn miss(&mut self, node: NodeId) {
+    fn miss(&mut self, now: Now, node: NodeId) {
         self.up.remove(&node);
+        self.miss_origin(now, node);
+        self.miss_deputy(now, node);
         self.dirty.extend(self.jobs.open_jobs());
     }
 
-    fn name(&self, node: NodeId) -> String {
+    /// What people call a node.
+    pub fn name(&self, node: NodeId) -> String {
         self.nodes.name(&node)
     }
 

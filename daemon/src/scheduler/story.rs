@@ -54,6 +54,14 @@ pub enum Why {
     Cancelled,
     /// A person wants it not to begin.
     Paused,
+    /// This deputy may have gone on with the job: its answer comes first.
+    AsksDeputy {
+        node: String,
+    },
+    /// It is another node's, which is there and has it rendered itself.
+    KeptFor {
+        node: String,
+    },
     /// It takes results of tasks that have not been rendered: this one of its job, and so many more.
     BuildsOn {
         on: u32,
@@ -96,6 +104,8 @@ pub enum Held {
     FetchBroke {
         why: String,
     },
+    /// It is the job's deputy and has it rendered.
+    ByDeputy,
     Somehow,
 }
 
@@ -225,6 +235,31 @@ pub enum Line {
     NotWiped {
         node: String,
     },
+    /// This node holds the job too, and goes on with it when this one is gone.
+    KeptOn {
+        node: String,
+    },
+    /// It does not hold the job.
+    NotKept {
+        node: String,
+        why: String,
+    },
+    /// The job is this node's, and held here as well.
+    KeptFor {
+        node: String,
+    },
+    /// That node is gone: the job goes on from here.
+    TakenUp {
+        node: String,
+    },
+    /// It is back and goes on with its job itself.
+    GivenBack {
+        node: String,
+    },
+    /// The deputy had it rendered, or has it rendered, while this node was away.
+    InHand {
+        node: String,
+    },
 }
 
 impl Why {
@@ -241,6 +276,7 @@ impl Why {
             Self::Held { at, .. } => match at {
                 Held::Granted => "granted",
                 Held::Accepted | Held::Somehow => "accepted",
+                Held::ByDeputy => "by_deputy",
                 Held::At(doing) => doing.code(),
                 Held::Fetching => "fetching",
                 Held::FetchBroke { .. } => "fetch_broke",
@@ -249,6 +285,8 @@ impl Why {
             Self::Failed { .. } => "failed",
             Self::Cancelled => "cancelled",
             Self::Paused => "paused",
+            Self::AsksDeputy { .. } => "asks_deputy",
+            Self::KeptFor { .. } => "kept_for",
             Self::BuildsOn { .. } => "builds_on",
             Self::Skipped { .. } => "skipped",
             Self::OfTask { why, .. } => why.code(),
@@ -298,6 +336,12 @@ impl Line {
             Self::Resumed => "resumed",
             Self::Suspect { .. } => "suspect",
             Self::NotWiped { .. } => "not_wiped",
+            Self::KeptOn { .. } => "kept_on",
+            Self::NotKept { .. } => "not_kept",
+            Self::KeptFor { .. } => "kept_for",
+            Self::TakenUp { .. } => "taken_up",
+            Self::GivenBack { .. } => "given_back",
+            Self::InHand { .. } => "in_hand",
         }
     }
 }
@@ -360,6 +404,9 @@ impl fmt::Display for Why {
                         f,
                         "rendered by {node}; fetching the results broke off ({why}) and is tried again"
                     )?,
+                    Held::ByDeputy => {
+                        write!(f, "{node}, its deputy, has it rendered and brings the results")?;
+                    }
                     Held::Somehow => write!(f, "with {node}")?,
                 }
                 silent_s.map_or(Ok(()), |silent| write!(f, "; silent for {silent} s"))
@@ -372,6 +419,15 @@ impl fmt::Display for Why {
             }
             Self::Cancelled => f.write_str("cancelled"),
             Self::Paused => f.write_str("paused: it waits for `scenemesh resume`"),
+            Self::AsksDeputy { node } => {
+                write!(
+                    f,
+                    "asks its deputy {node} first, which may have gone on with it while this node was away"
+                )
+            }
+            Self::KeptFor { node } => {
+                write!(f, "held for {node}, which has it rendered itself while it is there")
+            }
             Self::BuildsOn { on, more: 0 } => write!(f, "builds on task #{on}, which is not rendered yet"),
             Self::BuildsOn { on, more } => {
                 write!(f, "builds on task #{on} and {more} more, which are not rendered yet")
@@ -485,6 +541,14 @@ impl fmt::Display for Line {
             Self::Suspect { node, files } => write!(f, "{files} files from {node} look wrong: see show"),
             Self::NotWiped { node } => {
                 write!(f, "{node} could not remove everything from its ComfyUI: show says what")
+            }
+            Self::KeptOn { node } => write!(f, "held by {node} too: it goes on when this node is gone"),
+            Self::NotKept { node, why } => write!(f, "not held by {node}: {why}"),
+            Self::KeptFor { node } => write!(f, "held for {node}"),
+            Self::TakenUp { node } => write!(f, "{node} is gone: goes on from here"),
+            Self::GivenBack { node } => write!(f, "{node} is back and goes on itself"),
+            Self::InHand { node } => {
+                write!(f, "{node}, its deputy, had it rendered meanwhile: its result is awaited")
             }
         }
     }

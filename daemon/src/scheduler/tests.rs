@@ -2,6 +2,7 @@
 
 mod batches;
 mod chaos;
+mod deputies;
 mod forgetting;
 mod growth;
 mod hostile;

@@ -23,6 +23,10 @@ pub struct JobView {
     pub project: Option<ProjectId>,
     /// Milliseconds since the Unix epoch.
     pub created_ms: u64,
+    /// The deputy that holds it as well, by name.
+    pub kept_on: Option<String>,
+    /// Whose it is, by name, when it is only held here.
+    pub kept_for: Option<String>,
     pub tasks: Vec<TaskView>,
 }
 

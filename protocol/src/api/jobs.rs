@@ -89,6 +89,10 @@ pub struct SubmitRequest {
     /// What is done with pictures that look wrong.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_suspect: OnSuspect,
+    /// Which node holds the job too and goes on with it when this one is gone: a name or id of a node of the studio with
+    /// the role `keep`, or `none`. `None`: such a node, if there is one; never for a job that stays on its machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_on: Option<String>,
     /// Whether preview pictures are wanted.
     #[serde(default)]
     pub previews: bool,
@@ -259,6 +263,12 @@ pub struct JobView {
     pub reach: ReachWords,
     /// Milliseconds since the Unix epoch.
     pub created_ms: u64,
+    /// The node that holds it too, and goes on with it when this one is gone.
+    #[serde(default)]
+    pub kept_on: Option<String>,
+    /// The node whose job it is, when it is only held here.
+    #[serde(default)]
+    pub kept_for: Option<String>,
     /// In the order of their index.
     pub tasks: Vec<TaskView>,
 }

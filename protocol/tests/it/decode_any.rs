@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use scenemesh_protocol::advert::{Advert, Inventory};
 use scenemesh_protocol::codec::{self, DecodeError, Message};
-use scenemesh_protocol::deputy::GrantRight;
+use scenemesh_protocol::deputy::{GrantRight, KeptJob};
 use scenemesh_protocol::envelope::{Envelope, GrantPayload, ResultKeys};
 use scenemesh_protocol::invite::Invite;
 use scenemesh_protocol::keyfile::{self, KeyFile};
@@ -64,6 +64,7 @@ messages![
     AcceptedTerms,
     FinishedTerms,
     GrantRight,
+    KeptJob,
     GrantPayload,
     ResultKeys,
     UsageClaim,
@@ -101,6 +102,7 @@ pub(crate) fn read_any(bytes: &[u8]) {
     let envelope = Envelope::from_bytes(bytes.to_vec());
     black_box(envelope.read::<GrantPayload>().is_ok());
     black_box(envelope.read::<ResultKeys>().is_ok());
+    black_box(envelope.read::<KeptJob>().is_ok());
     black_box(KeyFile::parse(bytes).is_ok());
     if let Ok(text) = str::from_utf8(bytes) {
         black_box(Invite::from_code(text).map(|invite| invite.check_words()).is_ok());

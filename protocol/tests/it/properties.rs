@@ -172,7 +172,7 @@ fn any_flipped_byte_of_signed_settings_or_a_join_request_is_refused() {
 /// A signature made for one kind of statement holds for no other, even over the same bytes.
 #[test]
 fn every_kind_of_signature_has_its_own_domain() {
-    use scenemesh_protocol::deputy::GrantRight;
+    use scenemesh_protocol::deputy::{GrantRight, KeptJob};
     use scenemesh_protocol::envelope::ResultKeys;
     use scenemesh_protocol::lease::{AcceptedTerms, FinishedTerms, GrantTerms};
     use scenemesh_protocol::receipt::UsageClaim;
@@ -188,6 +188,7 @@ fn every_kind_of_signature_has_its_own_domain() {
         UsageClaim::DOMAIN,
         <GrantPayload as Sealable>::DOMAIN,
         <ResultKeys as Sealable>::DOMAIN,
+        <KeptJob as Sealable>::DOMAIN,
     ]
     .map(scenemesh_protocol::keys::Domain::name);
     domains.sort_unstable();

@@ -2,7 +2,10 @@
 
 use scenemesh_protocol::advert::{Advert, Availability, GpuAdvert, Hygiene, Inventory};
 use scenemesh_protocol::codec::{self, Message};
-use scenemesh_protocol::deputy::GrantRight;
+use scenemesh_protocol::deputy::{
+    GrantRight, InHand, Keep, KeepNews, KeepReply, KeptJob, Release, TakeBack, TakeBackReply, TaskNews,
+    first_attempt,
+};
 use scenemesh_protocol::envelope::{GrantPayload, ResultKeys};
 use scenemesh_protocol::ids::{
     BootId, ClaimId, ContentHash, JobId, MsgId, NodeId, PoolId, ProjectId, ReservationId, StudioId, TaskId,

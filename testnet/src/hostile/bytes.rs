@@ -23,6 +23,10 @@ pub mod kind {
     pub const ACK: u16 = 0x0115;
     pub const CANCEL: u16 = 0x0116;
     pub const PROBE: u16 = 0x0117;
+    pub const KEEP: u16 = 0x0118;
+    pub const KEEP_NEWS: u16 = 0x0119;
+    pub const TAKE_BACK: u16 = 0x011a;
+    pub const RELEASE: u16 = 0x011b;
     pub const HELLO_IS: u16 = 0x0181;
     pub const DONE: u16 = 0x0182;
     pub const DECLINED: u16 = 0x0183;
@@ -36,6 +40,8 @@ pub mod kind {
     pub const VERDICT: u16 = 0x0193;
     pub const FINISHED_IS: u16 = 0x0194;
     pub const ATTEMPT: u16 = 0x0195;
+    pub const KEEP_IS: u16 = 0x0196;
+    pub const TAKE_BACK_IS: u16 = 0x0197;
     pub const MANIFEST: u16 = 0x0302;
     pub const GRANT_PAYLOAD: u16 = 0x0311;
     pub const RESULT_KEYS: u16 = 0x0312;

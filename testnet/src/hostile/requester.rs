@@ -56,6 +56,7 @@ impl Order {
                 full_hygiene: false,
                 class: 1,
                 ready: 1,
+                right: None,
             },
             spec: TaskSpec {
                 task: random(),

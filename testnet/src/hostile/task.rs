@@ -65,6 +65,8 @@ pub struct Offer {
     /// 0 batch, 1 normal, 2 urgent.
     pub class: u32,
     pub ready: u32,
+    /// A deputy's right to grant the job.
+    pub right: Option<Signed>,
 }
 
 impl Offer {
@@ -80,6 +82,7 @@ impl Offer {
             .bool(self.full_hygiene)
             .u32(self.class)
             .u32(self.ready)
+            .option(self.right.as_ref(), |writer, right| right.write(writer))
             .done()
     }
 
@@ -101,6 +104,7 @@ impl Offer {
             full_hygiene: reader.bool()?,
             class: reader.u32()?,
             ready: reader.u32()?,
+            right: reader.option(Signed::read)?,
         })
     }
 }

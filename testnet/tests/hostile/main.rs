@@ -22,6 +22,7 @@ use scenemesh_testnet::workflows;
 
 mod bombs;
 mod claims;
+mod deputies;
 mod envelopes;
 mod floods;
 mod graphs;

@@ -60,6 +60,7 @@ pub(in crate::api) fn why(told: &Why) -> String {
                 Held::FetchBroke { why } => {
                     format!("{node}에서 렌더링했지만 결과를 받다가 끊겨 다시 시도합니다 ({})", said(why))
                 }
+                Held::ByDeputy => format!("대리 노드 {node}에서 렌더링을 맡겼고 결과를 가져옵니다"),
                 Held::Somehow => format!("{node}에 있습니다"),
             };
             at + &silent
@@ -72,6 +73,12 @@ pub(in crate::api) fn why(told: &Why) -> String {
         }
         Why::Cancelled => "취소되었습니다".into(),
         Why::Paused => "일시 정지되어 다시 시작하기를 기다립니다".into(),
+        Why::AsksDeputy { node } => {
+            format!("이 컴퓨터가 없는 동안 대리 노드 {}에서 이어 갔을 수 있어 먼저 물어봅니다", name(node))
+        }
+        Why::KeptFor { node } => {
+            format!("{}의 작업을 보관하고 있습니다; 그 노드가 있는 동안은 직접 진행합니다", name(node))
+        }
         Why::BuildsOn { on, more: 0 } => {
             format!("태스크 #{on}의 결과를 써야 하는데 아직 렌더링되지 않았습니다")
         }
@@ -250,6 +257,12 @@ pub(in crate::api) fn line(line: &Line) -> String {
         Line::NotWiped { node } => {
             format!("{}의 ComfyUI에서 모두 지우지는 못함: show로 확인", name(node))
         }
+        Line::KeptOn { node } => format!("{}에도 보관됨: 이 노드가 없으면 거기서 이어 감", name(node)),
+        Line::NotKept { node, why } => format!("{}에 보관되지 않음: {}", name(node), said(why)),
+        Line::KeptFor { node } => format!("{}의 작업을 보관함", name(node)),
+        Line::TakenUp { node } => format!("{}에 연결할 수 없어 여기서 이어 감", name(node)),
+        Line::GivenBack { node } => format!("{}에 다시 연결되어 그 노드가 이어 감", name(node)),
+        Line::InHand { node } => format!("그동안 대리 노드 {}에서 맡김: 결과를 기다림", name(node)),
     }
 }
 

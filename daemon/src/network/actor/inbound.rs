@@ -117,7 +117,17 @@ impl Actor {
                     self.outlets.roster.ask(RosterEvent::Request { from: node, request, reply });
                 }
             }
+            Request::Keep(_) | Request::KeepNews(_) | Request::TakeBack(_) | Request::Release(_)
+                if self.peers.get(&node).map(|peer| peer.studio) != self.my_studio() =>
+            {
+                let words = "a job is kept by nodes of its own studio only";
+                self.answer(channel, declined(Decline::NotAllowed, words));
+            }
             request @ (Request::Offer(_)
+            | Request::Keep(_)
+            | Request::KeepNews(_)
+            | Request::TakeBack(_)
+            | Request::Release(_)
             | Request::Claim(_)
             | Request::Grant(_)
             | Request::Progress(_)

@@ -92,7 +92,7 @@ impl Actor {
         let mut keep: std::collections::HashSet<ContentHash> =
             self.requester.jobs().roots().into_iter().collect();
         keep.extend(self.renderer.holdings().roots());
-        keep.extend(self.requester.fetching());
+        keep.extend(self.requester.under_way());
         let (blobs, broom) = (self.ports.store.blobs.clone(), self.broom.clone());
         self.errand("sweep blobs", async move {
             let _sweeping = broom.sweeping().await;

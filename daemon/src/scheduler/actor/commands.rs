@@ -3,11 +3,12 @@
 use scenemesh_protocol::ids::TaskId;
 
 use super::{Actor, Inbound};
+use crate::scheduler::batch::Batch;
 use crate::scheduler::record::RequesterRecord;
-use crate::scheduler::requester::{Action, Input};
+use crate::scheduler::requester::{Action, Input, KeepOn};
 use crate::scheduler::story::Why;
 use crate::scheduler::view::{JobEvent, LogLine};
-use crate::scheduler::{Command, Id, ResolveError, Which};
+use crate::scheduler::{Command, Id, ResolveError, SubmitError, Which};
 use crate::store::{Entry, JournalError};
 
 impl Actor {
@@ -16,21 +17,9 @@ impl Actor {
         let now = self.now();
         // A caller that went away does not mind that nobody hears the answer.
         match command {
-            Command::Submit { batch, reply } => {
-                // Written down before anything else happens: a full disk is the submitter's to hear of.
-                let record = RequesterRecord::submitted(batch.clone());
-                self.halt.sees(record.name());
-                self.halt.before_commit();
-                let written = self.ports.store.journal.commit(vec![Entry::new(&record)]).await;
-                if written.is_ok() {
-                    self.halt.after_commit();
-                    let job = batch.submission.job;
-                    let actions = self.requester.on_input(now, Input::Submitted(batch));
-                    let rest = actions.into_iter().filter(|action| !matches!(action, Action::Record(_)));
-                    self.todo.extend(rest.map(super::Todo::Requester));
-                    self.board.tell(JobEvent::Job { job });
-                }
-                drop(reply.send(written.map(|_| ())));
+            Command::Submit { batch, keep_on, reply } => {
+                let submitted = self.submit(batch, keep_on).await;
+                drop(reply.send(submitted));
             }
             Command::Cancel { which, reply } => {
                 let tasks = self.tasks_of(&which);
@@ -80,10 +69,34 @@ impl Actor {
         }
     }
 
+    /// Written down before anything else happens: a full disk is the submitter's to hear of.
+    async fn submit(&mut self, batch: Box<Batch>, keep_on: KeepOn) -> Result<(), SubmitError> {
+        let deputy = self.requester.deputy_for(&batch, keep_on).map_err(|why| {
+            let node = match keep_on {
+                KeepOn::Node(node) => self.requester.name(node),
+                _ => String::new(),
+            };
+            SubmitError::Deputy { node, why }
+        })?;
+        let now = self.now();
+        let job = batch.submission.job;
+        let mut records = vec![RequesterRecord::submitted(batch.clone())];
+        records.extend(deputy.map(|deputy| RequesterRecord::KeptWith { job, deputy, at_ms: now.wall_ms }));
+        records.iter().for_each(|record| self.halt.sees(record.name()));
+        self.halt.before_commit();
+        self.ports.store.journal.commit(records.iter().map(Entry::new).collect()).await?;
+        self.halt.after_commit();
+        let actions = self.requester.on_input(now, Input::Submitted { batch, deputy });
+        let rest = actions.into_iter().filter(|action| !matches!(action, Action::Record(_)));
+        self.todo.extend(rest.map(super::Todo::Requester));
+        self.board.tell(JobEvent::Job { job });
+        Ok(())
+    }
+
     /// While nothing can be written down: questions are answered, jobs are turned away, the rest waits.
     pub(super) fn obey_later(&mut self, command: Command, trouble: &JournalError) {
         match command {
-            Command::Submit { reply, .. } => drop(reply.send(Err(trouble.clone()))),
+            Command::Submit { reply, .. } => drop(reply.send(Err(trouble.clone().into()))),
             Command::Cancel { .. }
             | Command::Retry { .. }
             | Command::Pause { .. }

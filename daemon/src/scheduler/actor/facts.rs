@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use scenemesh_protocol::advert::{Availability, GpuAdvert, Hygiene, Inventory};
 use scenemesh_protocol::ids::NodeId;
-use scenemesh_protocol::roster::{Member, Roster};
+use scenemesh_protocol::roster::{Member, Roles, Roster};
 use scenemesh_protocol::task::ModelName;
 
 use crate::executor::policy::Policy;
@@ -138,7 +138,7 @@ impl Picture {
                 name: member.name.clone(),
                 studio: Some(member.studio),
                 link,
-                renders: member.roles.render,
+                roles: member.roles,
                 card,
             };
             nodes.insert(id, node);
@@ -147,9 +147,10 @@ impl Picture {
         if my_studio.is_none() {
             let card = Some(self.card(slots_free));
             let name = "this machine".to_owned();
-            nodes.insert(self.me, Node { name, studio: None, link: Link::Up, renders: true, card });
+            nodes.insert(self.me, Node { name, studio: None, link: Link::Up, roles: Roles::ALL, card });
         }
-        Nodes { me: self.me, my_studio, nodes }
+        let pool = self.roster.as_ref().map(|roster| roster.pool());
+        Nodes { me: self.me, pool, my_studio, nodes }
     }
 
     /// Whether a node is of another studio, or of none.
@@ -168,7 +169,7 @@ impl Picture {
         let roster = self.roster.as_ref();
         let me = self.member(&self.me, now_ms);
         let members = self.members(now_ms).map(|member| {
-            let facts = MemberFacts { studio: member.studio, submits: member.roles.submit };
+            let facts = MemberFacts { studio: member.studio, roles: member.roles };
             (member.node.node(), facts)
         });
         Facts {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use scenemesh_protocol::deputy::shelf_of;
 use scenemesh_protocol::envelope::{
     Desk, GrantPayload, Recipient, Refused, Standing, judge_header, open_header,
 };
@@ -53,12 +54,12 @@ impl Actor {
         });
     }
 
-    fn ask(&mut self, question: Question) {
+    pub(super) fn ask(&mut self, question: Question) {
         let Question { to, request, about } = question;
         if to == self.id {
             let ticket = self.ticket();
             self.tickets.insert(ticket, ReplyTo::Here(about));
-            // Only requesters probe, so a probe from here is for the renderer here.
+            // Here only requesters probe, cancel and acknowledge, so all of it is for the renderer.
             match link::route(to, request, ticket, |_| false) {
                 Ok(inbound) => self.inside.push_back(inbound),
                 Err(declined) => tracing::error!(detail = %declined.detail, "a question to ourselves"),
@@ -94,6 +95,17 @@ impl Actor {
                 self.drop_blobs(served);
             }
             A::DropBlobs(roots) => self.drop_blobs(roots),
+            A::SealKept { node, job } => self.seal_kept(node, job),
+            A::Keep { node, job, keep } => self.give_to_deputy(node, job, *keep),
+            A::Unkeep { node, job, sealed } => {
+                self.shelf.end(For::Kept(shelf_of(job), 0), node);
+                self.drop_blobs(sealed);
+            }
+            A::BringKept { node, job, keep } => self.bring_kept(node, job, *keep),
+            A::Deliver { node, task, attempt } => self.deliver(node, task, attempt),
+            A::Undeliver { node, task, attempt } => {
+                self.shelf.end(For::Kept(task, attempt), node);
+            }
             A::Forgotten { job, tasks } => {
                 self.board.forget(job, &tasks);
                 self.retention.forgot();
@@ -122,17 +134,17 @@ impl Actor {
         self.board.log(job, LogLine { at_ms: clock::wall_ms(), task, index, line });
     }
 
-    fn pool(&self) -> PoolFacts {
+    pub(super) fn pool(&self) -> PoolFacts {
         let roster = self.picture.roster.as_ref();
         roster.map_or(NO_POOL, |roster| PoolFacts { pool: roster.pool(), epoch: roster.settings().epoch })
     }
 
-    fn member(&self, node: &NodeId) -> Option<&Member> {
+    pub(super) fn member(&self, node: &NodeId) -> Option<&Member> {
         self.picture.member(node, clock::wall_ms())
     }
 
     /// To whom something is sealed: `None` is this machine itself.
-    fn recipient(&self, node: NodeId) -> Result<Option<Recipient>, String> {
+    pub(super) fn recipient(&self, node: NodeId) -> Result<Option<Recipient>, String> {
         if node == self.id {
             return Ok(None);
         }
@@ -287,12 +299,13 @@ impl Actor {
                 open_header::<GrantPayload>(&grant.envelope).map_err(|error| bad(error.to_string()))?;
             let roster = self.picture.roster.clone().ok_or_else(|| bad("it is in no pool".into()))?;
             let holdings = self.renderer.holdings();
+            let deputy = self.renderer.shows_right(self.now(), from, terms.claim);
             let desk = Desk {
                 pool: roster.pool(),
                 me: self.id,
                 epoch: roster.settings().epoch,
                 standing: &|node| match self.picture.member(node, now_ms) {
-                    Some(member) if member.roles.submit => Standing::Admitted,
+                    Some(member) if member.roles.submit || deputy => Standing::Admitted,
                     Some(_) => Standing::LacksRole,
                     None if roster.member(node, now_ms).is_some() => Standing::Revoked,
                     None if roster.revocation(&(*node).into()).is_some() => Standing::Revoked,

@@ -113,6 +113,14 @@ pub(in crate::scheduler) fn judge(jobs: &Jobs, holdings: &Holdings) -> Judge {
             RequesterRecord::Submitted(_)
             | RequesterRecord::SubmittedBatch(_)
             | RequesterRecord::Forgotten { .. } => Verdict::Drop,
+            RequesterRecord::KeptWith { job, .. }
+            | RequesterRecord::KeptNoMore { job }
+            | RequesterRecord::TakenUp { job, .. }
+            | RequesterRecord::GivenBack { job, .. }
+                if known.contains(job) =>
+            {
+                Verdict::Keep
+            }
             RequesterRecord::Granted { task, attempt, node, claim, grant, .. } => match open.get(task) {
                 Some(true) => Verdict::Keep,
                 Some(false) => Verdict::Shorten(RequesterRecord::Tried {

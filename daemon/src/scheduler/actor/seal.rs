@@ -141,7 +141,7 @@ pub(super) async fn grant(parts: GrantParts, key: SecretKey, blobs: Blobs) -> Re
     Ok(SealedGrant { grant: Grant { terms: Signed::new(&terms, &key), envelope }, roots })
 }
 
-async fn blob_refs(recipe: &Recipe, blobs: &Blobs) -> Result<Vec<BlobRef>, String> {
+pub(super) async fn blob_refs(recipe: &Recipe, blobs: &Blobs) -> Result<Vec<BlobRef>, String> {
     let mut refs: Vec<BlobRef> = Vec::new();
     for input in &recipe.inputs {
         let manifest = blobs.manifest(input.root).await.map_err(|error| error.to_string())?;
@@ -153,7 +153,7 @@ async fn blob_refs(recipe: &Recipe, blobs: &Blobs) -> Result<Vec<BlobRef>, Strin
     Ok(refs)
 }
 
-async fn seal_bytes(blobs: &Blobs, plain: &[u8]) -> Result<crate::store::Sealed, String> {
+pub(super) async fn seal_bytes(blobs: &Blobs, plain: &[u8]) -> Result<crate::store::Sealed, String> {
     let mut sealer = blobs.seal();
     sealer.write(plain).await.map_err(|error| error.to_string())?;
     sealer.finish().await.map_err(|error| error.to_string())
@@ -282,6 +282,29 @@ pub(super) async fn finished(
         Signed::new(&record, key)
     });
     (Finished { terms: Signed::new(&terms, key), keys, usage: None, wipe }, roots)
+}
+
+/// A result that is here, for a node that was not its requester.
+#[derive(Debug)]
+pub(super) struct Announced {
+    pub(super) pool: PoolFacts,
+    pub(super) task: TaskId,
+    pub(super) attempt: u32,
+    pub(super) grant: ContentHash,
+    pub(super) to: Recipient,
+    pub(super) outputs: Vec<OutputFile>,
+    pub(super) exec_ms: u64,
+    pub(super) now_ms: u64,
+}
+
+/// Signs that this node has a result and seals its keys for another. The blobs stay whatever happens.
+pub(super) async fn announce(parts: Announced, key: &SecretKey, blobs: &Blobs) -> Result<Finished, String> {
+    let Announced { pool, task, attempt, grant, to, outputs, exec_ms, now_ms } = parts;
+    let sealed = result_keys(pool, task, attempt, grant, Some(to), outputs, now_ms, key, blobs).await;
+    let (roots, keys) = sealed.map_err(|failure| failure.to_string())?;
+    let outcome = Outcome::Done { roots, keys: ContentHash::of(&keys) };
+    let terms = FinishedTerms { pool: pool.pool, task, attempt, grant, outcome, exec_ms };
+    Ok(Finished { terms: Signed::new(&terms, key), keys, usage: None, wipe: None })
 }
 
 #[expect(clippy::too_many_arguments, reason = "the one caller has them all at hand")]

@@ -11,11 +11,15 @@ use crate::store::Blobs;
 /// Longer than any attempt and any unclaimed result lasts; serving ends when its attempt does.
 const SERVED_FOR: Duration = Duration::from_hours(8 * 24);
 
-/// Why a blob is served: an attempt of ours that needs inputs, or one of theirs whose results wait.
+/// Why a blob is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum For {
+    /// An attempt of ours needs them.
     Inputs(TaskId, u32),
+    /// They are an attempt's of theirs, and wait.
     Results(TaskId, u32),
+    /// A job that its deputy fetches, or a result that both are to have.
+    Kept(TaskId, u32),
 }
 
 #[derive(Debug)]

@@ -167,7 +167,26 @@ fn requesters() -> Vec<RequesterRecord> {
         RequesterRecord::Resumed { tasks, at_ms },
         RequesterRecord::GivenUp { task, at_ms },
         RequesterRecord::Suspected { task, suspects: suspects() },
+        RequesterRecord::KeptWith { job: JOB, deputy: node(), at_ms },
+        RequesterRecord::KeptNoMore { job: JOB },
+        RequesterRecord::Keeping { right: Box::new(right()), batch: Box::new(submission().into()), at_ms },
+        RequesterRecord::TakenUp { job: JOB, term: 2, at_ms },
+        RequesterRecord::GivenBack { job: JOB, at_ms },
     ]
+}
+
+fn right() -> Signed<GrantRight> {
+    let (origin, issued_ms) = (key().public().node(), AT_MS);
+    let right = GrantRight {
+        pool: POOL,
+        studio: StudioId::from_bytes([0x44; 16]),
+        origin,
+        deputy: NodeId::from_bytes([0x45; 32]),
+        job: JOB,
+        issued_ms,
+        not_after_ms: issued_ms + 1000,
+    };
+    Signed::new(&right, &key())
 }
 
 fn suspects() -> Vec<Suspect> {

@@ -30,8 +30,8 @@ fn refused(reason: RefusalReason, detail: &str) -> Rejection {
 }
 
 impl Renderer {
-    pub(super) fn granted(&mut self, from: NodeId, grant: Box<Grant>, ticket: Ticket) {
-        match self.look_at(from, grant, ticket) {
+    pub(super) fn granted(&mut self, now: Now, from: NodeId, grant: Box<Grant>, ticket: Ticket) {
+        match self.look_at(now, from, grant, ticket) {
             Ok(Some(reply)) => self.reply(ticket, reply),
             Ok(None) => {}
             Err(Rejection { refusal, failure }) => {
@@ -43,6 +43,7 @@ impl Renderer {
     /// `None`: the grant is being examined, and answered then.
     fn look_at(
         &mut self,
+        now: Now,
         from: NodeId,
         grant: Box<Grant>,
         ticket: Ticket,
@@ -65,7 +66,9 @@ impl Renderer {
         if self.holdings.is_given_up(&key) {
             return Err(refused(RefusalReason::Tombstone, "this attempt was given up here"));
         }
-        may_submit(&self.facts, from)
+        let right = self.claims.get(&terms.claim).filter(|claim| claim.from == from);
+        let right = right.and_then(|claim| claim.right.as_deref());
+        may_submit(&self.facts, now, from, right)
             .and_then(|()| may_lend(&self.facts, from, terms.class, None))
             .map_err(|refusal| Rejection { refusal, failure: None })?;
         if from != self.facts.me && Some(terms.pool) != self.facts.pool {
@@ -119,7 +122,8 @@ impl Renderer {
                 return Err(refused(RefusalReason::Tombstone, "this attempt was given up here"));
             }
             // Shut out, without its role, or the GPU is wanted back, since the grant came.
-            let may = may_submit(&self.facts, from);
+            let right = self.claims.get(&id).and_then(|claim| claim.right.as_deref());
+            let may = may_submit(&self.facts, now, from, right);
             may.and_then(|()| may_lend(&self.facts, from, exam.class, None))
                 .map_err(|refusal| Rejection { refusal, failure: None })?;
             if from != self.facts.me && self.barred.contains_key(&from) {

@@ -4,8 +4,10 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use scenemesh_protocol::deputy::{GrantRight, Shown};
 use scenemesh_protocol::ids::{ClaimId, JobId, NodeId, ReservationId};
 use scenemesh_protocol::lease::{Claim, ClaimReply, Offer, OfferReply, Refusal, RefusalReason};
+use scenemesh_protocol::signed::{Signed, Verified};
 use scenemesh_protocol::task::{Class, ModelName, Shape};
 
 use super::grants::Exam;
@@ -28,6 +30,8 @@ pub(super) struct Queued {
     pub(super) from: NodeId,
     pub(super) id: ReservationId,
     job: JobId,
+    /// What a deputy showed.
+    right: Option<Arc<Verified<GrantRight>>>,
     shape: Shape,
     class: Class,
     /// Tasks that wait over there, less our claims.
@@ -43,6 +47,8 @@ pub(super) struct HeldClaim {
     pub(super) from: NodeId,
     pub(super) reservation: ReservationId,
     pub(super) slot: String,
+    /// What its requester showed with its offer, when it is a deputy.
+    pub(super) right: Option<Arc<Verified<GrantRight>>>,
     until: Instant,
     /// The grant is here and being looked at: the hold does not run out meanwhile.
     pub(super) exam: Option<Exam>,
@@ -59,7 +65,7 @@ impl Renderer {
         self.facts = facts;
         let facts = &self.facts;
         self.queue.retain(|queued| {
-            may_submit(facts, queued.from).is_ok()
+            may_submit(facts, now, queued.from, queued.right.as_deref()).is_ok()
                 && may_lend(facts, queued.from, queued.class, queued.shape.vram_mib).is_ok()
                 && may_run(facts, queued.from, &queued.shape.classes).is_ok()
         });
@@ -108,15 +114,19 @@ impl Renderer {
             self.reply(ticket, OfferReply::Waiting { position: 0, eta_ms: None });
             return;
         }
-        if let Err(refusal) = self.consider(now, from, &offer) {
-            self.queue.retain(|queued| (queued.from, queued.job) != (from, offer.job));
-            self.reply(ticket, OfferReply::Refused(refusal));
-            return;
-        }
+        let right = match self.right_of(now, from, &offer) {
+            Ok(right) => right,
+            Err(refusal) => {
+                self.queue.retain(|queued| (queued.from, queued.job) != (from, offer.job));
+                self.reply(ticket, OfferReply::Refused(refusal));
+                return;
+            }
+        };
         let known =
             self.queue.iter_mut().find(|queued| (queued.from, queued.id) == (from, offer.reservation));
         if let Some(known) = known {
             (known.left, known.class, known.shape) = (offer.ready, offer.class, offer.shape);
+            known.right = right;
             known.not_before = None;
         } else {
             // One per job and node: a newer offer of the same job takes the older one's place.
@@ -126,6 +136,7 @@ impl Renderer {
                 from,
                 id: offer.reservation,
                 job: offer.job,
+                right,
                 shape: offer.shape,
                 class: offer.class,
                 left: offer.ready,
@@ -136,12 +147,37 @@ impl Renderer {
         self.asking = Some((from, offer.reservation, ticket));
     }
 
-    fn consider(&mut self, now: Now, from: NodeId, offer: &Offer) -> Result<(), Refusal> {
+    /// The right that a deputy's offer rests on, when the offer may wait here at all.
+    fn right_of(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        offer: &Offer,
+    ) -> Result<Option<Arc<Verified<GrantRight>>>, Refusal> {
+        let right = offer.right.as_ref().map(|right| judge(&self.facts, now, from, offer.job, right));
+        let right = right.transpose()?.map(Arc::new);
+        self.consider(now, from, offer, right.as_deref()).map(|()| right)
+    }
+
+    /// Whether a grant for this claim is a deputy's, with a right that was judged and holds.
+    pub fn shows_right(&self, now: Now, from: NodeId, claim: ClaimId) -> bool {
+        let right =
+            self.claims.get(&claim).filter(|held| held.from == from).and_then(|held| held.right.as_ref());
+        right.is_some_and(|right| may_submit(&self.facts, now, from, Some(right)).is_ok())
+    }
+
+    fn consider(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        offer: &Offer,
+        right: Option<&Verified<GrantRight>>,
+    ) -> Result<(), Refusal> {
         let refuse = |reason, detail: &str| Err(Refusal { reason, detail: detail.to_owned() });
         if self.draining {
             return refuse(RefusalReason::Stopping, "it takes no new work: it is being drained");
         }
-        may_submit(&self.facts, from)?;
+        may_submit(&self.facts, now, from, right)?;
         may_lend(&self.facts, from, offer.class, offer.shape.vram_mib)?;
         may_run(&self.facts, from, &offer.shape.classes)?;
         self.check_journal(now, from)?;
@@ -238,14 +274,22 @@ impl Renderer {
 
     fn claim(&mut self, now: Now, from: NodeId, reservation: ReservationId, slot: &str) {
         let claim = self.ids.claim();
+        let mut right = None;
         if let Some(queued) = self.queued(from, reservation) {
             queued.left = queued.left.saturating_sub(1);
+            right.clone_from(&queued.right);
         }
         self.round = self.round_of(from);
         self.rounds.insert(from, self.round + 1);
         self.taken.insert(slot.to_owned(), Occupant::Claim(claim));
-        let held =
-            HeldClaim { from, reservation, slot: slot.to_owned(), until: now.at + CLAIM_HOLD, exam: None };
+        let held = HeldClaim {
+            from,
+            reservation,
+            slot: slot.to_owned(),
+            right,
+            until: now.at + CLAIM_HOLD,
+            exam: None,
+        };
         self.claims.insert(claim, held);
         if let Some((.., ticket)) = self.asking.take_if(|asking| (asking.0, asking.1) == (from, reservation))
         {
@@ -309,8 +353,28 @@ impl Renderer {
     }
 }
 
-/// Whether this node's tasks may run here at all.
-pub(super) fn may_submit(facts: &Facts, from: NodeId) -> Result<(), Refusal> {
+/// What a deputy shows, held against what is known of the two.
+fn judge(
+    facts: &Facts,
+    now: Now,
+    from: NodeId,
+    job: JobId,
+    right: &Signed<GrantRight>,
+) -> Result<Verified<GrantRight>, Refusal> {
+    let refused = |detail: String| Refusal { reason: RefusalReason::NotAllowed, detail };
+    let pool = facts.pool.ok_or_else(|| refused("it is in no pool".into()))?;
+    let member = |node: &NodeId| facts.members.get(node).map(|member| (member.studio, member.roles));
+    let shown = Shown { pool, by: from, job, now_ms: now.wall_ms, member: &member };
+    GrantRight::judge(right, &shown).map_err(|error| refused(error.to_string()))
+}
+
+/// Whether this node's tasks may run here at all: its own, or with a right those that it is a deputy for.
+pub(super) fn may_submit(
+    facts: &Facts,
+    now: Now,
+    from: NodeId,
+    right: Option<&Verified<GrantRight>>,
+) -> Result<(), Refusal> {
     let not_allowed =
         |detail: &str| Err(Refusal { reason: RefusalReason::NotAllowed, detail: detail.to_owned() });
     if from == facts.me {
@@ -319,9 +383,14 @@ pub(super) fn may_submit(facts: &Facts, from: NodeId) -> Result<(), Refusal> {
     if !facts.renders {
         return not_allowed("it has no role `render`");
     }
+    if let Some(right) = right {
+        let member = |node: &NodeId| facts.members.get(node).map(|member| (member.studio, member.roles));
+        let holds = right.still_holds(now.wall_ms, &member);
+        return holds.or_else(|error| not_allowed(&error.to_string()));
+    }
     match facts.members.get(&from) {
         None => not_allowed("it does not know you as a member of the pool"),
-        Some(member) if !member.submits => not_allowed("you have no role `submit`"),
+        Some(member) if !member.roles.submit => not_allowed("you have no role `submit`"),
         Some(_) => Ok(()),
     }
 }

@@ -75,8 +75,10 @@ impl Contact {
         }
     }
 
-    pub(super) fn deadline(&self, state: &AttemptState, up: bool) -> Option<Instant> {
+    /// `quiet`: nothing follows from its silence.
+    pub(super) fn deadline(&self, state: &AttemptState, up: bool, quiet: bool) -> Option<Instant> {
         let silence = match (state, &self.fetch) {
+            _ if quiet => None,
             (AttemptState::Lost | AttemptState::Over(_), _) | (_, Some(Fetch { again: None, .. })) => None,
             _ => Some(self.probing.map_or(self.heard + LEASE, |since| since + PROBE_PATIENCE)),
         };
@@ -98,13 +100,15 @@ impl Requester {
         let AttemptState::Granted(grant) = &known.state else { return };
         let grant = grant.clone();
         let node = known.node;
-        // Written down, and meanwhile the project or the roster says no: it does not leave, and its lease runs out.
+        // Written down, and meanwhile the project, the roster or a deputy says no: it does not leave, and its lease runs
+        // out.
         let job = self.jobs.task(&task).map(|known| known.job);
-        if !job.is_some_and(|job| self.within_reach(job, node)) {
-            return;
-        }
+        let leaves = job.is_some_and(|job| self.within_reach(job, node) && self.may_grant(job));
         if let Some(contact) = self.contacts.get_mut(&(task, attempt)) {
             contact.grant_again = None;
+        }
+        if !leaves {
+            return;
         }
         self.out.push(Action::Grant { node, task, attempt, grant });
     }
@@ -190,7 +194,7 @@ impl Requester {
         }
     }
 
-    fn hear(&mut self, now: Now, task: TaskId, attempt: u32) {
+    pub(super) fn hear(&mut self, now: Now, task: TaskId, attempt: u32) {
         if let Some(contact) = self.contacts.get_mut(&(task, attempt)) {
             contact.hear(now);
         }
@@ -200,6 +204,10 @@ impl Requester {
     pub(super) fn reconcile(&mut self, task: TaskId, attempt: u32) {
         let Some(known) = self.jobs.attempt(&task, attempt) else { return };
         let node = known.node;
+        if self.is_with_deputy(&task, attempt) {
+            // It is asked for all of them at once.
+            return;
+        }
         if matches!(known.state, AttemptState::Granted(_)) {
             // Not a probe: that would make the renderer refuse a grant it has not seen yet.
             self.send_grant(task, attempt);
@@ -217,6 +225,7 @@ impl Requester {
 
     /// Fifteen seconds without a word, then one question of our own, then the task is somebody else's to take.
     pub(super) fn judge_silence(&mut self, now: Now, task: TaskId, attempt: u32) {
+        let with_deputy = self.is_with_deputy(&task, attempt);
         let Some(known) = self.jobs.attempt(&task, attempt) else { return };
         let Some(contact) = self.contacts.get_mut(&(task, attempt)) else { return };
         let node = contact.node;
@@ -235,7 +244,7 @@ impl Requester {
             }
             _ => {}
         }
-        if lost || now.at < contact.heard + LEASE {
+        if lost || now.at < contact.heard + LEASE || (up && with_deputy) {
             return;
         }
         match contact.probing {
@@ -261,6 +270,7 @@ impl Requester {
     /// These nodes are shut out: their leases are lost now, and what they bring is refused even if it is the first.
     pub(super) fn shut_out(&mut self, now: Now, barred: Arc<Barred>) {
         self.barred = barred;
+        self.let_go_of_barred(now);
         let me = self.nodes.me;
         let gone = self.contacts.iter().filter_map(|((task, attempt), contact)| {
             let words = self.barred.get(&contact.node).filter(|_| contact.node != me)?;
@@ -289,7 +299,9 @@ impl Requester {
             Ok(Report::Unknown) => {
                 self.log(task, Line::Unheld { node: self.name(node) });
                 self.commit(now, RequesterRecord::Unheld { task, attempt });
-                self.balked(now, node);
+                if !self.is_with_deputy(&task, attempt) {
+                    self.balked(now, node);
+                }
             }
             Ok(Report::Running(_)) => {
                 self.verdict(now, node, task, attempt);
@@ -314,6 +326,10 @@ impl Requester {
     }
 
     pub(super) fn probed(&mut self, now: Now, node: NodeId, probe: Probe, ticket: Ticket) {
+        if !self.granted_to(node, &probe) {
+            let report = self.tell_of_hand(node, probe.task, probe.attempt);
+            return self.reply(ticket, report);
+        }
         let verdict = self.verdict(now, node, probe.task, probe.attempt);
         self.reply(ticket, verdict);
     }

@@ -74,7 +74,7 @@ impl Requester {
         let of_job = |task: &&TaskId| self.jobs.task(task).is_some_and(|known| known.job == job);
         let failed: Vec<TaskId> = self.failed.keys().filter(of_job).copied().collect();
         for task in failed {
-            if self.is_hopeless(task) {
+            if self.may_grant(job) && self.is_hopeless(task) {
                 self.commit(now, RequesterRecord::GivenUp { task, at_ms: now.wall_ms });
                 self.log(task, Line::FailedForGood);
             }

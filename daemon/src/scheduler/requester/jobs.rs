@@ -16,8 +16,10 @@ use crate::scheduler::batch::{Batch, Stage};
 use crate::scheduler::record::{Recipe, RequesterRecord, Submission, TaskPlan};
 use crate::scheduler::suspicion::Suspect;
 
+mod keeping;
 mod waiting;
 
+pub use keeping::Kept;
 pub use waiting::Waiting;
 
 /// Most bytes of a wipe's body.
@@ -47,6 +49,10 @@ pub struct Job {
     pub ready: Waiting,
     /// Tasks that have not ended.
     pub open: u32,
+    /// Who holds it as well, and may grant while we are away.
+    pub deputy: Option<NodeId>,
+    /// It is another node's, held here.
+    pub kept: Option<Kept>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -354,6 +360,11 @@ impl Jobs {
                 }
             }
             RequesterRecord::Forgotten { jobs } => self.forget(jobs),
+            RequesterRecord::KeptWith { job, deputy, .. } => self.keep_with(job, Some(*deputy)),
+            RequesterRecord::KeptNoMore { job } => self.keep_with(job, None),
+            RequesterRecord::Keeping { right, batch, .. } => self.keep(right, batch),
+            RequesterRecord::TakenUp { job, term, .. } => self.pass_pen(job, Some(*term)),
+            RequesterRecord::GivenBack { job, .. } => self.pass_pen(job, None),
             RequesterRecord::Tried { task, attempt, node, claim, grant } => {
                 let (node, claim, grant_hash) = (*node, *claim, *grant);
                 let state = AttemptState::Running;
@@ -390,7 +401,7 @@ impl Jobs {
         let submission = Arc::new(submission.clone());
         self.open.insert(Self::place(&submission));
         let (stages, ready) = (stages.into(), Waiting::default());
-        let new = Job { submission, stages, on_suspect, ready, open: count };
+        let new = Job { submission, stages, on_suspect, ready, open: count, deputy: None, kept: None };
         inputs_of(&new).for_each(|root| self.name(root));
         let plans = new.submission.clone();
         self.jobs.insert(job, new);

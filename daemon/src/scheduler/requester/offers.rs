@@ -63,7 +63,7 @@ impl Requester {
                 (Some(old), Some(new)) => old.same_abilities(new),
                 (old, new) => old.is_none() && new.is_none(),
             };
-            cards && (&old.link, old.renders, old.studio) == (&new.link, new.renders, new.studio)
+            cards && (&old.link, old.roles, old.studio) == (&new.link, new.roles, new.studio)
         };
         let ids = before.nodes.keys().chain(self.nodes.nodes.keys());
         let changed: Vec<NodeId> = ids.filter(|id| !alike(id)).copied().collect();
@@ -85,6 +85,9 @@ impl Requester {
 
     /// Tasks of a job that wait and are not promised to a claim.
     pub(super) fn ready_of(&self, job: JobId) -> usize {
+        if !self.may_grant(job) {
+            return 0;
+        }
         let promised = self.promised.values().filter(|promise| promise.job == job).count();
         self.jobs.job(&job).map_or(0, |known| known.ready.count().saturating_sub(promised))
     }
@@ -306,7 +309,8 @@ impl Requester {
             self.lines.enter(now.at, node, place);
         }
         let id = reservation.id;
-        let offer = Offer { reservation: id, job, shape: shape.clone(), class, ready: told };
+        let right = known.kept.as_ref().map(|kept| kept.right.clone());
+        let offer = Offer { reservation: id, job, shape: shape.clone(), class, ready: told, right };
         self.out.push(Action::Offer { node, offer });
         if first {
             self.log_waiting(job, &Line::Offered { node: self.name(node) });
@@ -326,7 +330,14 @@ impl Requester {
         // A node that is away hears of it when it claims.
         if self.up.contains_key(&node) {
             let class = known.submission.class;
-            let offer = Offer { reservation: reservation.id, job, shape: Shape::default(), class, ready: 0 };
+            let offer = Offer {
+                reservation: reservation.id,
+                job,
+                shape: Shape::default(),
+                class,
+                ready: 0,
+                right: None,
+            };
             self.out.push(Action::Offer { node, offer });
         }
     }
@@ -418,8 +429,7 @@ impl Requester {
         }
         self.promised.insert(task, Promise { node, claim: claim.claim, job });
         self.lines.moved(now.at, node);
-        let attempts = self.jobs.task(&task).map(|task| &task.attempts);
-        let attempt = attempts.and_then(|all| all.keys().next_back()).map_or(1, |last| last + 1);
+        let attempt = self.jobs.next_attempt(&task);
         let class = self.jobs.job(&job).map(|known| known.submission.class).unwrap_or_default();
         self.log(task, Line::Claimed { node: self.name(node) });
         self.out.push(Action::SealGrant { node, task, attempt, claim: claim.claim, class });
@@ -466,11 +476,11 @@ impl Requester {
         };
         // Ended while it was being sealed, or the node may not have it any more: the slot's hold runs out by itself.
         let known = self.jobs.task(&task).filter(|known| known.state == TaskState::Ready);
-        let Some(known) = known.filter(|_| self.within_reach(promise.job, node)) else {
+        if known.is_none() || !self.within_reach(promise.job, node) || !self.may_grant(promise.job) {
             self.unwanted(Ok(sealed));
             return;
-        };
-        let attempt = known.attempts.keys().next_back().map_or(1, |last| last + 1);
+        }
+        let attempt = self.jobs.next_attempt(&task);
         let SealedGrant { grant, roots } = sealed;
         let grant = Box::new(grant);
         let at_ms = now.wall_ms;
@@ -488,10 +498,9 @@ impl Requester {
 
     /// A line in the log of every task of a job that waits; bounded, because a job can have thousands.
     fn log_waiting(&mut self, job: JobId, line: &Line) {
-        const TASKS_TOLD: usize = 16;
         let Some(known) = self.jobs.job(&job) else { return };
         let plans = known.ready.all().filter_map(|index| known.submission.tasks.get(index as usize));
-        let tasks: Vec<TaskId> = plans.map(|plan| plan.task).take(TASKS_TOLD).collect();
+        let tasks: Vec<TaskId> = plans.map(|plan| plan.task).take(super::TASKS_TOLD).collect();
         for task in tasks {
             self.log(task, line.clone());
         }

@@ -53,6 +53,11 @@ impl Requester {
     /// A result of a node outside the job's reach is not taken, whoever gave it the task.
     pub(super) fn is_out_of_reach(&self, task: &TaskId, node: NodeId) -> Option<Failure> {
         let job = self.jobs.task(task)?.job;
+        let known = self.jobs.job(&job)?;
+        // Whoever holds the whole job may bring its results.
+        if [known.deputy, known.origin()].contains(&Some(node)) {
+            return None;
+        }
         let words = "the node is outside the reach of the job or of its project";
         (!self.within_reach(job, node)).then(|| Failure::new(FailureClass::Policy, words))
     }
@@ -77,6 +82,7 @@ impl Requester {
     /// These jobs have ended, and nothing of them is kept any longer: nobody is told of, or asked about, what is not
     /// there any more.
     pub(super) fn forget(&mut self, over: &[JobId]) {
+        over.iter().for_each(|job| self.end_talk(*job));
         for jobs in over.chunks(FORGOTTEN_AT_ONCE) {
             let tasks_of = |id: &JobId| {
                 let plans = self.jobs.job(id).into_iter().flat_map(|job| &job.submission.tasks);

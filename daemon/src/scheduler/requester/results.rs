@@ -126,6 +126,7 @@ impl Requester {
         finished: Box<Finished>,
     ) -> FinishedReply {
         let (task, attempt) = (terms.task, terms.attempt);
+        self.expect_from_origin(now, node, terms);
         let known = self.jobs.attempt(&task, attempt);
         let Some(known) = known.filter(|known| known.node == node && known.is_live()) else {
             return FinishedReply::Discard;

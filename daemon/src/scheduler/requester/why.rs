@@ -4,7 +4,7 @@ use scenemesh_protocol::ids::{JobId, TaskId};
 use scenemesh_protocol::lease::Progress;
 use scenemesh_protocol::task::Failure;
 
-use super::jobs::{AttemptState, Task, TaskState};
+use super::jobs::{AttemptState, Job, Task, TaskState};
 use super::{Requester, results};
 use crate::scheduler::batch;
 use crate::scheduler::conversation::Now;
@@ -47,6 +47,8 @@ impl Requester {
             reach: submission.reach.clone(),
             project: submission.project,
             created_ms: submission.created_ms,
+            kept_on: job.deputy.map(|node| self.name(node)),
+            kept_for: job.origin().map(|node| self.name(node)),
             tasks,
         })
     }
@@ -62,6 +64,8 @@ impl Requester {
     /// How many tasks of open jobs wait for a renderer, and how many one has.
     pub fn open_tasks(&self) -> OpenTasks {
         let jobs = self.jobs.open_jobs().filter_map(|id| self.jobs.job(&id));
+        // Others' that are only held here are counted by their origins.
+        let jobs = jobs.filter(|job| job.is_ours_to_grant());
         let plans = jobs.flat_map(|job| &job.submission.tasks);
         let states = plans.filter_map(|plan| Some(self.jobs.task(&plan.task)?.state));
         states.filter(|state| state.is_open()).fold(OpenTasks::default(), |mut open, state| {
@@ -180,6 +184,7 @@ impl Requester {
                 Held::FetchBroke { why: why.clone() }
             }
             (Some(_), _) => Held::Fetching,
+            (None, _) if self.is_with_deputy(&id, number) => Held::ByDeputy,
             (None, AttemptState::Granted(_)) => Held::Granted,
             (None, _) => {
                 contact.progress.as_ref().map_or(Held::Accepted, |progress| Held::At(Doing::of(progress)))
@@ -203,6 +208,14 @@ impl Requester {
     fn why_waiting(&self, id: TaskId, task: &Task) -> Why {
         if task.paused {
             return Why::Paused;
+        }
+        if let Some(deputy) = self.held_for(&task.job) {
+            return Why::AsksDeputy { node: self.name(deputy) };
+        }
+        if let Some(origin) =
+            self.jobs.job(&task.job).and_then(Job::origin).filter(|_| !self.may_grant(task.job))
+        {
+            return Why::KeptFor { node: self.name(origin) };
         }
         let mut blockers = self.jobs.blockers(task);
         if let Some((_, on)) = blockers.next() {

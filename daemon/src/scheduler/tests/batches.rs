@@ -22,7 +22,10 @@ fn stage(first: u32, tasks: u32, feeds: Vec<Feed>) -> Stage {
 
 fn submit(world: &mut World, job: u8, tasks: usize, stages: Vec<Stage>) {
     let submission = world.submission(job, tasks);
-    world.tell_requester(0, Input::Submitted(Box::new(Batch { stages, ..submission.into() })));
+    world.tell_requester(
+        0,
+        Input::Submitted { batch: Box::new(Batch { stages, ..submission.into() }), deputy: None },
+    );
 }
 
 /// One task, and one that takes its result.
@@ -32,7 +35,10 @@ pub(super) fn submit_chain(world: &mut World, job: u8) {
 
 fn submit_wary(world: &mut World, on_suspect: OnSuspect) {
     let submission = world.submission(7, 1);
-    world.tell_requester(0, Input::Submitted(Box::new(Batch { on_suspect, ..submission.into() })));
+    world.tell_requester(
+        0,
+        Input::Submitted { batch: Box::new(Batch { on_suspect, ..submission.into() }), deputy: None },
+    );
 }
 
 fn why(world: &World, task: TaskId) -> Why {
@@ -160,7 +166,7 @@ fn a_node_that_lacks_the_first_model_still_gets_the_tasks_of_the_second() {
     for (index, plan) in submission.tasks.iter_mut().enumerate() {
         plan.recipe = u16::from(index >= 2);
     }
-    world.tell_requester(0, Input::Submitted(Box::new(submission.into())));
+    world.tell_requester(0, Input::Submitted { batch: Box::new(submission.into()), deputy: None });
     world.until("the second half is done", |world| {
         (2..4).all(|index| world.phase(0, task_id(7, index)) == TaskPhase::Done)
     });
@@ -181,7 +187,10 @@ fn what_is_varied_is_in_the_graph_and_in_the_view() {
     };
     let varied = vec![varied("3.cfg", ["6.5", "7"]), varied("3.text", ["\"a\"", "\"b\""])];
     let stages = vec![Stage { first: 0, tasks: 4, count: 1, varied, feeds: Vec::new() }];
-    world.tell_requester(0, Input::Submitted(Box::new(Batch { stages, ..submission.into() })));
+    world.tell_requester(
+        0,
+        Input::Submitted { batch: Box::new(Batch { stages, ..submission.into() }), deputy: None },
+    );
     let graph = String::from_utf8(recipe(&world, task_id(7, 1)).unwrap().graph).unwrap();
     assert!(graph.contains(r#""cfg":6.5"#) && graph.contains(r#""text":"b""#), "{graph}");
     let told = world.task(0, task_id(7, 2)).varied;

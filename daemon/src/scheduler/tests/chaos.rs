@@ -40,6 +40,11 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// With absences long enough for a deputy to go on.
+fn long_event() -> impl Strategy<Value = Event> {
+    prop_oneof![15 => event(), 1 => (30_000..60_000_u16).prop_map(Event::Pass)]
+}
+
 fn apply(world: &mut World, event: Event) {
     let machines = world.machines.len();
     let machine = |n: u8| usize::from(n) % machines;
@@ -118,6 +123,14 @@ proptest! {
         let mut world = World::with_slots(&[1, 2, 1]);
         world.submit(0, 7, 3);
         world.submit(2, 8, 3);
+        events.into_iter().for_each(|event| apply(&mut world, event));
+        peace(&mut world);
+    }
+
+    #[test]
+    fn a_job_on_two_machines_in_any_weather(events in prop::collection::vec(long_event(), 0..600)) {
+        let mut world = World::with_slots(&[1, 0, 1]).of_one_studio();
+        world.submit_kept(0, 7, 3, 1);
         events.into_iter().for_each(|event| apply(&mut world, event));
         peace(&mut world);
     }

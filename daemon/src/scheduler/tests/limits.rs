@@ -59,6 +59,7 @@ fn urgent_offer(ready: u32) -> Offer {
         shape: Shape { classes: vec!["SaveImage".into()], ..Shape::default() },
         class: Class::Urgent,
         ready,
+        right: None,
     }
 }
 

@@ -315,6 +315,7 @@ fn spec(graph: &str, count: u32, reach: Reach) -> JobSpec {
         project: None,
         needs: Needs::default(),
         on_suspect: OnSuspect::Keep,
+        keep_on: crate::scheduler::KeepOn::Anybody,
         previews: false,
         full_hygiene: false,
         time_limit: Duration::from_mins(1),

@@ -9,14 +9,14 @@ use crate::scheduler::record::RequesterRecord;
 use crate::scheduler::requester::Input;
 use crate::scheduler::view::TaskPhase;
 
-fn is(packet: &Packet, name: &str) -> bool {
+pub(super) fn is(packet: &Packet, name: &str) -> bool {
     match &packet.cargo {
         Cargo::Question { request, .. } => request.name() == name,
         Cargo::Answer { .. } => false,
     }
 }
 
-fn answers(packet: &Packet, name: &str) -> bool {
+pub(super) fn answers(packet: &Packet, name: &str) -> bool {
     matches!(&packet.cargo, Cargo::Answer { response, .. } if response.name() == name)
 }
 

@@ -13,6 +13,7 @@ use scenemesh_protocol::lease::{
 };
 use scenemesh_protocol::messages::{Request, Response};
 use scenemesh_protocol::receipt::{WipeCount, WipeRecord, Wiped};
+use scenemesh_protocol::roster::Roles;
 use scenemesh_protocol::sealed::BlobKey;
 use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, OutputKind, Reach, Shape};
@@ -28,7 +29,9 @@ use crate::scheduler::view::{TaskPhase, TaskView};
 
 mod errands;
 mod judge;
+mod keeping;
 mod machine;
+mod submitting;
 
 pub(super) use errands::Errand;
 pub(super) use machine::Machine;
@@ -257,7 +260,6 @@ impl World {
 
     /// Every machine knows every other, as adverts would have it.
     pub(super) fn refresh_facts(&mut self, n: usize) {
-        let studio = |n: usize| StudioId::from_bytes([u8::try_from(n).unwrap() + 50; 16]);
         let mut nodes = BTreeMap::new();
         let mut members = BTreeMap::new();
         for (at, machine) in self.machines.iter().enumerate() {
@@ -275,21 +277,21 @@ impl World {
             };
             let node = Node {
                 name: machine.name.clone(),
-                studio: Some(studio(at)),
+                studio: Some(machine.studio),
                 link: Link::Up,
-                renders: true,
+                roles: machine.roles,
                 card: Some(card),
             };
             nodes.insert(machine.id, node);
-            members.insert(machine.id, MemberFacts { studio: studio(at), submits: true });
+            members.insert(machine.id, MemberFacts { studio: machine.studio, roles: machine.roles });
         }
         let me = self.machines[n].id;
-        let nodes = Nodes { me, my_studio: Some(studio(n)), nodes };
+        let nodes = Nodes { me, pool: Some(POOL), my_studio: Some(self.machines[n].studio), nodes };
         let slots = self.machines[n].slot_facts(n);
         let facts = Facts {
             me,
             pool: Some(POOL),
-            my_studio: Some(studio(n)),
+            my_studio: Some(self.machines[n].studio),
             renders: true,
             members,
             slots,
@@ -376,6 +378,9 @@ impl World {
             A::Fetch { node, task, attempt, finished, .. } => {
                 machine.errands.push_back(Errand::Fetch { node, task, attempt, finished });
             }
+            A::SealKept { .. } | A::Keep { .. } | A::BringKept { .. } | A::Deliver { .. } => {
+                machine.errands.push_back(Errand::Keeping(Box::new(action)));
+            }
             A::DropBlobs(roots) => machine.blobs.retain(|root| !roots.contains(root)),
             A::Reply { ticket, response } => self.reply(n, ticket, response),
             A::Log { line, .. } => machine.log.push(line.to_string()),
@@ -416,7 +421,7 @@ impl World {
         }
     }
 
-    fn ask(&mut self, n: usize, question: Question) {
+    pub(super) fn ask(&mut self, n: usize, question: Question) {
         self.next += 1;
         let id = self.next;
         let to = self.machines.iter().position(|machine| machine.id == question.to).unwrap();
@@ -451,7 +456,7 @@ impl World {
                 self.machines[to].tickets.insert(ticket, (from, id));
                 let peer = self.machines[from].id;
                 let requester = &self.machines[to].requester;
-                let ours = |probe: &_| peer != self.machines[to].id && requester.granted_to(peer, probe);
+                let ours = |asked: &_| peer != self.machines[to].id && requester.is_asked(peer, asked);
                 let inbound = link::route(peer, request, ticket, ours).unwrap();
                 self.tell(to, inbound);
             }
@@ -547,46 +552,6 @@ impl World {
                 next.unwrap_or(left).clamp(Duration::from_millis(1), left.max(Duration::from_millis(1))),
             );
             self.flow();
-        }
-    }
-
-    pub(super) fn submit(&mut self, n: usize, job: u8, tasks: usize) -> JobId {
-        self.submit_with(n, job, tasks, |_| {})
-    }
-
-    pub(super) fn submit_with(
-        &mut self,
-        n: usize,
-        job: u8,
-        tasks: usize,
-        change: impl FnOnce(&mut Submission),
-    ) -> JobId {
-        let mut submission = self.submission(job, tasks);
-        change(&mut submission);
-        self.tell_requester(n, requester::Input::Submitted(Box::new(submission.into())));
-        JobId::from_bytes([job; 16])
-    }
-
-    pub(super) fn submission(&self, job: u8, tasks: usize) -> Submission {
-        let recipe = Recipe {
-            graph: b"{}".to_vec(),
-            extra_data: Vec::new(),
-            inputs: Vec::new(),
-            shape: Shape { classes: vec!["SaveImage".into()], ..Shape::default() },
-            previews: false,
-            time_limit_ms: 60_000,
-        };
-        let plan = |index| TaskPlan { task: task_id(job, index), recipe: 0, add_to_seeds: index as u64 };
-        Submission {
-            job: JobId::from_bytes([job; 16]),
-            label: "test".into(),
-            person: "somebody".into(),
-            class: Class::Normal,
-            reach: Reach::Pool,
-            project: None,
-            created_ms: self.now().wall_ms,
-            recipes: vec![recipe],
-            tasks: (0..tasks).map(plan).collect(),
         }
     }
 

@@ -58,6 +58,8 @@ fn messages(all: &mut Vec<Sample>) {
     message(all, "FinishedTerms, done", &finished_terms(done()));
     message(all, "FinishedTerms, failed", &finished_terms(Outcome::Failed(failure())));
     message(all, "GrantRight", &grant_right());
+    let kept = KeptJob { job: JOB, root: hash(0x31), key: BlobKey::from_bytes([0x32; 32]), bytes: 300_000 };
+    message(all, "KeptJob", &kept);
     message(all, "GrantPayload, inline", &GrantPayload::Inline(task_spec()));
     let blob = GrantPayload::Blob { root: hash(0x31), key: BlobKey::from_bytes([0x32; 32]), bytes: 300_000 };
     message(all, "GrantPayload, blob", &blob);
@@ -82,8 +84,17 @@ fn requests(all: &mut Vec<Sample>) {
     add("Request::Goodbye", Goodbye.into());
     add("Request::StudioSync", StudioSync { records: vec![hash(0x3a)], secrets: vec![1, 2] }.into());
     add("Request::Studio", studio_diff().into());
-    let offer = Offer { reservation: RESERVATION, job: JOB, shape: shape(), class: Class::Normal, ready: 20 };
-    add("Request::Offer", offer.into());
+    let offer = Offer {
+        reservation: RESERVATION,
+        job: JOB,
+        shape: shape(),
+        class: Class::Normal,
+        ready: 20,
+        right: None,
+    };
+    add("Request::Offer", offer.clone().into());
+    let right = Some(Signed::new(&grant_right(), &key(5)));
+    add("Request::Offer, of a deputy", Offer { right, ..offer }.into());
     add("Request::Claim", Claim { reservation: RESERVATION, claim: CLAIM }.into());
     let grant = Grant { terms: Signed::new(&grant_terms(), &key(5)), envelope: b"envelope".to_vec() };
     add("Request::Grant", grant.into());
@@ -98,6 +109,13 @@ fn requests(all: &mut Vec<Sample>) {
     add("Request::Ack, discard", Ack { task: TASK, attempt: 2, kind: AckKind::Discard }.into());
     add("Request::Cancel", Cancel { task: TASK, attempt: 2 }.into());
     add("Request::Probe", Probe { task: TASK, attempt: 2 }.into());
+    let roots = vec![BlobRef { root: hash(0x31), sealed_bytes: 4112 }];
+    let keep = Keep { right: Signed::new(&grant_right(), &key(5)), envelope: b"envelope".to_vec(), roots };
+    add("Request::Keep", keep.into());
+    let tasks = vec![(TASK, TaskNews::Open), (TASK, TaskNews::Paused), (TASK, TaskNews::Over)];
+    add("Request::KeepNews", KeepNews { job: JOB, tasks }.into());
+    add("Request::TakeBack", TakeBack { job: JOB }.into());
+    add("Request::Release", Release { job: JOB }.into());
 }
 
 fn responses(all: &mut Vec<Sample>) {
@@ -141,6 +159,12 @@ fn responses(all: &mut Vec<Sample>) {
     add("Response::Verdict, unknown", Verdict::Unknown.into());
     add("Response::Finished, noted", FinishedReply::Noted.into());
     add("Response::Finished, discard", FinishedReply::Discard.into());
+    add("Response::Keep, coming", KeepReply::Coming.into());
+    add("Response::Keep, refused", KeepReply::Refused("its disk is full".into()).into());
+    add("Response::TakeBack, unknown", TakeBackReply::Unknown.into());
+    add("Response::TakeBack, coming", TakeBackReply::Coming.into());
+    let in_hand = vec![InHand { task: TASK, attempt: first_attempt(1), grant: hash(0x33) }];
+    add("Response::TakeBack, yours", TakeBackReply::Yours { in_hand, done: vec![TASK] }.into());
     add("Response::Attempt, unknown", AttemptState::Unknown.into());
     add("Response::Attempt, running", AttemptState::Running(Phase::Running).into());
     add("Response::Attempt, finished", AttemptState::Finished(Box::new(finished(done(), b"keys"))).into());

@@ -252,6 +252,12 @@ fn lines() -> Vec<Line> {
         Line::Resumed,
         Line::Suspect { node: node(), files: 2 },
         Line::NotWiped { node: node() },
+        Line::KeptOn { node: node() },
+        Line::NotKept { node: node(), why: "the node is stopping".into() },
+        Line::KeptFor { node: node() },
+        Line::TakenUp { node: node() },
+        Line::GivenBack { node: node() },
+        Line::InHand { node: node() },
     ];
     all.extend(noes().into_iter().flat_map(|no| {
         [
@@ -290,7 +296,13 @@ fn lines() -> Vec<Line> {
             | Line::Paused
             | Line::Resumed
             | Line::Suspect { .. }
-            | Line::NotWiped { .. } => {}
+            | Line::NotWiped { .. }
+            | Line::KeptOn { .. }
+            | Line::NotKept { .. }
+            | Line::KeptFor { .. }
+            | Line::TakenUp { .. }
+            | Line::GivenBack { .. }
+            | Line::InHand { .. } => {}
         }
     }
     all

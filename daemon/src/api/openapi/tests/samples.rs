@@ -92,6 +92,8 @@ fn job() -> JobView {
         class: Class::Normal,
         reach: ReachWords::Pool,
         created_ms: 1,
+        kept_on: Some(text()),
+        kept_for: Some(text()),
         tasks: vec![task()],
     }
 }
@@ -317,6 +319,7 @@ pub(super) fn requests(judge: &mut Judge) {
             project: Some(text()),
             needs: NeedsRequest { vram_mib: Some(1), min_cc: Some(89) },
             on_suspect: OnSuspect::Retry,
+            keep_on: Some(text()),
             previews: true,
             full_hygiene: false,
         },

@@ -62,6 +62,7 @@ impl Jobs {
         let waits = task.state == TaskState::Ready && !task.paused && self.blockers(task).next().is_none();
         let (job, index) = (task.job, task.index);
         let Some(job) = self.jobs.get_mut(&job) else { return };
+        let waits = waits && job.is_ours_to_grant();
         let Some(recipe) = job.submission.tasks.get(index as usize).map(|plan| plan.recipe) else { return };
         if waits {
             job.ready.insert(recipe, index);

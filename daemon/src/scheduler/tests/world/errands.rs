@@ -9,15 +9,45 @@ use crate::scheduler::suspicion::{Suspect, Suspicion};
 /// Work of a daemon that takes a while: it is lost when the daemon dies.
 #[derive(Debug)]
 pub(in crate::scheduler::tests) enum Errand {
-    SealGrant { node: NodeId, task: TaskId, attempt: u32, claim: scenemesh_protocol::ids::ClaimId },
-    Fetch { node: NodeId, task: TaskId, attempt: u32, finished: Box<Finished> },
-    Examine { claim: scenemesh_protocol::ids::ClaimId, grant: Box<Grant> },
-    FetchInputs { key: AttemptKey },
-    Run { key: AttemptKey },
-    FreeMemory { slot: String },
-    Smoke { task: TaskId },
-    LookAtSmoke { task: TaskId },
-    SealResult { key: AttemptKey, grant: ContentHash, outcome: RunOutcome, wipe: Option<Wipe> },
+    SealGrant {
+        node: NodeId,
+        task: TaskId,
+        attempt: u32,
+        claim: scenemesh_protocol::ids::ClaimId,
+    },
+    Fetch {
+        node: NodeId,
+        task: TaskId,
+        attempt: u32,
+        finished: Box<Finished>,
+    },
+    /// Whatever a job needs that lies on two machines.
+    Keeping(Box<requester::Action>),
+    Examine {
+        claim: scenemesh_protocol::ids::ClaimId,
+        grant: Box<Grant>,
+    },
+    FetchInputs {
+        key: AttemptKey,
+    },
+    Run {
+        key: AttemptKey,
+    },
+    FreeMemory {
+        slot: String,
+    },
+    Smoke {
+        task: TaskId,
+    },
+    LookAtSmoke {
+        task: TaskId,
+    },
+    SealResult {
+        key: AttemptKey,
+        grant: ContentHash,
+        outcome: RunOutcome,
+        wipe: Option<Wipe>,
+    },
 }
 
 impl Machine {
@@ -45,6 +75,7 @@ impl World {
                 let sealed = Ok(machine.seal_grant(self.next, node, task, attempt, claim));
                 self.tell_requester(n, requester::Input::GrantSealed { task, node, claim, sealed });
             }
+            Errand::Keeping(action) => self.keep(n, *action),
             Errand::Examine { claim, grant } => {
                 let result = machine.examine(&grant, now_ms);
                 self.tell_renderer(n, renderer::Input::Examined { claim, result });

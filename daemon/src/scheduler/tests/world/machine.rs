@@ -17,6 +17,9 @@ pub(in crate::scheduler::tests) struct Machine {
     pub(super) slots: Vec<String>,
     pub(in crate::scheduler::tests) inventory: Arc<Inventory>,
     pub(in crate::scheduler::tests) policy: Arc<Policy>,
+    pub(in crate::scheduler::tests) roles: Roles,
+    /// Its studio; each machine has its own unless a test says otherwise.
+    pub(in crate::scheduler::tests) studio: StudioId,
     pub(in crate::scheduler::tests) lend: LendFacts,
     pub(in crate::scheduler::tests) owner: Owner,
     /// Its ComfyUI does not react to an interrupt.
@@ -83,6 +86,8 @@ impl Machine {
             slots: (0..slots).map(|slot| format!("http://comfy-{slot}")).collect(),
             inventory: Arc::new(Inventory { classes: vec!["SaveImage".into()], models: Vec::new() }),
             policy: Arc::default(),
+            roles: Roles::ALL,
+            studio: StudioId::from_bytes([u8::try_from(n).unwrap() + 50; 16]),
             lend: LendFacts::default(),
             owner: Owner::default(),
             wedged: false,
@@ -163,7 +168,13 @@ impl Machine {
             self.requester.jobs().attempt(task, attempt).map_or(me, |attempt| attempt.node)
         };
         match about {
-            About::Offer { node, .. } => node,
+            About::Offer { node, .. } | About::Delivery { node, .. } => node,
+            About::Keep { job }
+            | About::TakeBack { job }
+            | About::KeepNews { job }
+            | About::Release { job } => {
+                self.requester.jobs().job(&job).and_then(|job| job.deputy).unwrap_or(me)
+            }
             About::Grant { task, attempt }
             | About::Cancel { task, attempt }
             | About::Probe { task, attempt } => of_attempt(&task, attempt),
