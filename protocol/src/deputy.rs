@@ -136,7 +136,7 @@ pub struct Release {
     pub job: JobId,
 }
 
-/// Longest that a right holds, as long as a job is kept; whoever still needs it is given a new one.
+/// Longest that a right holds: a job that is older is not gone on with.
 pub const RIGHT_LIFETIME_MS: u64 = 30 * 24 * 3600 * 1000;
 
 /// What an origin signs for its deputy: you may grant the tasks of this job in your own name. Shown to every renderer

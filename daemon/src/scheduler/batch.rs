@@ -4,6 +4,7 @@
 //! before it; for each combination there are `count` seeds. A stage that takes results of an earlier one has all of
 //! that for each task there, or once for all of them together.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
@@ -12,6 +13,8 @@ use scenemesh_protocol::task::OnSuspect;
 use serde_json::Value;
 
 use super::record::Submission;
+use super::renderer::INPUTS_LIMIT;
+use super::{COUNT_LIMIT, STAGES_LIMIT};
 use crate::executor::graph::{Graph, GraphError};
 
 /// A job whose tasks differ in more than their seeds, or build on each other.
@@ -21,6 +24,42 @@ pub struct Batch {
     /// They cover the tasks in the order of their indexes; none at all in a plain job.
     pub stages: Vec<Stage>,
     pub on_suspect: OnSuspect,
+}
+
+/// Longest label and person of a job of another node, in bytes.
+const WORDS: usize = 1024;
+
+impl Batch {
+    /// Whether a batch that another node made has the shape that a planned one has: its tasks are counted and named once,
+    /// its stages cover them in order, and each takes results of earlier ones only.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn check(&self) -> Result<(), String> {
+        let Submission { label, person, recipes, tasks, .. } = &self.submission;
+        let count = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+        if !(1..=COUNT_LIMIT).contains(&count) || label.len().max(person.len()) > WORDS {
+            return Err("it has no task, too many, or a label without end".into());
+        }
+        let names: BTreeSet<_> = tasks.iter().map(|plan| plan.task).collect();
+        if names.len() != tasks.len() || tasks.iter().any(|plan| usize::from(plan.recipe) >= recipes.len()) {
+            return Err("its tasks share a name, or are made of nothing".into());
+        }
+        if self.stages.len() > STAGES_LIMIT || recipes.iter().any(|recipe| recipe.inputs.len() > INPUTS_LIMIT)
+        {
+            return Err("it has too many stages or inputs".into());
+        }
+        let mut first = 0_u32;
+        for (at, stage) in self.stages.iter().enumerate() {
+            let earlier = |feed: &Feed| usize::from(feed.stage) < at;
+            if stage.first != first || stage.tasks == 0 || !stage.feeds.iter().all(earlier) {
+                return Err("its stages do not follow one another".into());
+            }
+            first = first.saturating_add(stage.tasks);
+        }
+        let whole = self.stages.is_empty() || first == count;
+        if whole { Ok(()) } else { Err("its stages are not of its tasks".into()) }
+    }
 }
 
 impl From<Submission> for Batch {
@@ -243,6 +282,59 @@ mod tests {
             let takers: Vec<u32> = (0..10).filter(|at| sources(*at).iter().any(|it| it.0 == place)).collect();
             let told = stages.iter().flat_map(|stage| stage.takers(&stages, 0, place));
             assert_eq!(told.collect::<Vec<_>>(), takers, "both ways round");
+        }
+    }
+
+    #[test]
+    fn a_batch_of_another_node_is_looked_at_before_it_is_believed() {
+        use scenemesh_protocol::ids::{JobId, TaskId};
+        use scenemesh_protocol::task::{Class, Reach, Shape};
+
+        use crate::scheduler::record::{Recipe, TaskPlan};
+        let recipe = Recipe {
+            graph: Vec::new(),
+            extra_data: Vec::new(),
+            inputs: Vec::new(),
+            shape: Shape::default(),
+            previews: false,
+            time_limit_ms: 1,
+        };
+        let plan = |task: u8| TaskPlan { task: TaskId::from_bytes([task; 16]), recipe: 0, add_to_seeds: 0 };
+        let submission = Submission {
+            job: JobId::from_bytes([1; 16]),
+            label: String::new(),
+            person: String::new(),
+            class: Class::Normal,
+            reach: Reach::Studio,
+            project: None,
+            created_ms: 1,
+            recipes: vec![recipe],
+            tasks: (1..=3).map(plan).collect(),
+        };
+        let feed = Feed { name: "f{i}.png".into(), stage: 0, node: "9".into(), file: 0 };
+        let stages = vec![
+            Stage { first: 0, tasks: 2, count: 2, ..Stage::default() },
+            Stage { first: 2, tasks: 1, count: 1, feeds: vec![feed.clone()], ..Stage::default() },
+        ];
+        let sound = Batch { submission, stages, on_suspect: OnSuspect::Keep };
+        assert_eq!(sound.check(), Ok(()));
+        assert_eq!(Batch { stages: Vec::new(), ..sound.clone() }.check(), Ok(()));
+        type Bend = fn(&mut Batch);
+        let bent: [Bend; 9] = [
+            |batch| batch.submission.tasks.clear(),
+            |batch| batch.submission.label = "x".repeat(WORDS + 1),
+            |batch| batch.submission.tasks[1].task = batch.submission.tasks[0].task,
+            |batch| batch.submission.tasks[1].recipe = 1,
+            |batch| batch.stages[0].tasks = u32::MAX,
+            |batch| batch.stages[1].first = 1_000_000,
+            |batch| batch.stages[1].feeds[0].stage = 1,
+            |batch| batch.stages[0].tasks = 0,
+            |batch| drop(batch.stages.pop()),
+        ];
+        for (at, bend) in bent.into_iter().enumerate() {
+            let mut batch = sound.clone();
+            bend(&mut batch);
+            assert!(batch.check().is_err(), "{at}");
         }
     }
 

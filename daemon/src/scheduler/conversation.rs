@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use scenemesh_protocol::deputy::term_of;
 use scenemesh_protocol::ids::{ClaimId, NodeId, ReservationId, TaskId};
 
 /// The renderer's right to an attempt without hearing from its requester, and the silence after which a
@@ -50,6 +51,13 @@ pub struct AttemptKey {
     pub from: NodeId,
     pub task: TaskId,
     pub attempt: u32,
+}
+
+impl AttemptKey {
+    /// Whether it is this machine's own work: what it grants itself as a deputy is another's.
+    pub fn is_own(&self, me: NodeId) -> bool {
+        self.from == me && term_of(self.attempt) == 0
+    }
 }
 
 /// Makes ids without asking the operating system each time: the machines stay functions of their inputs, and

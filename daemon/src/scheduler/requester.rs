@@ -40,8 +40,8 @@ pub use deputies::{KeepOn, NoDeputy, SealedKeep};
 pub use events::{Action, Brought, FetchTrouble, Input, SealedGrant};
 use hopeless::Failed;
 use jobs::{AttemptState, Jobs, Over};
-use keeping::Coming;
 pub use keeping::KEEP_AFTER;
+use keeping::{Coming, Met};
 use lines::Lines;
 use offers::{Refusal, Reservation};
 
@@ -86,6 +86,8 @@ pub struct Requester {
     away: BTreeMap<NodeId, Instant>,
     /// Those of them that are gone on without.
     gone: BTreeSet<NodeId>,
+    /// Origins that are there, until when they are to have asked for their jobs, and for which they have not.
+    met: BTreeMap<NodeId, Met>,
     keep_after: Duration,
     deliveries: Deliveries,
     /// The pool's machines were told of: before that nobody is known to be left.
@@ -126,6 +128,7 @@ impl Requester {
             coming: BTreeMap::new(),
             away: BTreeMap::new(),
             gone: BTreeSet::new(),
+            met: BTreeMap::new(),
             keep_after: KEEP_AFTER,
             deliveries: Deliveries::default(),
             sees_nodes: false,
@@ -167,7 +170,7 @@ impl Requester {
         match input {
             Input::Restored(record) => self.jobs.apply(&record),
             Input::Started => self.start(now),
-            Input::Nodes(nodes) => self.see_nodes(nodes),
+            Input::Nodes(nodes) => self.see_nodes(now, nodes),
             Input::Rules(rules) => self.see_rules(now, rules),
             Input::Barred(barred) => self.shut_out(now, barred),
             Input::PeerUp { node, boot } => self.greet(now, node, boot),
@@ -210,6 +213,7 @@ impl Requester {
             Input::DeliveryAnswered { node, task, attempt, answer } => {
                 self.delivery_answered(now, node, task, attempt, &answer);
             }
+            Input::Undeliverable { node, task, attempt } => self.recall(node, task, attempt),
             Input::Forget { before_ms } => self.forget(&self.jobs.ended_before(before_ms)),
             Input::Tick => self.tick(now),
         }
@@ -228,7 +232,7 @@ impl Requester {
         let talks =
             self.talks.values().filter_map(|talk| talk.deadline(self.up.contains_key(&talk.deputy())));
         let deliveries = self.deliveries.deadline(|node| self.up.contains_key(node));
-        let keeping = talks.chain(deliveries).chain(self.away_deadline());
+        let keeping = talks.chain(deliveries).chain(self.away_deadline()).chain(self.met_deadline());
         let refusals = self.refusals.values().map(|refusal| refusal.until);
         let reservations = self.reservations.values().flatten();
         let offers = reservations.filter(|(node, _)| self.up.contains_key(*node));
@@ -283,6 +287,7 @@ impl Requester {
         self.end_waits(now);
         self.mind_deputies(now);
         self.take_up_jobs(now);
+        self.let_go_of_unasked(now);
         self.deliver_due(now);
         let live: Vec<_> = self.contacts.keys().copied().collect();
         for (task, attempt) in live {
@@ -331,7 +336,7 @@ impl Requester {
         }
         self.dirty.insert(known.job);
         self.out.push(Action::Changed(task));
-        self.note_for_deputy(now, task);
+        self.note_for_deputy(task);
         self.bring_to_origin(task);
     }
 
@@ -357,7 +362,7 @@ impl Requester {
         self.out.extend(cancels);
         let live = self.contacts.iter().filter(|(_, contact)| contact.node == node);
         let live: Vec<_> = live.map(|(key, _)| *key).collect();
-        self.greet_origin(node);
+        self.greet_origin(now, node);
         self.greet_deputy(now, node);
         for (task, attempt) in live {
             self.reconcile(task, attempt);

@@ -1,6 +1,6 @@
 //! Rights that give none, and jobs that are held for somebody else.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use scenemesh_testnet::eventually::eventually;
 use scenemesh_testnet::hostile::bytes::{Reader, Writer, kind};
 use scenemesh_testnet::hostile::keys::{Key, Signed, now_ms, random};

@@ -63,7 +63,10 @@ impl Actor {
     /// As [`Self::drop_blobs`], once a transfer of them has ended, which is stopped.
     pub(super) fn drop_blobs_after(&self, roots: Vec<ContentHash>, fetching: Option<Fetching>) {
         let wanted = self.renderer.holdings().roots();
-        let named = |root: &ContentHash| self.requester.jobs().names(root) || wanted.contains(root);
+        let coming: std::collections::HashSet<ContentHash> = self.requester.under_way().collect();
+        let named = |root: &ContentHash| {
+            self.requester.jobs().names(root) || wanted.contains(root) || coming.contains(root)
+        };
         let roots: Vec<_> = roots.into_iter().filter(|root| !named(root)).collect();
         if roots.is_empty() {
             return;

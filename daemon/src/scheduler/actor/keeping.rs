@@ -1,7 +1,7 @@
 //! What a job that lies on two machines needs done: it is sealed for its deputy, fetched there, and results are brought
 //! from one to the other.
 
-use scenemesh_protocol::codec;
+use scenemesh_protocol::codec::{self, Message};
 use scenemesh_protocol::deputy::{GrantRight, Keep, KeptJob, RIGHT_LIFETIME_MS, shelf_of};
 use scenemesh_protocol::envelope::{Desk, Envelope, MAX_LIFETIME_MS, Standing, Terms};
 use scenemesh_protocol::ids::{ContentHash, JobId, MsgId, NodeId, TaskId};
@@ -110,6 +110,10 @@ impl Actor {
                 if inputs.any(|input| !named.contains(&input.root)) {
                     return Err("an input of it was not given".to_owned());
                 }
+                // What was here already may have been let go meanwhile.
+                if named.iter().any(|root| !blobs.holds(*root)) {
+                    return Err("an input of it is gone again".to_owned());
+                }
                 Ok(Box::new(batch))
             };
             Some(answer(bring.await))
@@ -172,15 +176,22 @@ impl Actor {
                     let answer = network.request(node, Request::from(finished)).await;
                     answer.map_err(|error| NoAnswer(error.to_string()))
                 }
-                Err(why) => Err(NoAnswer(why)),
+                Err(why) => {
+                    tracing::warn!(task = %task.short(), why, "a result cannot be brought to its job's other machine");
+                    let input = requester::Input::Undeliverable { node, task, attempt };
+                    return Some(Inbound::Requester(input));
+                }
             };
             link::understand(about, answer)
         });
     }
 }
 
+/// Longest encoding of a kept job: with the right it is one record.
+const BATCH_LIMIT: usize = RequesterRecord::LIMIT - 2 * GrantRight::LIMIT;
+
 async fn open_batch(kept: &KeptJob, blobs: &Blobs) -> Result<Batch, String> {
-    let limit = RequesterRecord::LIMIT as u64;
+    let limit = BATCH_LIMIT as u64;
     let mut opener = blobs.open(kept.root, &kept.key).await.map_err(|error| error.to_string())?;
     if opener.bytes() > limit || opener.bytes() != kept.bytes {
         return Err("the job is larger than any, or than it says".into());
@@ -190,6 +201,7 @@ async fn open_batch(kept: &KeptJob, blobs: &Blobs) -> Result<Batch, String> {
     while let Some(piece) = opener.next().await.map_err(|error| error.to_string())? {
         plain.extend_from_slice(&piece);
     }
-    codec::decode_body(&plain, RequesterRecord::LIMIT)
-        .map_err(|error| format!("the job does not read: {error}"))
+    let batch: Batch =
+        codec::decode_body(&plain, BATCH_LIMIT).map_err(|error| format!("the job does not read: {error}"))?;
+    batch.check().map(|()| batch)
 }

@@ -258,7 +258,7 @@ impl Actor {
             return self.inside.push_back(answer(Err(rejection)));
         };
         let (me, keys, executor) = (self.id, self.me.clone(), self.ports.executor.clone());
-        let rules = self.rules(from);
+        let rules = self.rules(AttemptKey { from, task: judged.task, attempt: judged.attempt });
         let own = (from == me).then(|| self.own_spec(judged.task, judged.attempt));
         let bench = self.bench(slot);
         self.errand("examine a grant", async move {
@@ -337,9 +337,9 @@ impl Actor {
         seal::spec(&recipe, &job.reach, None, plan, attempt)
     }
 
-    /// What a task of this node must keep to.
-    pub(super) fn rules(&self, from: NodeId) -> Rules {
-        let whose = if from == self.id { Whose::OwnMachine } else { Whose::Others };
+    /// What an attempt must keep to.
+    pub(super) fn rules(&self, key: AttemptKey) -> Rules {
+        let whose = if key.is_own(self.id) { Whose::OwnMachine } else { Whose::Others };
         Rules { policy: self.ports.policy.clone(), whose }
     }
 
@@ -351,7 +351,7 @@ impl Actor {
         let grant = self.renderer.holdings().held(&key).map(|held| held.acceptance.clone());
         let slot = grant.as_ref().and_then(|held| self.slot_id(&held.slot));
         let bench = slot.map(|slot| self.bench(slot));
-        let (me, kem, rules) = (self.id, self.me.kem.clone(), self.rules(key.from));
+        let (me, kem, rules) = (self.id, self.me.kem.clone(), self.rules(key));
         let store = self.ports.store.blobs.clone();
         self.fetching.retain(|_, fetching| !fetching.is_over());
         let (fetching, stopped, over) = Fetching::begin();
@@ -406,7 +406,7 @@ impl Actor {
         let (me, kem) = (self.id, self.me.kem.clone());
         let (executor, blobs) = (self.ports.executor.clone(), self.ports.store.blobs.clone());
         let (most, most_output_bytes) = (self.config.time_limit, self.config.output_bytes);
-        let rules = self.rules(key.from);
+        let rules = self.rules(key);
         let bench = self.bench(slot);
         self.errand("start a run", async move {
             let start = async {

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{Actor, Inbound};
 use crate::executor::Run;
+use crate::scheduler::conversation::AttemptKey;
 use crate::scheduler::{renderer, smoke};
 
 /// It takes a second; a machine that needs longer is not well.
@@ -42,7 +43,7 @@ impl Actor {
             full_hygiene: false,
             time_limit: TIME_LIMIT,
             most_output_bytes: OUTPUT_BYTES,
-            rules: self.rules(self.id),
+            rules: self.rules(AttemptKey { from: self.id, task, attempt: renderer::SMOKE_ATTEMPT }),
         };
         let executor = self.ports.executor.clone();
         self.errand("start a smoke render", async move {

@@ -107,7 +107,7 @@ impl Renderer {
     fn give_work_back(&mut self, now: Now, finish: Duration, mut giving: Giving) -> Giving {
         let me = self.facts.me;
         let late = giving.finish_by <= now.at;
-        let others: Vec<AttemptKey> = self.work.keys().filter(|key| key.from != me).copied().collect();
+        let others: Vec<AttemptKey> = self.work.keys().filter(|key| !key.is_own(me)).copied().collect();
         giving.finishing.retain(|key| self.work.contains_key(key));
         for key in others {
             let Some(work) = self.work.get(&key) else { continue };
@@ -147,7 +147,7 @@ impl Renderer {
 
     fn release_others_claims(&mut self) {
         let me = self.facts.me;
-        let held = self.claims.iter().filter(|(_, claim)| claim.from != me && claim.exam.is_none());
+        let held = self.claims.iter().filter(|(_, claim)| !claim.is_own(me) && claim.exam.is_none());
         for claim in held.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.release_claim(claim);
         }
@@ -159,9 +159,9 @@ impl Renderer {
             let name = &slot.name;
             let part = giving.slots.entry(name.clone()).or_insert(Part::Occupied { stopping: None });
             let others = match self.taken.get(name) {
-                Some(Occupant::Attempt(key) | Occupant::Leaving(key)) => Some(key.from != facts.me),
+                Some(Occupant::Attempt(key) | Occupant::Leaving(key)) => Some(!key.is_own(facts.me)),
                 Some(Occupant::Claim(claim)) => {
-                    Some(self.claims.get(claim).is_some_and(|claim| claim.from != facts.me))
+                    Some(self.claims.get(claim).is_some_and(|claim| !claim.is_own(facts.me)))
                 }
                 Some(Occupant::Smoke(_)) => Some(true),
                 None => None,
@@ -226,7 +226,7 @@ impl Renderer {
             Occupant::Claim(_) | Occupant::Smoke(_) => None,
         });
         let running =
-            on_slots.filter(|(_, key, _)| key.from != self.facts.me).map(|(slot, key, stopping)| {
+            on_slots.filter(|(_, key, _)| !key.is_own(self.facts.me)).map(|(slot, key, stopping)| {
                 let work = self.work.get(key).filter(|_| !stopping);
                 LentRun {
                     studio: studio(key),

@@ -69,7 +69,7 @@ impl Renderer {
         let right = self.claims.get(&terms.claim).filter(|claim| claim.from == from);
         let right = right.and_then(|claim| claim.right.as_deref());
         may_submit(&self.facts, now, from, right)
-            .and_then(|()| may_lend(&self.facts, from, terms.class, None))
+            .and_then(|()| may_lend(&self.facts, from, key.is_own(self.facts.me), terms.class, None))
             .map_err(|refusal| Rejection { refusal, failure: None })?;
         if from != self.facts.me && Some(terms.pool) != self.facts.pool {
             return Err(bad("the grant is of another pool"));
@@ -124,7 +124,7 @@ impl Renderer {
             // Shut out, without its role, or the GPU is wanted back, since the grant came.
             let right = self.claims.get(&id).and_then(|claim| claim.right.as_deref());
             let may = may_submit(&self.facts, now, from, right);
-            may.and_then(|()| may_lend(&self.facts, from, exam.class, None))
+            may.and_then(|()| may_lend(&self.facts, from, key.is_own(self.facts.me), exam.class, None))
                 .map_err(|refusal| Rejection { refusal, failure: None })?;
             if from != self.facts.me && self.barred.contains_key(&from) {
                 return Err(refused(RefusalReason::NotAllowed, "you are shut out here"));

@@ -54,7 +54,17 @@ pub(super) struct HeldClaim {
     pub(super) exam: Option<Exam>,
 }
 
+impl Queued {
+    fn is_own(&self, me: NodeId) -> bool {
+        self.from == me && self.right.is_none()
+    }
+}
+
 impl HeldClaim {
+    pub(super) fn is_own(&self, me: NodeId) -> bool {
+        self.from == me && self.right.is_none()
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.exam.is_none().then_some(self.until)
     }
@@ -66,8 +76,9 @@ impl Renderer {
         let facts = &self.facts;
         self.queue.retain(|queued| {
             may_submit(facts, now, queued.from, queued.right.as_deref()).is_ok()
-                && may_lend(facts, queued.from, queued.class, queued.shape.vram_mib).is_ok()
-                && may_run(facts, queued.from, &queued.shape.classes).is_ok()
+                && may_lend(facts, queued.from, queued.is_own(facts.me), queued.class, queued.shape.vram_mib)
+                    .is_ok()
+                && may_run(facts, queued.is_own(facts.me), &queued.shape.classes).is_ok()
         });
         self.tallies.retain(|node| facts.members.contains_key(node));
         // Before anything of others' is run that is to go back.
@@ -178,8 +189,9 @@ impl Renderer {
             return refuse(RefusalReason::Stopping, "it takes no new work: it is being drained");
         }
         may_submit(&self.facts, now, from, right)?;
-        may_lend(&self.facts, from, offer.class, offer.shape.vram_mib)?;
-        may_run(&self.facts, from, &offer.shape.classes)?;
+        let own = from == self.facts.me && right.is_none();
+        may_lend(&self.facts, from, own, offer.class, offer.shape.vram_mib)?;
+        may_run(&self.facts, own, &offer.shape.classes)?;
         self.check_journal(now, from)?;
         if offer.shape.classes.len().max(offer.shape.models.len()) > SHAPE_LIMIT {
             let words = format!("a task may need {SHAPE_LIMIT} node classes and as many models at most");
@@ -230,7 +242,7 @@ impl Renderer {
     fn order(&self, queued: &Queued) -> impl Ord + use<> {
         let studio = self.facts.members.get(&queued.from).map(|member| member.studio);
         let whose = match studio {
-            _ if queued.from == self.facts.me => 0,
+            _ if queued.is_own(self.facts.me) => 0,
             Some(studio) if Some(studio) == self.facts.my_studio => 1,
             _ => 2,
         };
@@ -377,7 +389,7 @@ pub(super) fn may_submit(
 ) -> Result<(), Refusal> {
     let not_allowed =
         |detail: &str| Err(Refusal { reason: RefusalReason::NotAllowed, detail: detail.to_owned() });
-    if from == facts.me {
+    if from == facts.me && right.is_none() {
         return Ok(());
     }
     if !facts.renders {
@@ -395,15 +407,16 @@ pub(super) fn may_submit(
     }
 }
 
-/// Whether this machine lends itself to this node now. Another studio learns no more than that it does not.
+/// Whether this machine lends itself to this node now; `own`: for work of its own. Another studio learns no more than that it does not.
 pub(super) fn may_lend(
     facts: &Facts,
     from: NodeId,
+    own: bool,
     class: Class,
     vram_mib: Option<u32>,
 ) -> Result<(), Refusal> {
     let studio = facts.members.get(&from).map(|member| member.studio);
-    if from != facts.me && facts.owner != Owner::Away {
+    if !own && facts.owner != Owner::Away {
         let detail = "its owner uses the GPU now".to_owned();
         return Err(Refusal { reason: RefusalReason::NotNow, detail });
     }
@@ -416,9 +429,9 @@ pub(super) fn may_lend(
     Err(Refusal { reason: RefusalReason::NotNow, detail: "not now".to_owned() })
 }
 
-/// Whether tasks of this node with these node classes may run here.
-fn may_run(facts: &Facts, from: NodeId, classes: &[String]) -> Result<(), Refusal> {
-    let whose = if from == facts.me { Whose::OwnMachine } else { Whose::Others };
+/// Whether this machine's own tasks, or others', with these node classes may run here.
+fn may_run(facts: &Facts, own: bool, classes: &[String]) -> Result<(), Refusal> {
+    let whose = if own { Whose::OwnMachine } else { Whose::Others };
     let judged = facts.policy.classes(classes, whose);
     judged.map_err(|denied| Refusal { reason: RefusalReason::NotAllowed, detail: denied.to_string() })
 }

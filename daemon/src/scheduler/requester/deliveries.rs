@@ -46,6 +46,17 @@ impl Deliveries {
         self.over.contains(&name)
     }
 
+    /// One that was thought to be over is wanted all the same.
+    pub(super) fn want(&mut self, name: Name) {
+        self.over.remove(&name);
+    }
+
+    /// Whether it is to be told again now: unless it is being told.
+    fn hurry(&mut self, node: &NodeId, name: Name) -> bool {
+        let going = self.going.get_mut(node).and_then(|going| going.get_mut(&name));
+        going.is_some_and(|going| going.again.take().is_some())
+    }
+
     fn add(&mut self, node: NodeId, name: Name) {
         if !self.over.contains(&name) && !self.has(&node, name) {
             self.waiting.entry(node).or_default().insert(name);
@@ -133,6 +144,13 @@ impl Requester {
             self.out.push(Action::Deliver { node, task, attempt });
         }
         self.deliver_next(node);
+    }
+
+    /// Its receiver asks for it.
+    pub(super) fn deliver_now(&mut self, node: NodeId, task: TaskId, attempt: u32) {
+        if self.deliveries.hurry(&node, (task, attempt)) {
+            self.out.push(Action::Deliver { node, task, attempt });
+        }
     }
 
     pub(super) fn deliver_due(&mut self, now: Now) {

@@ -1,68 +1,56 @@
-//! Our jobs that a deputy holds as well: choosing it, giving it the job, telling it how tasks stand, and asking it what it
-//! did while we were away before anything more is granted here.
+//! Our jobs that a deputy holds as well: giving it the job, and asking it what it did while we were away before anything
+//! more is granted here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use scenemesh_protocol::deputy::{
-    InHand, Keep, KeepNews, KeepReply, NEWS_LIMIT, Release, TakeBack, TakeBackReply, TaskNews, term_of,
+    InHand, Keep, KeepReply, Release, TakeBack, TakeBackReply, TaskNews, term_of,
 };
 use scenemesh_protocol::ids::{ClaimId, ContentHash, JobId, NodeId, TaskId};
-use scenemesh_protocol::task::Reach;
 
 use super::jobs::{AttemptState, TaskState};
 use super::{Action, Requester};
-use crate::scheduler::batch::Batch;
 use crate::scheduler::conversation::{Answer, Now};
-use crate::scheduler::placement::{self, Bounds, Link, Rules};
 use crate::scheduler::record::RequesterRecord;
 use crate::scheduler::story::{Line, cut};
 
-/// After a start, or when a deputy comes back: so long its answer is waited for before the job goes on without it.
+mod choosing;
+mod news;
+
+pub use choosing::{KeepOn, NoDeputy};
+
+/// So long an answer is waited for before a job goes on without it.
 const HOLD: Duration = Duration::from_secs(30);
 /// A question without an answer is asked again after this; a deputy that fetches a job is asked how far it is.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 const COMING: Duration = Duration::from_secs(2);
-/// A deputy that refused a job is asked again after this.
+/// A deputy that refused a job is asked again after this, as is one that again and again did not get hold of it.
 const REFUSED: Duration = Duration::from_mins(10);
 /// What a deputy has in hand is asked after at this pace, so many attempts at once.
 const IN_HAND: Duration = Duration::from_secs(10);
 const IN_HAND_AT_ONCE: usize = 32;
 /// Handing a job over that failed here (a full disk) is tried again after this.
 const SEAL_AGAIN: Duration = Duration::from_mins(1);
-
-/// Which node is to hold a job as well.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KeepOn {
-    /// Whichever node of the studio has the role `keep`.
-    #[default]
-    Anybody,
-    Nobody,
-    Node(NodeId),
-}
-
-/// Why a node cannot hold a job. Displayed after the node's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoDeputy {
-    #[error("is this machine, which has the job anyway")]
-    Me,
-    #[error("is no node of this studio: only those hold its jobs")]
-    NotOfStudio,
-    #[error("has not the role `keep`, which `scenemesh invite --role keep` gives")]
-    LacksRole,
-    #[error("lies outside the reach of the job or of its project")]
-    OutOfReach,
-}
+/// Jobs of which one deputy is asked, and that one is given, at the same time; the others wait their turn.
+const ASKED_AT_ONCE: usize = 32;
+const GIVEN_AT_ONCE: usize = 8;
 
 /// How it stands between us and the deputy of one job.
 #[derive(Debug)]
 pub(super) struct Talk {
     deputy: NodeId,
     stage: Stage,
-    /// Nothing of the job is granted before, unless the deputy answers first.
-    held_until: Option<Instant>,
+    hold: Hold,
+    /// A hold ran out, and nothing was heard since: there is no other.
+    unanswered: bool,
     /// When the next word to it is due.
     again: Option<Instant>,
+    /// It is fetching the job.
+    coming: bool,
+    /// Times the job was given since the deputy last had it, and before when it is not given again.
+    given: u32,
+    give_after: Option<Instant>,
     /// What it has not been told yet.
     news: BTreeMap<TaskId, TaskNews>,
     /// What it was told last, of tasks that are not simply open.
@@ -73,10 +61,14 @@ pub(super) struct Talk {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+enum Stage {
     /// Not connected.
     Away,
+    /// Its turn to be asked, or released, comes.
+    ToAsk,
     Asking,
+    /// The job's turn to be given comes.
+    ToGive,
     Sealing,
     /// It has the job, or is fetching it.
     Giving,
@@ -85,13 +77,27 @@ pub(super) enum Stage {
     Releasing,
 }
 
+/// Whether nothing of the job is granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    No,
+    /// Until it was asked and has answered.
+    Queued,
+    /// Until then, unless the deputy answers first.
+    Until(Instant),
+}
+
 impl Talk {
     fn new(deputy: NodeId) -> Self {
         Self {
             deputy,
             stage: Stage::Away,
-            held_until: None,
+            hold: Hold::No,
+            unanswered: false,
             again: None,
+            coming: false,
+            given: 0,
+            give_after: None,
             news: BTreeMap::new(),
             told: BTreeMap::new(),
             telling: Vec::new(),
@@ -103,8 +109,16 @@ impl Talk {
         self.deputy
     }
 
-    pub(super) fn is_held(&self) -> bool {
-        self.held_until.is_some()
+    fn is_held(&self) -> bool {
+        self.hold != Hold::No
+    }
+
+    fn is_asked(&self) -> bool {
+        matches!(self.stage, Stage::Asking | Stage::Releasing) && self.again.is_none()
+    }
+
+    fn is_given(&self) -> bool {
+        matches!(self.stage, Stage::Sealing | Stage::Giving) || self.coming
     }
 
     /// Blobs that nobody else names.
@@ -113,53 +127,15 @@ impl Talk {
     }
 
     pub(super) fn deadline(&self, up: bool) -> Option<Instant> {
-        self.held_until.into_iter().chain(self.again.filter(|_| up)).min()
+        let held = match self.hold {
+            Hold::Until(until) => Some(until),
+            Hold::No | Hold::Queued => None,
+        };
+        held.into_iter().chain(self.again.filter(|_| up)).min()
     }
 }
 
 impl Requester {
-    /// Which node is to hold this job as well; `None` where none may.
-    ///
-    /// # Errors
-    /// When a node was named that may not.
-    pub fn deputy_for(&self, batch: &Batch, keep_on: KeepOn) -> Result<Option<NodeId>, NoDeputy> {
-        let named = match keep_on {
-            KeepOn::Nobody => return Ok(None),
-            KeepOn::Node(node) => Some(node),
-            KeepOn::Anybody => None,
-        };
-        let submission = &batch.submission;
-        let project = match submission.project {
-            None => Rules::None,
-            Some(id) => self.rules.projects.get(&id).map_or(Rules::Gone, |rules| Rules::Hold(rules)),
-        };
-        let bounds = Bounds { reach: &submission.reach, project };
-        let judge = |node: NodeId| {
-            let known = self.nodes.nodes.get(&node);
-            if node == self.nodes.me {
-                return Err(NoDeputy::Me);
-            }
-            let of_studio =
-                |known: &&placement::Node| known.studio.is_some() && known.studio == self.nodes.my_studio;
-            let Some(known) = known.filter(of_studio) else { return Err(NoDeputy::NotOfStudio) };
-            if !known.roles.keep {
-                return Err(NoDeputy::LacksRole);
-            }
-            let within = submission.reach != Reach::Machine && placement::may_hold(&self.nodes, node, bounds);
-            if within { Ok(node) } else { Err(NoDeputy::OutOfReach) }
-        };
-        if let Some(node) = named {
-            return judge(node).map(Some);
-        }
-        // One that is there comes first; jobs spread over several by a hash of both names.
-        let may = self.nodes.nodes.iter().filter(|(node, _)| judge(**node).is_ok());
-        let first = may.max_by_key(|(node, known)| {
-            let both = [submission.job.as_bytes().as_slice(), node.as_bytes()].concat();
-            (known.link == Link::Up, *ContentHash::of(&both).as_bytes())
-        });
-        Ok(first.map(|(node, _)| *node))
-    }
-
     /// Whether tasks of this job may be granted from here now.
     pub(super) fn may_grant(&self, job: JobId) -> bool {
         let held = self.talks.get(&job).is_some_and(Talk::is_held);
@@ -181,6 +157,14 @@ impl Requester {
         term_of(attempt) > 0 && job().is_some_and(|job| job.kept.is_none())
     }
 
+    /// Whether a deputy speaks of an attempt that its answer, which is under way, tells of.
+    pub(super) fn is_about_to_be_told_of(&self, node: NodeId, task: &TaskId, attempt: u32) -> bool {
+        let Some(known) = self.jobs.task(task) else { return false };
+        let asked = |talk: &Talk| talk.deputy == node && matches!(talk.stage, Stage::ToAsk | Stage::Asking);
+        let new = known.state.is_open() && !known.attempts.contains_key(&attempt);
+        new && self.is_with_deputy(task, attempt) && self.talks.get(&known.job).is_some_and(asked)
+    }
+
     pub(super) fn keep_with(&mut self, now: Now, job: JobId, deputy: NodeId) {
         self.commit(now, RequesterRecord::KeptWith { job, deputy, at_ms: now.wall_ms });
         self.talks.insert(job, Talk::new(deputy));
@@ -193,8 +177,8 @@ impl Requester {
     pub(super) fn hold_kept(&mut self, now: Now) {
         let jobs = self.jobs.jobs().filter_map(|job| Some((job.submission.job, job.deputy?, job.open > 0)));
         let held = jobs.map(|(job, deputy, open)| {
-            let held_until = open.then(|| now.at + HOLD);
-            (job, Talk { held_until, ..Talk::new(deputy) })
+            let hold = if open { Hold::Until(now.at + HOLD) } else { Hold::No };
+            (job, Talk { hold, ..Talk::new(deputy) })
         });
         self.talks.extend(held.collect::<Vec<_>>());
     }
@@ -207,9 +191,11 @@ impl Requester {
 
     pub(super) fn miss_deputy(&mut self, now: Now, node: NodeId) {
         for job in self.talks_with(node) {
-            if let Some(talk) = self.talks.get_mut(&job) {
-                (talk.stage, talk.again) = (Stage::Away, None);
-                talk.telling.clear();
+            let Some(talk) = self.talks.get_mut(&job) else { continue };
+            (talk.stage, talk.again, talk.coming) = (Stage::Away, None, false);
+            talk.telling.clear();
+            if talk.hold == Hold::Queued {
+                talk.hold = Hold::Until(now.at + HOLD);
             }
         }
         // The silence of what it had in hand begins now.
@@ -227,31 +213,64 @@ impl Requester {
         with.map(|(job, _)| *job).collect()
     }
 
-    /// Asks what it did meanwhile; of a job that is over it need not keep anything.
+    /// Has it asked what it did meanwhile; of a job that is over it need not keep anything.
     fn ask_deputy(&mut self, now: Now, job: JobId, hold: bool) {
         let open = self.jobs.job(&job).is_some_and(|known| known.open > 0);
         let Some(talk) = self.talks.get_mut(&job) else { return };
+        (talk.stage, talk.again) = (Stage::ToAsk, None);
+        if hold && open && !talk.unanswered && talk.hold == Hold::No {
+            talk.hold = Hold::Queued;
+            self.dirty.insert(job);
+        }
         let node = talk.deputy;
-        talk.again = None;
-        if open {
-            talk.stage = Stage::Asking;
-            if hold {
-                talk.held_until = Some(now.at + HOLD);
-                self.dirty.insert(job);
+        self.next_words(now, node);
+    }
+
+    /// Says to a deputy what there is room for.
+    fn next_words(&mut self, now: Now, node: NodeId) {
+        if !self.up.contains_key(&node) {
+            return;
+        }
+        let of_it = || self.talks.iter().filter(|(_, talk)| talk.deputy == node);
+        let room = ASKED_AT_ONCE.saturating_sub(of_it().filter(|(_, talk)| talk.is_asked()).count());
+        let ask = of_it().filter(|(_, talk)| talk.stage == Stage::ToAsk).take(room);
+        let ask: Vec<JobId> = ask.map(|(job, _)| *job).collect();
+        let room = GIVEN_AT_ONCE.saturating_sub(of_it().filter(|(_, talk)| talk.is_given()).count());
+        let give = of_it().filter(|(_, talk)| talk.stage == Stage::ToGive).take(room);
+        let give: Vec<JobId> = give.map(|(job, _)| *job).collect();
+        for job in ask {
+            let open = self.jobs.job(&job).is_some_and(|known| known.open > 0);
+            let Some(talk) = self.talks.get_mut(&job) else { continue };
+            if open {
+                talk.stage = Stage::Asking;
+                if talk.hold == Hold::Queued {
+                    talk.hold = Hold::Until(now.at + HOLD);
+                }
+                self.out.push(Action::TakeBack { node, ask: TakeBack { job } });
+            } else {
+                talk.stage = Stage::Releasing;
+                self.out.push(Action::Release { node, ask: Release { job } });
             }
-            self.out.push(Action::TakeBack { node, ask: TakeBack { job } });
-        } else {
-            talk.stage = Stage::Releasing;
-            self.out.push(Action::Release { node, ask: Release { job } });
+        }
+        for job in give {
+            if let Err(why) = self.may_still_keep(job, node) {
+                self.dismiss(now, job, why);
+                continue;
+            }
+            let Some(talk) = self.talks.get_mut(&job) else { continue };
+            talk.stage = Stage::Sealing;
+            talk.given = talk.given.saturating_add(1);
+            let wait = COMING.saturating_mul(1 << talk.given.min(16)).min(REFUSED);
+            talk.give_after = Some(now.at + wait);
+            self.unkeep(job);
+            self.out.push(Action::SealKept { node, job });
         }
     }
 
     /// The job goes on here.
     fn end_hold(&mut self, job: JobId) {
-        let Some(talk) = self.talks.get_mut(&job) else { return };
-        if talk.held_until.take().is_none() {
-            return;
-        }
+        let Some(talk) = self.talks.get_mut(&job).filter(|talk| talk.is_held()) else { return };
+        talk.hold = Hold::No;
         self.dirty.insert(job);
         // Grants that were held back with it.
         let granted = self.contacts.keys().copied().filter(|(task, attempt)| {
@@ -270,7 +289,8 @@ impl Requester {
         });
         for job in due.map(|(job, _)| *job).collect::<Vec<_>>() {
             let Some(talk) = self.talks.get_mut(&job) else { continue };
-            if talk.held_until.is_some_and(|until| until <= now.at) {
+            if matches!(talk.hold, Hold::Until(until) if until <= now.at) {
+                talk.unanswered = true;
                 self.end_hold(job);
             }
             let Some(talk) = self.talks.get_mut(&job) else { continue };
@@ -282,7 +302,7 @@ impl Requester {
                     self.tell_deputy(job);
                     self.ask_after(now, job);
                 }
-                Stage::Away | Stage::Sealing => {}
+                Stage::Away | Stage::Sealing | Stage::ToAsk | Stage::ToGive => {}
                 _ => self.ask_deputy(now, job, false),
             }
         }
@@ -314,24 +334,35 @@ impl Requester {
     pub(super) fn taken_back(&mut self, now: Now, job: JobId, answer: Answer<TakeBackReply>) {
         let Some(talk) = self.talks.get_mut(&job).filter(|talk| talk.stage == Stage::Asking) else { return };
         let node = talk.deputy;
+        if answer.is_ok() {
+            (talk.unanswered, talk.coming) = (false, false);
+        }
         match answer {
             Err(_) => talk.again = Some(now.at + ASK_AGAIN),
             Ok(TakeBackReply::Unknown) => {
+                let (wait, given) = (talk.give_after.filter(|at| *at > now.at), talk.given);
+                (talk.stage, talk.again) = match wait {
+                    Some(at) => (Stage::Refused, Some(at)),
+                    None => (Stage::ToGive, None),
+                };
                 self.take_in_hand(now, job, node, &[]);
                 self.end_hold(job);
-                self.hand_over(job);
+                if wait.is_some() && given == 1 {
+                    let why = "it did not get hold of the job; its log says why".to_owned();
+                    self.log_job(job, &Line::NotKept { node: self.name(node), why });
+                }
             }
             Ok(TakeBackReply::Coming) => {
-                (talk.stage, talk.again) = (Stage::Giving, Some(now.at + COMING));
+                (talk.stage, talk.again, talk.coming) = (Stage::Giving, Some(now.at + COMING), true);
                 self.end_hold(job);
             }
             Ok(TakeBackReply::Yours { in_hand, done }) => {
                 (talk.stage, talk.again) = (Stage::Kept, None);
-                let sealed = std::mem::take(&mut talk.sealed);
-                self.out.push(Action::Unkeep { node, job, sealed });
+                (talk.given, talk.give_after) = (0, None);
+                self.unkeep(job);
                 self.take_in_hand(now, job, node, &in_hand);
                 self.end_hold(job);
-                self.tell_all(now, job, &done.into_iter().collect());
+                self.tell_all(job, &done.into_iter().collect());
                 self.ask_after(now, job);
                 self.log_job(job, &Line::KeptOn { node: self.name(node) });
             }
@@ -339,6 +370,7 @@ impl Requester {
         if self.jobs.job(&job).is_none_or(|known| known.open == 0) {
             self.ask_deputy(now, job, false);
         }
+        self.next_words(now, node);
     }
 
     /// What the deputy granted and has, or had, rendered is its to bring.
@@ -385,11 +417,13 @@ impl Requester {
         self.commit(now, RequesterRecord::Tried { task, attempt, node, claim, grant });
     }
 
-    fn hand_over(&mut self, job: JobId) {
+    /// What was sealed for the deputy is not served any longer.
+    fn unkeep(&mut self, job: JobId) {
         let Some(talk) = self.talks.get_mut(&job) else { return };
-        let node = talk.deputy;
-        talk.stage = Stage::Sealing;
-        self.out.push(Action::SealKept { node, job });
+        let (node, sealed) = (talk.deputy, std::mem::take(&mut talk.sealed));
+        if !sealed.is_empty() {
+            self.out.push(Action::Unkeep { node, job, sealed });
+        }
     }
 
     /// The job is sealed for its deputy.
@@ -411,6 +445,7 @@ impl Requester {
             Err(why) => {
                 (talk.stage, talk.again) = (Stage::Refused, Some(now.at + SEAL_AGAIN));
                 self.log_job(job, &Line::NotKept { node: self.name(node), why: cut(why) });
+                self.next_words(now, node);
             }
         }
     }
@@ -419,85 +454,15 @@ impl Requester {
         let Some(talk) = self.talks.get_mut(&job).filter(|talk| talk.stage == Stage::Giving) else { return };
         let node = talk.deputy;
         match answer {
-            Ok(KeepReply::Coming) => talk.again = Some(now.at + COMING),
+            Ok(KeepReply::Coming) => (talk.again, talk.coming) = (Some(now.at + COMING), true),
             Err(_) => talk.again = Some(now.at + ASK_AGAIN),
             Ok(KeepReply::Refused(why)) => {
                 (talk.stage, talk.again) = (Stage::Refused, Some(now.at + REFUSED));
-                let sealed = std::mem::take(&mut talk.sealed);
-                self.out.push(Action::Unkeep { node, job, sealed });
+                self.unkeep(job);
                 self.log_job(job, &Line::NotKept { node: self.name(node), why: cut(why) });
+                self.next_words(now, node);
             }
         }
-    }
-
-    /// How a task stands, for its deputy; `None` for one that is done.
-    fn news_of(&self, task: &TaskId) -> Option<TaskNews> {
-        let known = self.jobs.task(task)?;
-        match known.state {
-            TaskState::Done => None,
-            state if !state.is_open() => Some(TaskNews::Over),
-            _ if known.paused => Some(TaskNews::Paused),
-            _ => Some(TaskNews::Open),
-        }
-    }
-
-    /// Everything that a deputy need know that has just got the job, or may have missed something.
-    fn tell_all(&mut self, now: Now, job: JobId, done: &BTreeSet<TaskId>) {
-        let Some(known) = self.jobs.job(&job) else { return };
-        let plans = known.submission.clone();
-        let news = plans.tasks.iter().filter_map(|plan| Some((plan.task, self.news_of(&plan.task)?)));
-        let news: BTreeMap<_, _> = news.collect();
-        let Some(talk) = self.talks.get_mut(&job) else { return };
-        let deputy = talk.deputy;
-        talk.told = news.clone();
-        talk.told.retain(|_, news| *news != TaskNews::Open);
-        talk.news = news;
-        for plan in plans.tasks.iter().filter(|plan| !done.contains(&plan.task)) {
-            self.show_deputy(now, deputy, plan.task);
-        }
-        self.tell_deputy(job);
-    }
-
-    /// A result that the deputy has not brought itself.
-    fn show_deputy(&mut self, _now: Now, deputy: NodeId, task: TaskId) {
-        let Some(attempt) = self.attempt_stored(&task) else { return };
-        if self
-            .jobs
-            .attempt(&task, attempt)
-            .is_some_and(|known| known.node != deputy || term_of(attempt) == 0)
-        {
-            self.deliver(deputy, task, attempt);
-        }
-    }
-
-    /// Something of a task was written down: its deputy hears of what matters to it.
-    pub(super) fn note_for_deputy(&mut self, now: Now, task: TaskId) {
-        let Some(job) = self.jobs.task(&task).map(|known| known.job) else { return };
-        let Some(talk) = self.talks.get(&job) else { return };
-        let (deputy, kept) = (talk.deputy, talk.stage == Stage::Kept);
-        if self.jobs.job(&job).is_some_and(|known| known.open == 0) {
-            if let Some(talk) = self.talks.get_mut(&job) {
-                talk.held_until = None;
-            }
-            // It is released once the step is over: a task may yet be wanted again in it.
-            self.closed.insert(job);
-            return;
-        }
-        if !kept {
-            return;
-        }
-        let Some(news) = self.news_of(&task) else { return self.show_deputy(now, deputy, task) };
-        let Some(talk) = self.talks.get_mut(&job) else { return };
-        if talk.told.get(&task).copied().unwrap_or(TaskNews::Open) == news {
-            return;
-        }
-        if news == TaskNews::Open {
-            talk.told.remove(&task);
-        } else {
-            talk.told.insert(task, news);
-        }
-        talk.news.insert(task, news);
-        self.tell_deputy(job);
     }
 
     /// Jobs that have ended are let go by their deputies.
@@ -511,50 +476,23 @@ impl Requester {
         }
     }
 
-    fn tell_deputy(&mut self, job: JobId) {
-        let Some(talk) = self.talks.get_mut(&job) else { return };
-        if talk.stage != Stage::Kept || !talk.telling.is_empty() || talk.news.is_empty() {
-            return;
-        }
-        let node = talk.deputy;
-        while talk.telling.len() < NEWS_LIMIT
-            && let Some(news) = talk.news.pop_first()
-        {
-            talk.telling.push(news);
-        }
-        let news = KeepNews { job, tasks: talk.telling.clone() };
-        self.out.push(Action::KeepNews { node, news });
-    }
-
-    pub(super) fn news_answered(&mut self, now: Now, job: JobId, answer: &Answer<()>) {
-        let Some(talk) = self.talks.get_mut(&job) else { return };
-        let told = std::mem::take(&mut talk.telling);
-        if answer.is_ok() {
-            return self.tell_deputy(job);
-        }
-        for (task, news) in told {
-            talk.news.entry(task).or_insert(news);
-        }
-        let next = now.at + ASK_AGAIN;
-        talk.again = Some(talk.again.map_or(next, |again| again.min(next)));
-    }
-
     pub(super) fn release_answered(&mut self, now: Now, job: JobId, answer: &Answer<()>) {
         let Some(talk) = self.talks.get_mut(&job).filter(|talk| talk.stage == Stage::Releasing) else {
             return;
         };
+        let node = talk.deputy;
         if answer.is_err() {
             talk.again = Some(now.at + ASK_AGAIN);
-            return;
-        }
-        if self.jobs.job(&job).is_some_and(|known| known.open > 0) {
+        } else if self.jobs.job(&job).is_some_and(|known| known.open > 0) {
             // Wanted again meanwhile.
-            return self.ask_deputy(now, job, false);
+            self.ask_deputy(now, job, false);
+        } else {
+            self.end_talk(job);
+            if self.jobs.job(&job).is_some() {
+                self.commit(now, RequesterRecord::KeptNoMore { job });
+            }
         }
-        self.end_talk(job);
-        if self.jobs.job(&job).is_some() {
-            self.commit(now, RequesterRecord::KeptNoMore { job });
-        }
+        self.next_words(now, node);
     }
 
     pub(super) fn end_talk(&mut self, job: JobId) {

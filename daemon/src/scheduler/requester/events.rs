@@ -170,6 +170,12 @@ pub enum Input {
         attempt: u32,
         answer: Answer<FinishedReply>,
     },
+    /// A result that is to be brought cannot be: its files are not what they were.
+    Undeliverable {
+        node: NodeId,
+        task: TaskId,
+        attempt: u32,
+    },
     /// Jobs that ended before this wall time need not be kept.
     Forget {
         before_ms: u64,

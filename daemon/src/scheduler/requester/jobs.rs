@@ -51,6 +51,8 @@ pub struct Job {
     pub open: u32,
     /// Who holds it as well, and may grant while we are away.
     pub deputy: Option<NodeId>,
+    /// Who held it until it had ended.
+    pub last_deputy: Option<NodeId>,
     /// It is another node's, held here.
     pub kept: Option<Kept>,
 }
@@ -401,7 +403,16 @@ impl Jobs {
         let submission = Arc::new(submission.clone());
         self.open.insert(Self::place(&submission));
         let (stages, ready) = (stages.into(), Waiting::default());
-        let new = Job { submission, stages, on_suspect, ready, open: count, deputy: None, kept: None };
+        let new = Job {
+            submission,
+            stages,
+            on_suspect,
+            ready,
+            open: count,
+            deputy: None,
+            last_deputy: None,
+            kept: None,
+        };
         inputs_of(&new).for_each(|root| self.name(root));
         let plans = new.submission.clone();
         self.jobs.insert(job, new);

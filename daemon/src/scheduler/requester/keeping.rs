@@ -13,18 +13,29 @@ use scenemesh_protocol::messages::{Done, Request};
 use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::task::Reach;
 
-use super::jobs::{Job, TaskState};
+use super::jobs::{Attempt, AttemptState, Job, Over, TaskState};
 use super::{Action, Requester};
 use crate::scheduler::batch::Batch;
 use crate::scheduler::conversation::{Now, Ticket};
+use crate::scheduler::placement::{self, Bounds, Rules};
 use crate::scheduler::record::RequesterRecord;
 use crate::scheduler::story::Line;
 
 /// An origin that was out of sight for so long is gone on without, unless the configuration says otherwise.
 pub const KEEP_AFTER: Duration = Duration::from_mins(2);
-/// Most jobs of others that are held here, and that are on their way here at once.
+/// Most jobs of one origin that are held here, and that are on their way here at once: of all, and of one.
 const KEPT_LIMIT: usize = 10_000;
 const COMING_LIMIT: usize = 64;
+const COMING_LIMIT_PER_ORIGIN: usize = 16;
+/// An origin that is there for so long and asks nothing of a job that it left here does not know it any more.
+const ASKED_WITHIN: Duration = Duration::from_mins(15);
+
+/// Jobs of an origin that is there, of which it has said nothing yet.
+#[derive(Debug)]
+pub(super) struct Met {
+    until: Instant,
+    unasked: BTreeSet<JobId>,
+}
 
 /// A job that is being fetched from its origin.
 #[derive(Debug)]
@@ -52,7 +63,9 @@ impl Requester {
     pub fn is_asked(&self, node: NodeId, request: &Request) -> bool {
         match request {
             Request::Probe(probe) => {
-                self.granted_to(node, probe) || self.jobs.is_in_hand_for(&node, &probe.task, probe.attempt)
+                self.granted_to(node, probe)
+                    || self.jobs.is_in_hand_for(&node, &probe.task, probe.attempt)
+                    || self.deliveries.has(&node, (probe.task, probe.attempt))
             }
             Request::Cancel(cancel) => self.jobs.is_in_hand_for(&node, &cancel.task, cancel.attempt),
             Request::Ack(ack) => self.deliveries.has(&node, (ack.task, ack.attempt)),
@@ -103,12 +116,13 @@ impl Requester {
         if self.coming.contains_key(&job) {
             return Ok(None);
         }
-        if self.coming.len() >= COMING_LIMIT {
+        let of_origin = self.coming.values().filter(|coming| coming.origin == node).count();
+        if self.coming.len() >= COMING_LIMIT || of_origin >= COMING_LIMIT_PER_ORIGIN {
             return Err("too many jobs are on their way here; later".into());
         }
-        let kept = self.jobs.jobs().filter(|known| known.kept.is_some()).count();
+        let kept = self.jobs.jobs().filter(|known| known.origin() == Some(node)).count();
         if kept >= KEPT_LIMIT {
-            return Err(format!("{kept} jobs of others are held here, which is the most"));
+            return Err(format!("{kept} of your jobs are held here, which is the most"));
         }
         Ok(Some(job))
     }
@@ -124,8 +138,14 @@ impl Requester {
             if submission.job != job {
                 return Err("it is another job than the one that was named".to_owned());
             }
-            if submission.reach == Reach::Machine {
-                return Err("it must not leave its machine".to_owned());
+            let project = match submission.project {
+                None => Rules::None,
+                Some(id) => self.rules.projects.get(&id).map_or(Rules::Gone, |rules| Rules::Hold(rules)),
+            };
+            let bounds = Bounds { reach: &submission.reach, project };
+            if submission.reach == Reach::Machine || !placement::may_hold(&self.nodes, self.nodes.me, bounds)
+            {
+                return Err("its reach or its project keeps it elsewhere".to_owned());
             }
             let known = |plan: &crate::scheduler::record::TaskPlan| self.jobs.task(&plan.task).is_some();
             if self.jobs.job(&job).is_some() || submission.tasks.iter().any(known) {
@@ -163,6 +183,28 @@ impl Requester {
         self.jobs.job(job).filter(|known| known.origin() == Some(origin))
     }
 
+    fn asked_of(&mut self, origin: NodeId, job: &JobId) {
+        if let Some(met) = self.met.get_mut(&origin) {
+            met.unasked.remove(job);
+        }
+    }
+
+    pub(super) fn met_deadline(&self) -> Option<Instant> {
+        self.met.values().map(|met| met.until).min()
+    }
+
+    /// Jobs that their origins forgot while we were away.
+    pub(super) fn let_go_of_unasked(&mut self, now: Now) {
+        let due: Vec<NodeId> =
+            self.met.iter().filter(|(_, met)| met.until <= now.at).map(|(origin, _)| *origin).collect();
+        for origin in due {
+            for job in self.met.remove(&origin).map(|met| met.unasked).unwrap_or_default() {
+                tracing::info!(peer = %origin.short(), job = %job.short(), "a kept job is let go: its origin does not know it");
+                self.let_go(now, job);
+            }
+        }
+    }
+
     fn kept_of(&self, origin: NodeId) -> Vec<JobId> {
         let kept = self.jobs.jobs().filter(|job| job.origin() == Some(origin));
         kept.map(|job| job.submission.job).collect()
@@ -171,6 +213,7 @@ impl Requester {
     /// Its origin is back: nothing more of the job is granted here, and what came of it is brought.
     pub(super) fn take_back(&mut self, now: Now, node: NodeId, ask: TakeBack, ticket: Ticket) {
         let job = ask.job;
+        self.asked_of(node, &job);
         let Some(known) = self.kept_for(&job, node) else {
             let coming = self.coming.get(&job).is_some_and(|coming| coming.origin == node);
             let reply = if coming { TakeBackReply::Coming } else { TakeBackReply::Unknown };
@@ -247,8 +290,12 @@ impl Requester {
         self.away = origins.into_iter().map(|origin| (origin, now.at)).collect();
     }
 
-    pub(super) fn greet_origin(&mut self, node: NodeId) {
+    pub(super) fn greet_origin(&mut self, now: Now, node: NodeId) {
         self.away.remove(&node);
+        let unasked: BTreeSet<JobId> = self.kept_of(node).into_iter().collect();
+        if !unasked.is_empty() {
+            self.met.insert(node, Met { until: now.at + ASKED_WITHIN, unasked });
+        }
         if self.gone.remove(&node) {
             // It has yet to ask, but it is there: from now on nothing more is granted.
             self.dirty.extend(self.kept_of(node));
@@ -256,6 +303,7 @@ impl Requester {
     }
 
     pub(super) fn miss_origin(&mut self, now: Now, node: NodeId) {
+        self.met.remove(&node);
         if self.jobs.jobs().any(|job| job.origin() == Some(node)) {
             self.away.entry(node).or_insert(now.at);
         }
@@ -288,9 +336,14 @@ impl Requester {
             return;
         }
         let term = kept.term + 1;
-        let of_pool = self.nodes.nodes.contains_key(&origin);
-        if term > LAST_TERM || !of_pool {
-            tracing::warn!(job = %job.short(), term, of_pool, "a kept job is not gone on with");
+        let member = |node: &NodeId| {
+            let known = self.nodes.nodes.get(node)?;
+            Some((known.studio?, known.roles))
+        };
+        let holds = kept.right.verify().map(|right| right.still_holds(now.wall_ms, &member));
+        if term > LAST_TERM || !matches!(holds, Ok(Ok(()))) {
+            let why = holds.ok().and_then(Result::err).map(|why| why.to_string());
+            tracing::warn!(job = %job.short(), term, why, "a kept job is not gone on with");
             return;
         }
         self.commit(now, RequesterRecord::TakenUp { job, term, at_ms: now.wall_ms });
@@ -303,7 +356,10 @@ impl Requester {
         let (task, attempt) = (terms.task, terms.attempt);
         let Some(known) = self.jobs.task(&task) else { return };
         let of_it = self.kept_for(&known.job, node).is_some();
-        let new = known.state.is_open() && !known.attempts.contains_key(&attempt);
+        // One that was under way when this machine died is told again.
+        let again =
+            |attempt: &Attempt| matches!(attempt.state, AttemptState::Over(Over::Unheld | Over::Superseded));
+        let new = known.state.is_open() && known.attempts.get(&attempt).is_none_or(again);
         if of_it && new && term_of(attempt) == 0 && matches!(terms.outcome, Outcome::Done { .. }) {
             if let TaskState::Held(attempt) = known.state {
                 self.commit(now, RequesterRecord::Lost { task, attempt });
@@ -327,18 +383,30 @@ impl Requester {
         }
     }
 
-    /// The origin does not want this attempt any more.
+    /// The origin does not want this attempt any more. What it wants of the task it says by itself.
     pub(super) fn cancel_asked(&mut self, now: Now, node: NodeId, cancel: Cancel, ticket: Ticket) {
         let Cancel { task, attempt } = cancel;
         if self.jobs.is_in_hand_for(&node, &task, attempt) {
-            self.cancel(now, vec![task]);
+            let live =
+                self.jobs.attempt(&task, attempt).filter(|known| known.is_live()).map(|known| known.node);
+            if let Some(renderer) = live {
+                self.commit(now, RequesterRecord::Unheld { task, attempt });
+                self.cancels.insert((task, attempt), renderer);
+                if self.up.contains_key(&renderer) {
+                    self.out.push(Action::Cancel { node: renderer, task, attempt });
+                }
+            }
             self.recall(node, task, attempt);
         }
         self.reply(ticket, Report::Unknown);
     }
 
-    /// Whether it is with an attempt that we granted for the origin of its job: it comes, or it will be brought.
+    /// How it is with an attempt that we granted for the origin of its job, or a result that we bring: it comes, or not.
     pub(super) fn tell_of_hand(&mut self, node: NodeId, task: TaskId, attempt: u32) -> Report {
+        if self.deliveries.has(&node, (task, attempt)) {
+            self.deliver_now(node, task, attempt);
+            return Report::Running(Phase::Running);
+        }
         if !self.jobs.is_in_hand_for(&node, &task, attempt) || self.deliveries.is_over((task, attempt)) {
             return Report::Unknown;
         }

@@ -53,7 +53,7 @@ pub(super) struct Refusal {
 }
 
 impl Requester {
-    pub(super) fn see_nodes(&mut self, nodes: Arc<Nodes>) {
+    pub(super) fn see_nodes(&mut self, now: Now, nodes: Arc<Nodes>) {
         let before = std::mem::replace(&mut self.nodes, nodes);
         self.sees_nodes = true;
         let alike = |id: &NodeId| {
@@ -71,6 +71,7 @@ impl Requester {
             return;
         }
         self.refusals.retain(|(_, node), _| !changed.contains(node));
+        self.review_deputies(now);
         self.dirty.extend(self.jobs.open_jobs());
     }
 

@@ -25,6 +25,7 @@ impl Requester {
             self.dirty.extend(self.jobs.open_jobs());
         }
         self.rules = rules;
+        self.review_deputies(now);
         self.expire(now);
     }
 
@@ -82,7 +83,10 @@ impl Requester {
     /// These jobs have ended, and nothing of them is kept any longer: nobody is told of, or asked about, what is not
     /// there any more.
     pub(super) fn forget(&mut self, over: &[JobId]) {
-        over.iter().for_each(|job| self.end_talk(*job));
+        for job in over {
+            self.end_talk(*job);
+            self.end_deliveries_of(*job);
+        }
         for jobs in over.chunks(FORGOTTEN_AT_ONCE) {
             let tasks_of = |id: &JobId| {
                 let plans = self.jobs.job(id).into_iter().flat_map(|job| &job.submission.tasks);

@@ -127,6 +127,9 @@ impl Requester {
     ) -> FinishedReply {
         let (task, attempt) = (terms.task, terms.attempt);
         self.expect_from_origin(now, node, terms);
+        if self.is_about_to_be_told_of(node, &task, attempt) {
+            return FinishedReply::Noted;
+        }
         let known = self.jobs.attempt(&task, attempt);
         let Some(known) = known.filter(|known| known.node == node && known.is_live()) else {
             return FinishedReply::Discard;
@@ -331,7 +334,10 @@ impl Requester {
         let jobs: BTreeSet<_> =
             tasks.iter().filter_map(|task| self.jobs.task(task)).map(|task| task.job).collect();
         jobs.into_iter().for_each(|job| self.forgive(job));
+        let again: BTreeSet<_> =
+            tasks.iter().filter_map(|task| self.jobs.task(task)).map(|task| task.job).collect();
         self.commit(now, RequesterRecord::Retried { tasks: tasks.clone(), at_ms: now.wall_ms });
+        again.into_iter().for_each(|job| self.keep_again(now, job));
         for task in tasks {
             self.log(task, Line::QueuedAgain);
         }

@@ -29,8 +29,14 @@ fn submit(world: &mut World, job: u8, tasks: usize, stages: Vec<Stage>) {
 }
 
 /// One task, and one that takes its result.
+pub(super) fn chain(world: &World, job: u8) -> Batch {
+    let stages = vec![stage(0, 1, Vec::new()), stage(1, 1, vec![feed("a.png")])];
+    Batch { stages, ..world.submission(job, 2).into() }
+}
+
 pub(super) fn submit_chain(world: &mut World, job: u8) {
-    submit(world, job, 2, vec![stage(0, 1, Vec::new()), stage(1, 1, vec![feed("a.png")])]);
+    let batch = Box::new(chain(world, job));
+    world.tell_requester(0, Input::Submitted { batch, deputy: None });
 }
 
 fn submit_wary(world: &mut World, on_suspect: OnSuspect) {

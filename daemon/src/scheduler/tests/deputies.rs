@@ -9,6 +9,7 @@ use scenemesh_protocol::task::Reach;
 use super::scripts_of_ends::{answers, is};
 use super::world::{Comfy, Packet, World, task_id};
 use crate::scheduler::batch::Batch;
+use crate::scheduler::lend::Owner;
 use crate::scheduler::requester::{Input, KEEP_AFTER, KeepOn, NoDeputy};
 use crate::scheduler::view::TaskPhase;
 
@@ -340,4 +341,141 @@ fn an_origin_that_is_shut_out_has_nothing_kept() {
     let barred = [(world.machines[ORIGIN].id, "revoked".to_owned())].into_iter().collect();
     world.tell_requester(DEPUTY, Input::Barred(std::sync::Arc::new(barred)));
     assert!(!world.holds(DEPUTY, 7));
+}
+
+#[test]
+fn what_a_deputy_grants_itself_is_not_its_owners_own() {
+    let mut world = World::with_slots(&[0, 1]).of_one_studio();
+    world.machines[DEPUTY].comfy = Comfy::Hangs;
+    world.machines[DEPUTY].owner = Owner::Back { finish: Duration::ZERO, said_ms: 0 };
+    world.refresh_facts(DEPUTY);
+    world.submit_kept(ORIGIN, 7, 2, DEPUTY);
+    world.until("the deputy has it", |world| world.holds(DEPUTY, 7));
+    world.unplug(ORIGIN);
+    world.until("the deputy goes on", |world| world.has_pen(DEPUTY, 7));
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.executed(0) + world.executed(1), 0, "its owner wants the GPU\n{}", world.story());
+    world.machines[DEPUTY].owner = Owner::Away;
+    world.refresh_facts(DEPUTY);
+    world.until("it runs", |world| world.executed(0) == 1);
+    world.machines[DEPUTY].owner = Owner::Back { finish: Duration::ZERO, said_ms: 1 };
+    world.refresh_facts(DEPUTY);
+    world.flow();
+    assert!(world.machines[DEPUTY].renderer.is_idle(), "it was interrupted\n{}", world.story());
+}
+
+#[test]
+fn a_late_result_of_the_origins_that_is_first_costs_the_deputy_nothing() {
+    let mut world = World::with_slots(&[0, 0, 1, 1]).of_one_studio();
+    (2..4).for_each(|n| world.machines[n].comfy = Comfy::Hangs);
+    // Of each two tasks the second builds on the first.
+    let batch = super::batches::chain(&world, 7);
+    let deputy = Some(world.machines[DEPUTY].id);
+    world.tell_requester(ORIGIN, Input::Submitted { batch: Box::new(batch), deputy });
+    world.until("the deputy has it", |world| world.holds(DEPUTY, 7));
+    world.pass(Duration::from_secs(5));
+    let had = (2..4).find(|n| !world.machines[*n].executions.is_empty()).unwrap();
+    // The renderer of the first is done while the origin is away, and the deputy, which cannot see it, grants it again.
+    world.unplug(ORIGIN);
+    world.cut(DEPUTY, had);
+    world.machines[had].comfy = Comfy::Renders;
+    world.until("the deputy has it rendered", |world| world.has_pen(DEPUTY, 7) && world.executed(0) == 2);
+    world.plug_in(ORIGIN);
+    world.flow();
+    assert_eq!(world.phase(ORIGIN, task_id(7, 0)), TaskPhase::Done, "{}", world.story());
+    let second = world.phase(DEPUTY, task_id(7, 1));
+    assert!(!second.is_over(), "nothing of it is skipped: {second}\n{}", world.story());
+    world.pass(Duration::from_secs(5));
+    world.unplug(ORIGIN);
+    (2..4).for_each(|n| world.machines[n].comfy = Comfy::Renders);
+    world.until("the deputy has it all", |world| world.are_all(DEPUTY, 2, TaskPhase::Done));
+}
+
+#[test]
+fn a_deputy_that_never_gets_hold_of_a_job_is_not_given_it_without_end() {
+    let mut world = at_work_without_deputy();
+    let given =
+        |world: &World| world.machines[ORIGIN].log.iter().filter(|line| line.contains("not held")).count();
+    world.machines[DEPUTY].cannot_keep = true;
+    world.submit_kept(ORIGIN, 7, 2, DEPUTY);
+    world.pass(Duration::from_hours(1));
+    assert!(world.given_away <= 24, "{} times", world.given_away);
+    assert!(given(&world) >= 1, "{}", world.story());
+    world.machines[DEPUTY].cannot_keep = false;
+    world.until("it has it at last", |world| world.holds(DEPUTY, 7));
+}
+
+/// Nothing gets done.
+fn at_work_without_deputy() -> World {
+    let mut world = three();
+    world.machines[RENDERER].comfy = Comfy::Hangs;
+    world
+}
+
+#[test]
+fn a_link_that_comes_and_goes_holds_a_job_only_once() {
+    let mut world = at_work(2);
+    // The deputy's link is there, and its answers are lost.
+    let mut waited = 0;
+    for _ in 0..20 {
+        world.cut(ORIGIN, DEPUTY);
+        world.heal(ORIGIN, DEPUTY);
+        while world.lose_one(|packet| is(packet, "TakeBack")) {}
+        world.advance(Duration::from_secs(20));
+        while world.lose_one(|packet| is(packet, "TakeBack")) {}
+        let why = world.machines[ORIGIN].requester.why(world.now(), task_id(7, 1)).unwrap();
+        waited += usize::from(why.code() == "asks_deputy");
+    }
+    assert!((1..=3).contains(&waited), "held {waited} times of 20");
+}
+
+#[test]
+fn a_job_that_is_wanted_again_is_held_again() {
+    let mut world = at_work(1);
+    world.tell_requester(ORIGIN, Input::CancelWanted(vec![task_id(7, 0)]));
+    world.until("the deputy lets it go", |world| !world.holds(DEPUTY, 7));
+    world.tell_requester(ORIGIN, Input::RetryWanted(vec![task_id(7, 0)]));
+    world.until("the deputy has it again", |world| world.holds(DEPUTY, 7));
+}
+
+#[test]
+fn whoever_may_not_hold_a_job_any_more_lets_it_go() {
+    let mut world = at_work(2);
+    world.machines[DEPUTY].roles = Roles { keep: false, ..Roles::ALL };
+    (0..3).for_each(|n| world.refresh_facts(n));
+    world.flow();
+    assert!(!world.holds(DEPUTY, 7), "{}", world.story());
+    world.machines[RENDERER].comfy = Comfy::Renders;
+    world.until("it is rendered all the same", |world| world.are_all(ORIGIN, 2, TaskPhase::Done));
+}
+
+#[test]
+fn a_job_that_its_origin_forgot_is_let_go() {
+    let mut world = at_work(2);
+    world.unplug(ORIGIN);
+    // As after a restore of an old backup.
+    world.machines[ORIGIN].journal.clear();
+    world.plug_in(ORIGIN);
+    world.pass(Duration::from_mins(10));
+    assert!(world.holds(DEPUTY, 7), "it might still ask");
+    world.pass(Duration::from_mins(10));
+    assert!(!world.holds(DEPUTY, 7));
+}
+
+#[test]
+fn many_jobs_are_asked_for_by_turns() {
+    let mut world = at_work_without_deputy();
+    for job in 10..110 {
+        world.submit_kept(ORIGIN, job, 1, DEPUTY);
+    }
+    world.until("the deputy has them all", |world| (10..110).all(|job| world.holds(DEPUTY, job)));
+    world.plug_in(ORIGIN);
+    let asked = world.packets.iter().filter(|packet| is(packet, "TakeBack")).count();
+    assert!((1..=40).contains(&asked), "{asked} at once");
+    world.pass(Duration::from_secs(2));
+    let held = (10..110).filter(|job| {
+        let why = world.machines[ORIGIN].requester.why(world.now(), task_id(*job, 0));
+        why.is_some_and(|why| why.code() == "asks_deputy")
+    });
+    assert_eq!(held.count(), 0, "all were answered");
 }

@@ -94,6 +94,8 @@ pub(super) struct World {
     next: u64,
     pub(super) kill: Option<Kill>,
     pub(super) kills: usize,
+    /// Times a job was sealed for a deputy.
+    pub(super) given_away: usize,
     /// Records at which the daemon died.
     pub(super) died_at: BTreeSet<&'static str>,
 }
@@ -136,6 +138,7 @@ impl World {
             next: 0,
             kill: None,
             kills: 0,
+            given_away: 0,
             died_at: BTreeSet::new(),
         };
         for n in 0..world.machines.len() {

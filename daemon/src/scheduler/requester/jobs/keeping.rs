@@ -36,6 +36,7 @@ impl Job {
 impl Jobs {
     pub(super) fn keep_with(&mut self, job: &JobId, deputy: Option<NodeId>) {
         if let Some(job) = self.jobs.get_mut(job) {
+            job.last_deputy = job.deputy.or(job.last_deputy);
             job.deputy = deputy;
         }
     }

@@ -38,6 +38,7 @@ impl World {
         let machine = &mut self.machines[n];
         match action {
             A::SealKept { node, job } => {
+                self.given_away += 1;
                 let right = GrantRight {
                     pool: POOL,
                     studio: machine.studio,
@@ -59,7 +60,8 @@ impl World {
             }
             A::BringKept { node, job, .. } => {
                 let at = self.machines.iter().position(|machine| machine.id == node).unwrap();
-                let known = self.machines[at].requester.jobs().job(&job).filter(|_| self.connected(n, at));
+                let there = self.connected(n, at) && !self.machines[n].cannot_keep;
+                let known = self.machines[at].requester.jobs().job(&job).filter(|_| there);
                 let batch = known.map(|known| Batch {
                     submission: (*known.submission).clone(),
                     stages: known.stages.to_vec(),

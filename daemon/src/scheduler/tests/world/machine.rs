@@ -18,6 +18,8 @@ pub(in crate::scheduler::tests) struct Machine {
     pub(in crate::scheduler::tests) inventory: Arc<Inventory>,
     pub(in crate::scheduler::tests) policy: Arc<Policy>,
     pub(in crate::scheduler::tests) roles: Roles,
+    /// Jobs that it is to hold do not arrive.
+    pub(in crate::scheduler::tests) cannot_keep: bool,
     /// Its studio; each machine has its own unless a test says otherwise.
     pub(in crate::scheduler::tests) studio: StudioId,
     pub(in crate::scheduler::tests) lend: LendFacts,
@@ -87,6 +89,7 @@ impl Machine {
             inventory: Arc::new(Inventory { classes: vec!["SaveImage".into()], models: Vec::new() }),
             policy: Arc::default(),
             roles: Roles::ALL,
+            cannot_keep: false,
             studio: StudioId::from_bytes([u8::try_from(n).unwrap() + 50; 16]),
             lend: LendFacts::default(),
             owner: Owner::default(),
