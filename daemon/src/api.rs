@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 use crate::executor::Executor;
 use crate::executor::policy as rules;
 use crate::gpu::GpuReading;
+use crate::http::hosts::Hosts;
+use crate::http::serving;
 use crate::membership::Membership;
 use crate::network::Network;
 use crate::platform;
@@ -49,7 +51,6 @@ mod outputs;
 mod policy;
 mod pool;
 mod projects;
-mod serving;
 mod status;
 mod stored;
 mod submit;
@@ -125,6 +126,7 @@ pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
     config: Config,
+    gateway: Option<String>,
 }
 
 /// Takes the port, silently.
@@ -138,7 +140,7 @@ pub async fn bind(config: Config) -> Result<Bound, BindError> {
     let failed = |source| BindError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    Ok(Bound { listener, address, config })
+    Ok(Bound { listener, address, config, gateway: None })
 }
 
 impl Bound {
@@ -147,17 +149,23 @@ impl Bound {
         self.address
     }
 
+    /// The same, telling clients where the ComfyUI gateway is.
+    #[must_use]
+    pub fn telling_gateway(self, url: Option<String>) -> Self {
+        Self { gateway: url, ..self }
+    }
+
     /// Writes `api.json` and begins to answer; ends, and removes the file, when the node stops.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn serve(self, ports: Ports, tasks: &Tasks) -> Result<(), BindError> {
         let url = format!("http://{}", self.address);
-        let file = ApiFile { url: url.clone(), token: users::fresh_token(), gateway: None };
+        let file = ApiFile { url: url.clone(), token: users::fresh_token(), gateway: self.gateway };
         let path = self.config.dir.join(API_FILE);
         let users = users::Users::open(&self.config.dir, &file.token, &self.config.person);
         let users = users.map_err(|source| BindError::Users { dir: self.config.dir.clone(), source })?;
-        let guard = guard::Guard::new(users.tokens(), self.address);
+        let guard = guard::Guard::new(users.tokens(), Hosts::of(self.address));
         let node = Node {
             ports: Arc::new(ports),
             dir: self.config.dir,
@@ -172,7 +180,7 @@ impl Bound {
         };
         let app = guarded(routes().router.with_state(node), guard);
         write(&path, &file).map_err(|source| BindError::File { path: path.clone(), source })?;
-        let serving = serving::serve(self.listener, app, tasks.clone());
+        let serving = serving::serve(self.listener, app, tasks.clone(), "the local API");
         tasks.spawn("api", async move {
             serving.await;
             remove(&path, &file);

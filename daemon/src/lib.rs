@@ -14,6 +14,7 @@ pub mod executor;
 pub mod fuzzing;
 pub mod gateway;
 pub mod gpu;
+pub mod http;
 pub mod membership;
 pub mod messages;
 pub mod network;

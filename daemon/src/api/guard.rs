@@ -4,11 +4,10 @@
 //! token of `api.json`, a `Host` of our own (else a name that an attacker's DNS points here would do), and, when a
 //! page sends it, an `Origin` of our own.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::header::{ACCEPT_LANGUAGE, AUTHORIZATION, HOST, ORIGIN};
+use axum::http::header::{ACCEPT_LANGUAGE, AUTHORIZATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -17,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::trouble::Trouble;
 use super::users::Token;
+use crate::http::hosts::{Foreign, Hosts, clip};
 use crate::messages::{Lang, Message};
 
 /// Requests at once, event streams included: a few people with a few windows each.
@@ -48,38 +48,26 @@ pub(super) struct Guard(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     tokens: watch::Receiver<Arc<Vec<Token>>>,
-    hosts: Vec<String>,
+    hosts: Hosts,
     places: Arc<Semaphore>,
 }
 
 impl Guard {
     /// Each token opens what its role may do.
-    pub(super) fn new(tokens: watch::Receiver<Arc<Vec<Token>>>, address: SocketAddr) -> Self {
-        let port = address.port();
-        let mut hosts = vec![address.to_string(), format!("localhost:{port}")];
-        if port == 80 {
-            hosts.extend([address.ip().to_string(), "localhost".into()]);
-        }
+    pub(super) fn new(tokens: watch::Receiver<Arc<Vec<Token>>>, hosts: Hosts) -> Self {
         Self(Arc::new(Inner { tokens, hosts, places: Arc::new(Semaphore::new(REQUESTS_AT_ONCE)) }))
     }
 
     fn check(&self, headers: &HeaderMap) -> Result<Caller, Trouble> {
         let refuse = |message, hint| Trouble::new(ErrorCode::NotAuthorised, &message).hint(&hint);
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-        let host = text(HOST).unwrap_or_default();
-        let ours = |host: &str| self.0.hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
-        if !ours(host) || headers.get_all(HOST).iter().count() > 1 {
-            let host = clip(host);
-            return Err(refuse(Message::ForeignHost { host }, Message::HintLoopback)
-                .status(StatusCode::MISDIRECTED_REQUEST));
-        }
-        if let Some(origin) = text(ORIGIN)
-            && !origin.strip_prefix("http://").is_some_and(ours)
-        {
-            let origin = clip(origin);
-            return Err(refuse(Message::ForeignOrigin { origin }, Message::HintLoopback)
-                .status(StatusCode::FORBIDDEN));
-        }
+        self.0.hosts.check(headers).map_err(|foreign| match foreign {
+            Foreign::Host(host) => refuse(Message::ForeignHost { host }, Message::HintLoopback)
+                .status(StatusCode::MISDIRECTED_REQUEST),
+            Foreign::Origin(origin) => {
+                refuse(Message::ForeignOrigin { origin }, Message::HintLoopback).status(StatusCode::FORBIDDEN)
+            }
+        })?;
         let Some(token) = text(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer ")) else {
             return Err(refuse(Message::NoToken, Message::HintToken));
         };
@@ -95,10 +83,6 @@ impl Guard {
         });
         caller.ok_or_else(|| refuse(Message::WrongToken, Message::HintToken))
     }
-}
-
-fn clip(text: &str) -> String {
-    text.chars().take(80).collect()
 }
 
 /// The outermost layer: lets nobody in who may not, and gives every failure one shape in the asker's language.

@@ -14,9 +14,9 @@ use scenemesh_protocol::ids::{ContentHash, random_bytes};
 use scenemesh_protocol::sealed::BlobKey;
 use tokio::time::Instant;
 
-use super::body::{Pieces, declared_length};
 use super::trouble::Trouble;
 use super::{Node, korean};
+use crate::http::body::{Pieces, declared_length};
 use crate::messages::Message;
 use crate::store::{BlobError, Sealed};
 

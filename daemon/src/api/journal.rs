@@ -11,8 +11,8 @@ use scenemesh_protocol::api::{ErrorCode, ImportReply, RebuildReply};
 use tokio::time::Instant;
 
 use super::Node;
-use super::body::Pieces;
 use super::trouble::Trouble;
+use crate::http::body::Pieces;
 use crate::messages::Message;
 use crate::store::{ExportError, ImportError, JournalError, RebuildError};
 

@@ -42,7 +42,7 @@ impl Door {
             .merge(admin);
         let users = super::users::Users::open(dir.path(), "right", "kim").unwrap();
         users.add("viewer", Role::View, "mina");
-        let app = guarded(routes, guard::Guard::new(users.tokens(), address));
+        let app = guarded(routes, guard::Guard::new(users.tokens(), crate::http::hosts::Hosts::of(address)));
         let supervisor = Supervisor::new(Duration::from_secs(1));
         let stop = supervisor.tasks().stopping();
         supervisor.tasks().spawn("door", async move {

@@ -1,4 +1,4 @@
-//! Connections to the local API: so many at once, and none that only holds a place.
+//! Connections of one listener: so many at once, and none that only holds a place.
 //!
 //! Anybody on this machine can connect, with a token or without; only the head of a request tells. So heads must come
 //! soon, and a connection that asks nothing is closed.
@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use crate::supervisor::Tasks;
 
 /// Connections at once; further ones wait until one ends.
-pub(super) const CONNECTIONS: usize = 256;
+const CONNECTIONS: usize = 256;
 /// The head of a request must be there in this time; a connection that is kept asks again in it or is closed.
 const HEAD: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 15 });
 /// Most bytes of a head, and of what is read ahead of a body.
@@ -27,7 +27,9 @@ const BUFFER: usize = 128 << 10;
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// Answers until the node stops; connections that are answered then are answered to the end.
-pub(super) async fn serve(listener: TcpListener, app: Router, tasks: Tasks) {
+///
+/// What is upgraded to a WebSocket gives its place here up: whoever takes it counts it.
+pub(crate) async fn serve(listener: TcpListener, app: Router, tasks: Tasks, of: &'static str) {
     let stop = tasks.stopping();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut http = http1::Builder::new();
@@ -41,7 +43,7 @@ pub(super) async fn serve(listener: TcpListener, app: Router, tasks: Tasks) {
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::debug!(%error, "the local API cannot accept a connection");
+                tracing::debug!(%error, of, "a connection cannot be accepted");
                 stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await;
                 continue;
             }
@@ -49,8 +51,9 @@ pub(super) async fn serve(listener: TcpListener, app: Router, tasks: Tasks) {
         // Without it a streamed answer's tail waits 40 ms for the reader's delayed acknowledgement.
         drop(stream.set_nodelay(true));
         let answering = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app.clone()));
+        let answering = answering.with_upgrades();
         let stop = stop.clone();
-        tasks.spawn("api connection", async move {
+        tasks.spawn("connection", async move {
             let answering = async move {
                 let mut answering = std::pin::pin!(answering);
                 tokio::select! {
@@ -64,8 +67,8 @@ pub(super) async fn serve(listener: TcpListener, app: Router, tasks: Tasks) {
             // A panic in a handler, which a request may have provoked, ends its connection only.
             match AssertUnwindSafe(answering).catch_unwind().await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "a connection to the local API ended early"),
-                Err(_) => tracing::error!("answering a request panicked; please report this"),
+                Ok(Err(error)) => tracing::debug!(%error, of, "a connection ended early"),
+                Err(_) => tracing::error!(of, "answering a request panicked; please report this"),
             }
             drop(place);
             Ok(())
@@ -99,7 +102,7 @@ mod tests {
             }),
         );
         supervisor.tasks().spawn("api", async move {
-            serve(listener, app, tasks).await;
+            serve(listener, app, tasks, "a test").await;
             Ok(())
         });
         (address, supervisor)
