@@ -32,6 +32,9 @@ struct Arguments {
     /// Serve the local API here, instead of `api.listen`
     #[arg(long, value_name = "ADDR")]
     api: Option<String>,
+    /// Serve the ComfyUI gateway here, instead of `gateway.listen`
+    #[arg(long, value_name = "ADDR")]
+    gateway: Option<String>,
 }
 
 /// Runs the daemon with a command line of its own.
@@ -49,7 +52,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Err(error) = platform::keep_memory_private() {
         tracing::warn!(%error, "a crash of this process may leave its memory in a core dump");
     }
-    let overrides = Overrides { listen: arguments.listen, porch: arguments.porch, api: arguments.api };
+    let Arguments { listen, porch, api, gateway, .. } = arguments;
+    let overrides = Overrides { listen, porch, api, gateway };
     let lookup = |name: &str| std::env::var_os(name);
     let dir = arguments.data_dir.or_else(|| default_data_dir(std::env::consts::OS, lookup));
     let Some(dir) = dir else {

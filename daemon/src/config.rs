@@ -11,10 +11,11 @@ use scenemesh_protocol::task::Class;
 use serde::Deserialize;
 
 use crate::scheduler::lend::{Hours, LONGEST_FINISH, Lend};
-use crate::{api, executor, network, scheduler, store};
+use crate::{api, executor, gateway, network, scheduler, store};
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod listeners;
 
 /// Name of the configuration file in the data directory.
 pub const CONFIG_FILE: &str = "scenemesh.toml";
@@ -27,6 +28,7 @@ pub struct Config {
     pub store: store::Config,
     pub executor: executor::Config,
     pub api: api::Config,
+    pub gateway: gateway::Config,
     pub scheduler: scheduler::Config,
 }
 
@@ -36,6 +38,7 @@ pub struct Overrides {
     pub listen: Vec<String>,
     pub porch: Vec<String>,
     pub api: Option<String>,
+    pub gateway: Option<String>,
 }
 
 /// What other studios see of this node, and what it does for them.
@@ -151,6 +154,7 @@ struct File {
     network: network::Config,
     store: StoreTable,
     api: ApiTable,
+    gateway: listeners::GatewayTable,
     lend: LendTable,
     limits: LimitsTable,
     keep: KeepTable,
@@ -311,6 +315,8 @@ pub enum BadConfig {
         "the local API would listen on {given}, which other machines reach; give it a loopback address like 127.0.0.1:7870"
     )]
     ApiNotLoopback { given: SocketAddr },
+    #[error("{}: {why}", file.display())]
+    Gateway { file: PathBuf, why: listeners::BadListener },
     #[error("{given:?} ({from}) is not the URL of a ComfyUI; write one like http://127.0.0.1:8188")]
     ComfyuiUrl { given: String, from: &'static str },
 }
@@ -346,11 +352,12 @@ impl Config {
             file: path.clone(),
             why: Unexpected(error.to_string()),
         })?;
-        Self::assemble(dir, parsed, overrides, lookup)
+        Self::assemble(dir, &path, parsed, overrides, lookup)
     }
 
     fn assemble(
         dir: &Path,
+        path: &Path,
         file: File,
         overrides: &Overrides,
         lookup: impl Fn(&str) -> Option<OsString>,
@@ -404,8 +411,11 @@ impl Config {
         network.porch_per_minute = limits.porch_per_minute.unwrap_or(network.porch_per_minute);
         let person = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| lookup(name));
         let person = person.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let gateway = file.gateway.config(overrides.gateway.clone(), dir, &person);
+        let gateway = gateway.map_err(|why| BadConfig::Gateway { file: path.to_owned(), why })?;
         Ok(Self {
             dir: dir.to_owned(),
+            gateway,
             network,
             store,
             executor: executor::Config { endpoints, owner: String::new() },

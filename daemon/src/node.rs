@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::supervisor::Supervisor;
-use crate::{api, executor, gpu, membership, network, platform, scheduler, store};
+use crate::{api, executor, gateway, gpu, membership, network, platform, scheduler, store};
 
 /// How long tasks may take to end by themselves.
 const GRACE: Duration = Duration::from_secs(12);
@@ -63,6 +63,8 @@ async fn run_once(
 
     // Ports first: a daemon that cannot listen must not disturb anything.
     let api = api::bind(config.api).await?;
+    // It also has the store keep what was uploaded, before anything is swept.
+    let gateway = gateway::bind(config.gateway, &store, &tasks).await?;
     let gpu_config = gpu::Config::default();
     let look_at_gpus = gpu_config.look.clone();
     let gpus = gpu::spawn(gpu_config, Box::new(gpu::Nvml::default()), &tasks).await;
@@ -110,7 +112,20 @@ async fn run_once(
     let mut listened = network::Listening::default();
     let ports =
         api::Ports { me, scheduler, membership, network, executor, policy, lend, lending, gpus, store };
-    api.serve(ports, &tasks)?;
+    let url = gateway.as_ref().and_then(gateway::Bound::url);
+    if let Some(gateway) = gateway {
+        let ports = gateway::Ports {
+            me,
+            scheduler: ports.scheduler.clone(),
+            membership: ports.membership.clone(),
+            network: ports.network.clone(),
+            executor: ports.executor.clone(),
+            gpus: ports.gpus.clone(),
+            store: ports.store.clone(),
+        };
+        gateway.serve(ports, &tasks).await;
+    }
+    api.telling_gateway(url).serve(ports, &tasks)?;
     tracing::info!(node = %me, api = %address, "scenemeshd {} is up", env!("CARGO_PKG_VERSION"));
 
     let noted = async {

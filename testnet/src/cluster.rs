@@ -114,6 +114,12 @@ impl Node {
         Ok(rustix::process::kill_process(pid, rustix::process::Signal::CONT)?)
     }
 
+    /// Where the daemon's ComfyUI gateway is.
+    pub fn gateway(&self) -> Option<String> {
+        let told: Value = serde_json::from_slice(&std::fs::read(self.dir.join("api.json")).ok()?).ok()?;
+        told["gateway"].as_str().map(str::to_owned)
+    }
+
     /// The process id of the daemon while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.daemon.as_ref().and_then(Child::id)

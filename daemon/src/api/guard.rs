@@ -64,7 +64,7 @@ impl Guard {
         self.0.hosts.check(headers).map_err(|foreign| match foreign {
             Foreign::Host(host) => refuse(Message::ForeignHost { host }, Message::HintLoopback)
                 .status(StatusCode::MISDIRECTED_REQUEST),
-            Foreign::Origin(origin) => {
+            Foreign::Origin(origin) | Foreign::Site(origin) => {
                 refuse(Message::ForeignOrigin { origin }, Message::HintLoopback).status(StatusCode::FORBIDDEN)
             }
         })?;

@@ -13,5 +13,14 @@ pub(crate) fn config(bytes: &[u8]) {
         assert_eq!(Choices::read(&choices.write()).as_ref(), Ok(&choices), "what is kept is read again");
     }
     let Ok(file) = toml::from_str::<File>(text) else { return };
-    black_box(Config::assemble(Path::new("/data"), file, &Overrides::default(), |_| None).is_ok());
+    black_box(
+        Config::assemble(
+            Path::new("/data"),
+            Path::new("/data/scenemesh.toml"),
+            file,
+            &Overrides::default(),
+            |_| None,
+        )
+        .is_ok(),
+    );
 }

@@ -15,6 +15,8 @@ pub(crate) enum Foreign {
     /// A name that an attacker's DNS points here.
     Host(String),
     Origin(String),
+    /// What the browser says of the page that asks.
+    Site(String),
 }
 
 impl Hosts {
@@ -42,6 +44,16 @@ impl Hosts {
         }
         Ok(())
     }
+
+    /// As [`Self::check`], for a face that shows pages and asks for no token: nothing that another site's page caused,
+    /// not even a picture.
+    pub(crate) fn check_site(&self, headers: &HeaderMap) -> Result<(), Foreign> {
+        self.check(headers)?;
+        match headers.get("sec-fetch-site").map(|value| value.to_str().unwrap_or("?")) {
+            None | Some("same-origin" | "none") => Ok(()),
+            Some(site) => Err(Foreign::Site(clip(site))),
+        }
+    }
 }
 
 pub(crate) fn clip(text: &str) -> String {
@@ -64,15 +76,22 @@ mod tests {
     #[test]
     fn who_is_meant_and_whose_page_asks() {
         let hosts = Hosts::of(SocketAddr::from(([127, 0, 0, 1], 7871)));
-        let check = |pairs: &[(&'static str, &'static str)]| hosts.check(&headers(pairs));
+        let check = |pairs: &[(&'static str, &'static str)]| hosts.check_site(&headers(pairs));
         let host = ("host", "127.0.0.1:7871");
         assert_eq!(check(&[host]), Ok(()));
         assert_eq!(check(&[("host", "LOCALHOST:7871"), ("origin", "http://localhost:7871")]), Ok(()));
+        assert_eq!(check(&[host, ("sec-fetch-site", "same-origin")]), Ok(()));
+        assert_eq!(check(&[host, ("sec-fetch-site", "none")]), Ok(()));
         assert_eq!(check(&[]), Err(Foreign::Host(String::new())));
         assert_eq!(check(&[("host", "127.0.0.1")]), Err(Foreign::Host("127.0.0.1".into())));
         assert_eq!(check(&[("host", "evil.example:7871")]), Err(Foreign::Host("evil.example:7871".into())));
         for origin in ["http://evil.example", "null", "https://127.0.0.1:7871", "http://127.0.0.1:7870"] {
             assert_eq!(check(&[host, ("origin", origin)]), Err(Foreign::Origin(origin.into())));
         }
+        // Another port of this machine is another page, and the same site.
+        for site in ["cross-site", "same-site", "anything"] {
+            assert_eq!(check(&[host, ("sec-fetch-site", site)]), Err(Foreign::Site(site.into())));
+        }
+        assert_eq!(hosts.check(&headers(&[host, ("sec-fetch-site", "cross-site")])), Ok(()));
     }
 }

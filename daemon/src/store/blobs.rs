@@ -181,6 +181,17 @@ impl Blobs {
         self.blocking(move || spool.remove(root).map(drop)).await
     }
 
+    /// Lets a blob stay until it is released, whoever removes it and whatever is swept: it is somebody's upload, and the
+    /// jobs that use it come and go. Not written down: whoever keeps says so again after a start, before anything is swept.
+    pub fn keep(&self, root: ContentHash) {
+        self.spool.keep(root);
+    }
+
+    /// Ends [`Self::keep`]. It stays until it is removed or swept.
+    pub fn release(&self, root: ContentHash) {
+        self.spool.release(root);
+    }
+
     /// Removes every blob that is not in `keep`, except what was finished in the last minutes or is being received:
     /// its owner may not have said yet that it wants it.
     ///

@@ -5,3 +5,4 @@
 mod comfyui_contract;
 mod comfyui_faults;
 mod comfyui_gives_back;
+mod gateway;

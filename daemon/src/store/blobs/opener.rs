@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use scenemesh_protocol::ids::ContentHash;
-use scenemesh_protocol::sealed::{BadSegment, BlobKey, Manifest, TAG_LEN, open_segment};
+use scenemesh_protocol::sealed::{BadSegment, BlobKey, Manifest, SEGMENT_LEN, TAG_LEN, open_segment};
 use tokio_util::task::AbortOnDropHandle;
 use zeroize::Zeroizing;
 
@@ -54,6 +54,14 @@ impl Opener {
     /// Plaintext bytes of the whole blob.
     pub fn bytes(&self) -> u64 {
         self.blob.manifest.plain_bytes()
+    }
+
+    /// Goes on with the segment that holds this byte; says how many bytes of it come before. To be called before the
+    /// first [`Self::next`].
+    pub fn seek(&mut self, byte: u64) -> usize {
+        let segment = u64::from(SEGMENT_LEN);
+        self.next = u32::try_from(byte / segment).unwrap_or(u32::MAX);
+        usize::try_from(byte % segment).unwrap_or_default()
     }
 
     /// The next plaintext, up to 1 MiB; `None` after the last.

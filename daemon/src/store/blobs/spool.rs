@@ -53,6 +53,8 @@ struct State {
     transfers: HashMap<ContentHash, Weak<tokio::sync::Mutex<()>>>,
     finished: VecDeque<(Instant, ContentHash)>,
     manifests: VecDeque<(ContentHash, Arc<Manifest>)>,
+    /// Blobs that stay whatever becomes of the jobs that use them.
+    kept: HashSet<ContentHash>,
 }
 
 /// Bytes of the quota held by a sealing that is not finished; given back when dropped.
@@ -272,6 +274,9 @@ impl Spool {
         let turn = self.turn(root).try_lock_owned();
         let (complete, part) = {
             let mut state = self.state();
+            if state.kept.contains(&root) {
+                return Ok(0);
+            }
             state.manifests.retain(|(of, _)| *of != root);
             let complete = state.complete.remove(&root);
             let part = if turn.is_ok() { state.parts.remove(&root) } else { None };
@@ -298,11 +303,19 @@ impl Spool {
         Ok(complete.unwrap_or(0) + part.unwrap_or(0))
     }
 
+    pub(super) fn keep(&self, root: ContentHash) {
+        self.state().kept.insert(root);
+    }
+
+    pub(super) fn release(&self, root: ContentHash) {
+        self.state().kept.remove(&root);
+    }
+
     pub(super) fn sweep(&self, keep: &HashSet<ContentHash>, now: Instant) -> Result<Swept, BlobError> {
         let doomed: Vec<ContentHash> = {
             let state = self.state();
             let young = state.finished.iter().filter(|(at, _)| *at + SWEEP_GRACE > now);
-            let fresh: HashSet<&ContentHash> = young.map(|(_, root)| root).collect();
+            let fresh: HashSet<&ContentHash> = young.map(|(_, root)| root).chain(&state.kept).collect();
             let under_way = |root| state.transfers.get(root).is_some_and(|turn| turn.strong_count() > 0);
             let all = state.complete.keys().chain(state.parts.keys());
             all.filter(|root| !keep.contains(root) && !fresh.contains(root) && !under_way(*root))

@@ -7,6 +7,7 @@ use scenemesh_testnet::comfyui::{Options, Simulated};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 /// Set to the URL of a running ComfyUI, the suite runs against that one too.
@@ -15,9 +16,10 @@ const REAL: &str = "SCENEMESH_COMFYUI_URL";
 const RECORDED: &str = "0.3.64";
 
 pub(crate) struct Subject {
-    url: String,
+    pub(crate) url: String,
     http: reqwest::Client,
     pub(crate) simulated: Option<Simulated>,
+    token: Option<String>,
     /// A real server has one queue; the checks take turns.
     _turn: Option<File>,
 }
@@ -34,7 +36,20 @@ pub(crate) struct Answer {
 impl Subject {
     pub(crate) async fn simulated(options: Options) -> Self {
         let simulated = Simulated::start(options).await.unwrap();
-        Self { url: simulated.url(), http: client(), simulated: Some(simulated), _turn: None }
+        Self { url: simulated.url(), http: client(), simulated: Some(simulated), token: None, _turn: None }
+    }
+
+    /// Something else that speaks as ComfyUI does.
+    pub(crate) fn at(url: &str) -> Self {
+        Self { url: url.to_owned(), http: client(), simulated: None, token: None, _turn: None }
+    }
+
+    /// The same, showing a token with every request.
+    pub(crate) fn with_token(url: &str, token: &str) -> Self {
+        let mut headers = reqwest::header::HeaderMap::new();
+        headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
+        let http = reqwest::Client::builder().no_proxy().default_headers(headers).build().unwrap();
+        Self { url: url.to_owned(), http, simulated: None, token: Some(token.to_owned()), _turn: None }
     }
 
     /// The real one, once it is this test's turn; `None` with a line where there is none.
@@ -55,6 +70,7 @@ impl Subject {
             url: url.trim_end_matches('/').to_owned(),
             http: client(),
             simulated: None,
+            token: None,
             _turn: Some(turn),
         })
     }
@@ -112,7 +128,11 @@ impl Subject {
 
     pub(crate) async fn listen(&self, client_id: &str) -> Listener {
         let url = format!("{}/ws?clientId={client_id}", self.url.replacen("http", "ws", 1));
-        let (stream, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        let mut request = url.into_client_request().unwrap();
+        if let Some(token) = &self.token {
+            request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        let (stream, _) = tokio_tungstenite::connect_async(request).await.unwrap();
         Listener { stream }
     }
 

@@ -1,0 +1,380 @@
+//! Files that clients uploaded: sealed in the store, named here, each scope its own.
+//!
+//! As ComfyUI does, a second file of one name is renamed unless it is the same, or is to take the first one's place.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use scenemesh_protocol::codec;
+use scenemesh_protocol::ids::ContentHash;
+use scenemesh_protocol::task::InputFile;
+use serde::{Deserialize, Serialize};
+
+use super::desk::Scope;
+use super::files::Files;
+use crate::platform;
+use crate::store::{Blobs, Sealed};
+use crate::supervisor::Tasks;
+
+/// Uploads of one scope; the bytes are bounded by the store's quota.
+const MOST: usize = 4096;
+const VERSION: u8 = 1;
+/// Bytes of an encoded reference to a blob.
+const REFERENCE: usize = 4096;
+
+/// Which of ComfyUI's three folders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Folder {
+    Input,
+    Temp,
+    Output,
+}
+
+impl Folder {
+    pub(super) fn of(word: &str) -> Option<Self> {
+        match word {
+            "input" => Some(Self::Input),
+            "temp" => Some(Self::Temp),
+            "output" => Some(Self::Output),
+            _ => None,
+        }
+    }
+
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Temp => "temp",
+            Self::Output => "output",
+        }
+    }
+}
+
+/// Where a file is: a name in a subfolder of a folder. Both are checked when they are read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) folder: Folder,
+    pub(super) subfolder: String,
+    pub(super) name: String,
+}
+
+/// Why a name leads nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BadPlace {
+    /// It is no name.
+    Name,
+    /// It leads out of the folder.
+    Escapes,
+}
+
+impl Place {
+    /// Reads a place; `filename` may be a path, of which the last part counts.
+    pub(super) fn read(folder: Folder, subfolder: &str, filename: &str) -> Result<Self, BadPlace> {
+        let subfolder = subfolder.replace('\\', "/");
+        let parts: Vec<&str> = subfolder.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+        if subfolder.starts_with('/') || parts.contains(&"..") || subfolder.contains(['\0', ':']) {
+            return Err(BadPlace::Escapes);
+        }
+        let name = filename.rsplit(['/', '\\']).next().unwrap_or_default();
+        let long = name.len() > 255 || subfolder.len() > 1024;
+        if matches!(name, "" | "." | "..") || long || name.chars().any(char::is_control) {
+            return Err(BadPlace::Name);
+        }
+        Ok(Self { folder, subfolder: parts.join("/"), name: name.to_owned() })
+    }
+
+    /// Reads a file that a graph names: `SUBFOLDER/NAME [FOLDER]`.
+    pub(super) fn named(literal: &str) -> Result<Self, BadPlace> {
+        let marks = [(" [input]", Folder::Input), (" [output]", Folder::Output), (" [temp]", Folder::Temp)];
+        let marked = marks.iter().find_map(|(mark, folder)| Some((literal.strip_suffix(mark)?, *folder)));
+        let (path, folder) = marked.unwrap_or((literal, Folder::Input));
+        let path = path.replace('\\', "/");
+        let (subfolder, name) = path.rsplit_once('/').unwrap_or(("", &path));
+        if path.starts_with('/') {
+            return Err(BadPlace::Escapes);
+        }
+        Self::read(folder, subfolder, name)
+    }
+}
+
+/// An uploaded file.
+#[derive(Clone, Debug)]
+pub(super) struct Upload {
+    /// Root and key; its name is another in every graph.
+    pub(super) file: InputFile,
+    hash: blake3::Hash,
+}
+
+/// As it is written down.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    version: u8,
+    scope: String,
+    folder: Folder,
+    subfolder: String,
+    name: String,
+    hash: String,
+    /// The encoded reference to the blob, key included.
+    file: String,
+}
+
+/// Why an upload was not kept.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    #[error("{MOST} uploaded files are kept already; the oldest do not go by themselves")]
+    TooMany,
+    #[error("it could not be written down: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+type Table = BTreeMap<(Scope, Place), Upload>;
+
+/// All uploads. The lock is held for look-ups, never while anything waits.
+#[derive(Clone, Debug)]
+pub(super) struct Uploads {
+    table: Arc<Mutex<Table>>,
+    files: Files,
+    blobs: Blobs,
+    tasks: Tasks,
+}
+
+impl Uploads {
+    /// Reads what was uploaded before, and has the store keep it. Blocks. What lay in `temp` is gone, as it is when a
+    /// ComfyUI starts.
+    pub(super) fn open(files: Files, blobs: Blobs, tasks: Tasks) -> Self {
+        let mut table = Table::new();
+        for (path, bytes) in files.uploads() {
+            match read(&bytes) {
+                Some((key, upload)) if key.1.folder != Folder::Temp && blobs.holds(upload.file.root) => {
+                    blobs.keep(upload.file.root);
+                    table.insert(key, upload);
+                }
+                Some(_) => drop(std::fs::remove_file(path)),
+                None => tracing::warn!(path = %path.display(), "an upload's record cannot be read"),
+            }
+        }
+        Self { table: Arc::new(Mutex::new(table)), files, blobs, tasks }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn get(&self, scope: &Scope, place: &Place) -> Option<Upload> {
+        self.table().get(&(scope.clone(), place.clone())).cloned()
+    }
+
+    /// Names in the input folder itself, as loaders list them.
+    pub(super) fn inputs(&self, scope: &Scope) -> Vec<String> {
+        let table = self.table();
+        let own = table
+            .keys()
+            .filter(|(of, place)| of == scope && place.folder == Folder::Input && place.subfolder.is_empty());
+        own.map(|(_, place)| place.name.clone()).collect()
+    }
+
+    /// Keeps a sealed file under a name, or under one like it; says where it is.
+    ///
+    /// # Errors
+    /// When there are too many, or its record cannot be written. The blob is removed then.
+    pub(super) async fn add(
+        &self,
+        scope: &Scope,
+        place: Place,
+        sealed: &Sealed,
+        hash: blake3::Hash,
+        overwrite: bool,
+    ) -> Result<Place, Refused> {
+        let file = InputFile {
+            name: String::new(),
+            root: sealed.root,
+            key: sealed.key.clone(),
+            bytes: sealed.bytes,
+        };
+        let (place, same, before) = {
+            let mut table = self.table();
+            let own = table.keys().filter(|(of, _)| of == scope).count();
+            let (place, same) = free_place(&table, scope, place, hash, overwrite);
+            let key = (scope.clone(), place.clone());
+            if !same && own >= MOST && !table.contains_key(&key) {
+                (place, false, Err(Refused::TooMany))
+            } else if same {
+                (place, true, Ok(None))
+            } else {
+                self.blobs.keep(sealed.root);
+                let before = table.insert(key, Upload { file: file.clone(), hash });
+                (place, false, Ok(before))
+            }
+        };
+        let kept = match before {
+            Ok(_) if same => return self.drop_blob(sealed.root).await.map(|()| place),
+            Ok(before) => self.write(scope, &place, file, hash).await.map(|()| before),
+            Err(refused) => Err(refused),
+        };
+        match kept {
+            // Whatever job uses the one before goes on using it: the scheduler removes it when it is done.
+            Ok(before) => {
+                if let Some(before) = before {
+                    self.blobs.release(before.file.root);
+                }
+                Ok(place)
+            }
+            Err(refused) => {
+                let key = (scope.clone(), place);
+                let ours = |upload: &Upload| upload.file.root == sealed.root;
+                self.table().extract_if(key.clone()..=key, |_, upload| ours(upload)).for_each(drop);
+                self.blobs.release(sealed.root);
+                self.drop_blob(sealed.root).await?;
+                Err(refused)
+            }
+        }
+    }
+
+    async fn drop_blob(&self, root: ContentHash) -> Result<(), Refused> {
+        if let Err(error) = self.blobs.remove(root).await {
+            tracing::debug!(%error, "removing an upload that is here already");
+        }
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        scope: &Scope,
+        place: &Place,
+        file: InputFile,
+        hash: blake3::Hash,
+    ) -> Result<(), Refused> {
+        let path = self.path(scope, place);
+        let written = Written {
+            version: VERSION,
+            scope: scope.to_string(),
+            folder: place.folder,
+            subfolder: place.subfolder.clone(),
+            name: place.name.clone(),
+            hash: hash.to_hex().to_string(),
+            file: data_encoding::BASE64.encode(&codec::encode_body(&file)),
+        };
+        let bytes = serde_json::to_vec(&written).map_err(std::io::Error::other)?;
+        let wrote = self.tasks.blocking(move || platform::replace_file(&path, &bytes)).await;
+        wrote.map_err(|_| Refused::Stopping)?.map_err(Refused::Io)
+    }
+
+    fn path(&self, scope: &Scope, place: &Place) -> PathBuf {
+        self.files.upload(&[scope, place.folder.word(), &place.subfolder, &place.name])
+    }
+}
+
+fn read(bytes: &[u8]) -> Option<((Scope, Place), Upload)> {
+    let written: Written = serde_json::from_slice(bytes).ok()?;
+    let file = data_encoding::BASE64.decode(written.file.as_bytes()).ok()?;
+    let file: InputFile = codec::decode_body(&file, REFERENCE).ok()?;
+    let place = Place::read(written.folder, &written.subfolder, &written.name).ok()?;
+    let hash = blake3::Hash::from_hex(&written.hash).ok()?;
+    (written.version <= VERSION).then(|| ((Scope::from(written.scope), place), Upload { file, hash }))
+}
+
+/// Where a file goes, and whether the same is there already.
+fn free_place(
+    table: &Table,
+    scope: &Scope,
+    wanted: Place,
+    hash: blake3::Hash,
+    overwrite: bool,
+) -> (Place, bool) {
+    let (stem, extension) = match wanted.name.rfind('.') {
+        Some(at) if at > 0 => wanted.name.split_at(at),
+        _ => (wanted.name.as_str(), ""),
+    };
+    let mut place = wanted.clone();
+    for count in 1_u32.. {
+        match table.get(&(scope.clone(), place.clone())) {
+            None => break,
+            Some(known) if known.hash == hash => return (place, true),
+            Some(_) if overwrite => break,
+            Some(_) => place.name = format!("{stem} ({count}){extension}"),
+        }
+    }
+    (place, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use scenemesh_protocol::sealed::BlobKey;
+
+    use super::*;
+
+    fn place(subfolder: &str, name: &str) -> Place {
+        Place { folder: Folder::Input, subfolder: subfolder.into(), name: name.into() }
+    }
+
+    #[test]
+    fn names_lead_into_their_folder_or_nowhere() {
+        let read = |subfolder: &str, name: &str| Place::read(Folder::Input, subfolder, name);
+        assert_eq!(read("", "a.png"), Ok(place("", "a.png")));
+        assert_eq!(read("scene\\1/", "a.png"), Ok(place("scene/1", "a.png")));
+        assert_eq!(read("./scene//1", "x/y/a.png"), Ok(place("scene/1", "a.png")));
+        for bad in ["../x", "/etc", "a/../../b", "C:\\x", "..", "a\0b"] {
+            assert_eq!(read(bad, "a.png"), Err(BadPlace::Escapes), "{bad}");
+        }
+        for bad in ["", "..", "x/..", "a\nb", &"a".repeat(300)] {
+            assert_eq!(read("", bad), Err(BadPlace::Name), "{bad}");
+        }
+        assert_eq!(
+            Place::named("s/a.png [output]"),
+            Ok(Place { folder: Folder::Output, ..place("s", "a.png") })
+        );
+        assert_eq!(Place::named("a.png"), Ok(place("", "a.png")));
+        assert_eq!(Place::named("../a.png [temp]"), Err(BadPlace::Escapes));
+        assert_eq!(Place::named("/a.png"), Err(BadPlace::Escapes));
+    }
+
+    #[test]
+    fn a_second_file_of_one_name_gets_another() {
+        let scope = Scope::from("gateway");
+        let mut table = Table::new();
+        let file = InputFile {
+            name: String::new(),
+            root: ContentHash::from_bytes([1; 32]),
+            key: BlobKey::from_bytes([1; 32]),
+            bytes: 1,
+        };
+        let hashes = [b"one", b"two", b"six"].map(|bytes| blake3::hash(bytes));
+        let mut add = |scope: &Scope, hash, overwrite| {
+            let (place, same) = free_place(&table, scope, place("", "a.png"), hash, overwrite);
+            table.insert((scope.clone(), place.clone()), Upload { file: file.clone(), hash });
+            (place.name, same)
+        };
+        assert_eq!(add(&scope, hashes[0], false), ("a.png".into(), false));
+        assert_eq!(add(&scope, hashes[0], false), ("a.png".into(), true));
+        assert_eq!(add(&scope, hashes[1], false), ("a (1).png".into(), false));
+        assert_eq!(add(&scope, hashes[1], false), ("a (1).png".into(), true));
+        assert_eq!(add(&scope, hashes[2], true), ("a.png".into(), false));
+        assert_eq!(add(&Scope::from("other"), hashes[1], false), ("a.png".into(), false));
+    }
+
+    #[test]
+    fn a_record_is_read_back_with_its_key() {
+        let file = InputFile {
+            name: String::new(),
+            root: ContentHash::from_bytes([1; 32]),
+            key: BlobKey::from_bytes([2; 32]),
+            bytes: 7,
+        };
+        let written = Written {
+            version: 1,
+            scope: "s".into(),
+            folder: Folder::Input,
+            subfolder: String::new(),
+            name: "a.png".into(),
+            hash: blake3::hash(b"x").to_hex().to_string(),
+            file: data_encoding::BASE64.encode(&codec::encode_body(&file)),
+        };
+        let (key, upload) = super::read(&serde_json::to_vec(&written).unwrap()).unwrap();
+        assert_eq!(key, (Scope::from("s"), place("", "a.png")));
+        assert_eq!((upload.file, upload.hash), (file, blake3::hash(b"x")));
+        assert!(super::read(b"{}").is_none());
+    }
+}

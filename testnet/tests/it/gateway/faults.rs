@@ -1,0 +1,138 @@
+//! What goes wrong in the mesh, as a client of ComfyUI sees it.
+
+use anyhow::{Context, Result, ensure};
+use scenemesh_testnet::cluster::{CHECKPOINT, Cluster, Comfy};
+use scenemesh_testnet::eventually::eventually;
+use scenemesh_testnet::workflows;
+use serde_json::json;
+
+use super::{GATEWAY, kinds, knows_models, studio, tell};
+use crate::comfyui_contract::subject::{Heard, Subject, fresh};
+
+fn step(frame: &Heard) -> Option<u64> {
+    frame.text().filter(|_| frame.is("progress")).and_then(|text| text["data"]["value"].as_u64())
+}
+
+/// The node that renders the only open job.
+async fn renderer(mesh: &Cluster) -> Result<String> {
+    eventually("somebody renders", || async {
+        let jobs = mesh.ok("desk", &["jobs"]).await?;
+        let id = jobs["jobs"][0]["job"].as_str().unwrap_or_default().to_owned();
+        let shown = mesh.ok("desk", &["show", &id]).await?;
+        let node = shown["tasks"][0]["node"].as_str().map(str::to_owned);
+        Ok(node.ok_or(shown))
+    })
+    .await
+}
+
+#[test]
+fn a_renderer_that_dies_is_followed_by_another_without_a_word_of_error() {
+    tell(async |mesh| {
+        let slow: &[&str] = &["--step-ms", "150"];
+        let gateway = studio(mesh, GATEWAY, &[("amber", slow), ("birch", slow)]).await?;
+        let client = fresh("client");
+        let mut listener = gateway.listen(&client).await;
+        let id = gateway.submit(&workflows::keyframe(CHECKPOINT, 3, 20, 64), &client).await;
+        let mut frames = Vec::new();
+        while frames.iter().filter_map(step).all(|step| step < 3) {
+            frames.extend(listener.until("progress").await);
+        }
+        let first = renderer(mesh).await?;
+        mesh.kill(&first).await?;
+        let rest = listener.until_done(&id).await;
+        let kinds = kinds(&rest);
+        ensure!(
+            !kinds.iter().any(|kind| kind == "execution_error" || kind == "execution_interrupted"),
+            "{kinds:?}"
+        );
+        ensure!(!kinds.iter().any(|kind| kind == "execution_start"), "it began once: {kinds:?}");
+        let steps: Vec<u64> = frames.iter().chain(&rest).filter_map(step).collect();
+        ensure!(steps.windows(2).any(|pair| pair[1] < pair[0]), "progress begins again: {steps:?}");
+        let entry = gateway.get(&format!("/history/{id}")).await.body[&id].clone();
+        ensure!(entry["status"]["status_str"] == "success", "{entry:#}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_prompt_waits_for_whoever_comes_and_survives_a_restart_of_its_gateway() {
+    tell(async |mesh| {
+        mesh.add_with("desk", Comfy::Absent, GATEWAY).await?;
+        mesh.found("desk", "film", "oak").await?;
+        let gateway = Subject::at(&mesh.node("desk").gateway().context("a gateway")?);
+        let client = fresh("client");
+        let id = gateway.submit(&workflows::tiny(1), &client).await;
+        let other = gateway.submit(&workflows::tiny(2), &client).await;
+        ensure!(gateway.get("/prompt").await.body["exec_info"]["queue_remaining"] == 2, "both wait");
+        let queue = gateway.get("/queue").await.body;
+        ensure!(queue["queue_pending"][0][1] == id && queue["queue_running"] == json!([]), "{queue:#}");
+        gateway.post("/queue", &json!({"delete": [other]})).await;
+        ensure!(gateway.get("/history").await.body == json!({}), "what never began is in no history");
+
+        mesh.kill("desk").await?;
+        mesh.start("desk").await?;
+        let gateway = Subject::at(&mesh.node("desk").gateway().context("a gateway again")?);
+        let queue = gateway.get("/queue").await.body;
+        ensure!(queue["queue_pending"][0][1] == id && queue["queue_pending"][1].is_null(), "{queue:#}");
+        let mut listener = gateway.listen(&client).await;
+        let first = listener.next().await;
+        ensure!(first.text().unwrap()["data"]["status"]["exec_info"]["queue_remaining"] == 1, "{first:?}");
+        mesh.add("amber", Comfy::simulated(&[])).await?;
+        mesh.admit("desk", "amber", None).await?;
+        let frames = listener.until_done(&id).await;
+        ensure!(frames.iter().any(|frame| frame.is("executed")), "{:?}", kinds(&frames));
+        knows_models(&gateway, 1).await
+    });
+}
+
+#[test]
+fn what_a_node_says_is_wrong_is_said_as_comfyui_says_it() {
+    tell(async |mesh| {
+        // Three nodes decide that it is the graph's own fault.
+        let gateway = studio(mesh, GATEWAY, &[("amber", &[]), ("birch", &[]), ("cedar", &[])]).await?;
+        ensure!(
+            gateway.upload("/upload/image", "broken.png", b"no picture", &[]).await.status == 200,
+            "any file"
+        );
+        let ran = gateway.run(&workflows::image_to_image("broken.png"), false).await;
+        let error = ran.events("execution_error").first().context("an error")?.clone();
+        ensure!(error["node_id"] == "1" && error["node_type"] == "LoadImage", "{error:#}");
+        ensure!(error["exception_message"].as_str().is_some_and(|text| text.contains("image")), "{error:#}");
+        let status = &ran.history[&ran.id]["status"];
+        ensure!(status["status_str"] == "error" && status["completed"] == false, "{status:#}");
+        let job = gateway.get("/api/jobs?status=failed").await.body["jobs"][0].clone();
+        ensure!(job["id"] == ran.id && job["execution_error"]["node_id"] == "1", "{job:#}");
+
+        // A graph that nobody can run is refused at once, with what is missing where.
+        let unknown = json!({"1": {"class_type": "NobodyHasThis", "inputs": {}}});
+        let refused = gateway.post("/prompt", &json!({"prompt": unknown})).await;
+        ensure!(refused.status == 400, "{refused:?}");
+        let message = refused.body["error"]["message"].as_str().unwrap_or_default();
+        ensure!(message.contains("amber") && message.contains("NobodyHasThis"), "{message}");
+        ensure!(gateway.get("/queue").await.body["queue_pending"] == json!([]), "nothing is queued");
+        Ok(())
+    });
+}
+
+#[test]
+fn results_that_go_over_the_socket_arrive_there() {
+    tell(async |mesh| {
+        let gateway = studio(mesh, GATEWAY, &[("amber", &[])]).await?;
+        let mut graph = workflows::tiny(7);
+        graph["3"] = json!({"class_type": "SaveImageWebsocket", "inputs": {"images": ["2", 0]}});
+        let ran = gateway.run(&graph, false).await;
+        let pictures: Vec<&Vec<u8>> = ran
+            .frames
+            .iter()
+            .filter_map(|frame| match frame {
+                Heard::Binary(bytes) => Some(bytes),
+                Heard::Text(_) => None,
+            })
+            .collect();
+        let [picture] = &pictures[..] else { anyhow::bail!("{} pictures", pictures.len()) };
+        ensure!(picture.starts_with(b"\0\0\0\x01\0\0\0\x02\x89PNG"), "a whole PNG");
+        ensure!(ran.outputs() == json!({}), "{}", ran.outputs());
+        ensure!(ran.history[&ran.id]["status"]["completed"] == true, "{}", ran.history);
+        Ok(())
+    });
+}
