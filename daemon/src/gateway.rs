@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::executor::Executor;
+use crate::executor::definitions::Definitions;
 use crate::gpu::GpuReading;
 use crate::http::hosts::Hosts;
 use crate::http::serving;
@@ -70,6 +71,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// Most bytes of one upload.
     pub upload_limit: u64,
+    /// An `/object_info` that somebody saved: what classes look like that no ComfyUI beside us defines.
+    pub definitions: Option<PathBuf>,
     /// The user that the daemon runs as: whoever needs no token.
     pub person: String,
 }
@@ -117,6 +120,8 @@ pub enum GatewayError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("the gateway cannot keep its files in {}: {source}; check the data directory and its owner", dir.display())]
     Dir { dir: PathBuf, source: io::Error },
+    #[error("the gateway cannot use {} (gateway.definitions): {why}; save a ComfyUI's answer to /object_info there", path.display())]
+    Definitions { path: PathBuf, why: String },
 }
 
 /// The ports, taken but silent, and what clients uploaded before, which the store keeps from now on.
@@ -126,6 +131,7 @@ pub struct Bound {
     config: Config,
     files: Files,
     uploads: Uploads,
+    book: Option<Arc<Definitions>>,
 }
 
 /// Takes the ports, silently. None when the configuration wants no gateway.
@@ -146,6 +152,10 @@ pub async fn bind(config: Config, store: &Store, tasks: &Tasks) -> Result<Option
         let address = socket.local_addr().map_err(failed)?;
         listeners.push((socket, address, listener.clone()));
     }
+    let book = match config.definitions.clone() {
+        Some(path) => Some(read_book(path, tasks).await?),
+        None => None,
+    };
     let (dir, blobs, ours) = (config.dir.clone(), store.blobs.clone(), tasks.clone());
     let opened = tasks.blocking(move || {
         let files = Files::open(&dir)?;
@@ -154,7 +164,17 @@ pub async fn bind(config: Config, store: &Store, tasks: &Tasks) -> Result<Option
     });
     let opened = opened.await.unwrap_or_else(|_| Err(io::Error::other("the node is stopping")));
     let (files, uploads) = opened.map_err(|source| GatewayError::Dir { dir: config.dir.clone(), source })?;
-    Ok(Some(Bound { listeners, config, files, uploads }))
+    Ok(Some(Bound { listeners, config, files, uploads, book }))
+}
+
+async fn read_book(path: PathBuf, tasks: &Tasks) -> Result<Arc<Definitions>, GatewayError> {
+    let file = path.clone();
+    let read = tasks.blocking(move || {
+        let bytes = std::fs::read(&file).map_err(|error| error.to_string())?;
+        Definitions::read(&bytes).map_err(|error| error.to_string())
+    });
+    let read = read.await.unwrap_or_else(|_| Err("the node is stopping".into()));
+    read.map(Arc::new).map_err(|why| GatewayError::Definitions { path, why })
 }
 
 impl Bound {
@@ -172,7 +192,7 @@ impl Bound {
             tasks: tasks.clone(),
         };
         let hub = hub::spawn(ground).await;
-        let catalog = told::watch_catalog(&ports, tasks);
+        let catalog = told::watch_catalog(&ports, self.book, tasks);
         let listeners: Arc<[ListenerConfig]> =
             self.listeners.iter().map(|(_, _, listener)| listener.clone()).collect();
         let node = Node {

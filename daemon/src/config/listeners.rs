@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use scenemesh_protocol::api::ReachWords;
 use scenemesh_protocol::task::Class;
@@ -26,6 +26,7 @@ pub(super) struct GatewayTable {
     project: Option<String>,
     tokens: Tokens,
     upload_limit: Option<Bytes>,
+    definitions: Option<PathBuf>,
     listener: Vec<ListenerTable>,
 }
 
@@ -87,7 +88,17 @@ impl GatewayTable {
         dir: &Path,
         person: &str,
     ) -> Result<Config, BadListener> {
-        let Self { name, listen: written, class, reach, project, tokens, upload_limit, listener } = self;
+        let Self {
+            name,
+            listen: written,
+            class,
+            reach,
+            project,
+            tokens,
+            upload_limit,
+            definitions,
+            listener,
+        } = self;
         let set = [
             ("name", name.is_some()),
             ("class", class.is_some()),
@@ -113,7 +124,8 @@ impl GatewayTable {
             listeners.push(table.config()?);
         }
         let upload_limit = upload_limit.map_or(UPLOAD_LIMIT, |bytes| bytes.0);
-        Ok(Config { listeners, dir: dir.to_owned(), upload_limit, person: person.to_owned() })
+        let definitions = definitions.map(|path| dir.join(path));
+        Ok(Config { listeners, dir: dir.to_owned(), upload_limit, definitions, person: person.to_owned() })
     }
 }
 

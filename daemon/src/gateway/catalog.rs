@@ -64,6 +64,12 @@ pub struct Catalog {
 impl Catalog {
     /// Brings together what nodes offer; our own machine is to be named first.
     pub fn of(offerings: Vec<Offering>) -> Self {
+        Self::with_book(offerings, None)
+    }
+
+    /// The same with a book of definitions that somebody brought along: it says what classes look like that nodes name and
+    /// nobody defines. Its lists of models are another machine's and do not count.
+    pub fn with_book(offerings: Vec<Offering>, book: Option<&Definitions>) -> Self {
         let mut versions: HashMap<&str, Vec<Version<'_>>> = HashMap::new();
         let mut order: Vec<&str> = Vec::new();
         for definitions in offerings.iter().filter_map(|offering| offering.definitions.as_deref()) {
@@ -79,13 +85,25 @@ impl Catalog {
                 }
             }
         }
+        let silent: Vec<&Offering> =
+            offerings.iter().filter(|offering| offering.definitions.is_none()).collect();
+        let hearsay = book.into_iter().flat_map(Definitions::iter).filter(|(class, _)| {
+            !versions.contains_key(class.as_str()) && silent.iter().any(|offering| offering.has_class(class))
+        });
+        let hearsay: Vec<(String, Value)> = hearsay
+            .map(|(class, definition)| (class.to_owned(), without_models(class, definition)))
+            .map(|(class, definition)| {
+                let definition = with_all_options(&class, &definition, &offerings);
+                (class, definition)
+            })
+            .collect();
         let shown = |class: &&str| {
             let versions = versions.get(*class)?;
             let most = versions.iter().map(|version| version.count).max()?;
             let version = versions.iter().find(|version| version.count == most)?;
             Some(((*class).to_owned(), with_all_options(class, version.definition, &offerings)))
         };
-        let classes = order.iter().filter_map(shown).collect();
+        let classes = order.iter().filter_map(shown).chain(hearsay).collect();
         Self { classes, offerings, incomplete: false }
     }
 
@@ -151,6 +169,19 @@ fn form(definition: &Value) -> ContentHash {
         .collect();
     let form = json!([inputs, definition["output"].as_array().map(Vec::len), definition["output_node"]]);
     ContentHash::of(form.to_string().as_bytes())
+}
+
+/// A definition without the models of the machine that it was written on.
+fn without_models(class: &str, definition: &Value) -> Value {
+    let mut bare = definition.clone();
+    for (name, spec) in inputs_mut(&mut bare) {
+        if input_folder(class, name).is_some()
+            && let Some(options) = options_mut(spec)
+        {
+            options.retain(|option| !option.as_str().is_some_and(definitions::names_a_file));
+        }
+    }
+    bare
 }
 
 /// A definition with the options of all nodes that have its class.

@@ -17,9 +17,15 @@ pub struct Reachable {
     theirs: Vec<(NodeId, String, Arc<Inventory>)>,
     incomplete: bool,
     catalog: Arc<Catalog>,
+    book: Option<Arc<Definitions>>,
 }
 
 impl Reachable {
+    /// With definitions of classes that nodes name and nobody here defines.
+    pub fn with_book(book: Option<Arc<Definitions>>) -> Self {
+        Self { book, ..Self::default() }
+    }
+
     /// The catalog as it is now. Reading new definitions takes up to a second: not a thing for a task that must not
     /// wait. `us` and `name` say what nodes are called.
     pub fn look(
@@ -57,7 +63,7 @@ impl Reachable {
                 inventory: inventory.clone(),
                 definitions: None,
             });
-            let catalog = Catalog::of(ours.chain(theirs).collect());
+            let catalog = Catalog::with_book(ours.chain(theirs).collect(), self.book.as_deref());
             self.catalog = Arc::new(if incomplete { catalog.incomplete() } else { catalog });
         }
         self.catalog.clone()

@@ -17,7 +17,7 @@ use super::guard::Caller;
 use super::reachable::Reachable;
 use super::{Node, Ports};
 use crate::clock;
-use crate::executor::definitions::{inputs_mut, is_upload, options_mut};
+use crate::executor::definitions::{Definitions, inputs_mut, is_upload, options_mut};
 use crate::executor::graph::is_file_input;
 use crate::network::Link;
 use crate::supervisor::Tasks;
@@ -27,14 +27,18 @@ const DIALECT: &str = "0.3.64";
 const MIB: u64 = 1 << 20;
 
 /// Keeps the catalog as what is reachable changes.
-pub(super) fn watch_catalog(ports: &Ports, tasks: &Tasks) -> watch::Receiver<Arc<Catalog>> {
+pub(super) fn watch_catalog(
+    ports: &Ports,
+    book: Option<Arc<Definitions>>,
+    tasks: &Tasks,
+) -> watch::Receiver<Arc<Catalog>> {
     let (sender, receiver) = watch::channel(Arc::default());
     let (ports, own, stop) = (ports.clone(), tasks.clone(), tasks.stopping());
     tasks.spawn("gateway catalog", async move {
         let mut slots = ports.executor.slots();
         let mut peers = ports.network.peers();
         let mut roster = ports.membership.roster();
-        let mut reachable = Reachable::default();
+        let mut reachable = Reachable::with_book(book);
         loop {
             let (now, them, members) = (
                 slots.borrow_and_update().clone(),

@@ -288,3 +288,28 @@ fn a_graph_that_is_wrong_everywhere_is_answered_in_few_bytes() {
     let body = refused(&pool(), &graph).to_string();
     assert!(body.len() < 4 << 20, "{} bytes", body.len());
 }
+
+#[test]
+fn a_book_says_what_nodes_do_not_and_nothing_of_its_own_machine() {
+    let book = json!({"Save": save(), "Checkpoint": checkpoints(&["elsewhere.ckpt"]), "Paint": paint(), "Absent": paint()});
+    let book = Definitions::read(book.to_string().as_bytes()).unwrap();
+    let classes = ["Save", "Checkpoint", "Paint"].map(str::to_owned).to_vec();
+    let amber = named("amber", classes.clone(), &[("checkpoints", "film/a.ckpt")]);
+    let catalog = Catalog::with_book(
+        vec![amber.clone(), named("birch", classes, &[("checkpoints", "b.ckpt")])],
+        Some(&book),
+    );
+    let mut known: Vec<&String> = catalog.object_info().keys().collect();
+    known.sort();
+    assert_eq!(known, ["Checkpoint", "Paint", "Save"], "what nobody has is not shown");
+    let options = &catalog.class("Checkpoint")["Checkpoint"]["input"]["required"]["ckpt_name"][0];
+    assert_eq!(*options, json!(["film/a.ckpt", "b.ckpt"]));
+    let judge = |graph: Map<String, Value>| catalog.validate(&graph, None, &|_| false);
+    assert!(matches!(judge(graph(|_| {})), Verdict::Fine { outputs, .. } if outputs == ["3"]));
+    let Verdict::Refused(refusal) = judge(graph(|graph| graph["2"]["inputs"]["steps"] = json!(1000))) else {
+        panic!("the book knows the limits")
+    };
+    let said = refusal.body(&graph(|_| {}), Lang::En).to_string();
+    assert!(said.contains("value_bigger_than_max"), "{said}");
+    assert!(Catalog::of(vec![amber]).object_info().is_empty(), "without the book nothing is known but names");
+}

@@ -125,7 +125,7 @@ impl Catalog {
         if self.is_empty() {
             return Verdict::Unjudged;
         }
-        if self.offerings.iter().all(|offering| offering.definitions.is_none()) {
+        if self.classes.is_empty() {
             return self.by_names(prompt);
         }
         let definition = |class: &str| self.classes.get(class);
