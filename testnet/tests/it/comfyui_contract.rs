@@ -1,8 +1,8 @@
 //! What a client may rely on when it talks to ComfyUI. Every check runs against the simulated one, and against the real one that
 //! `SCENEMESH_COMFYUI_URL` names; frames and answers are compared with recordings of 0.3.64 in `testnet/data`.
 
-mod judged_alike;
-mod refusals;
+pub(crate) mod judged_alike;
+pub(crate) mod refusals;
 pub(crate) mod subject;
 
 use scenemesh_testnet::comfyui::Options;
@@ -94,7 +94,7 @@ async fn answers_to_get(subject: &Subject) {
     assert!(subject.get("/history").await.body.is_object());
 }
 
-async fn node_definitions(subject: &Subject) {
+pub(crate) async fn node_definitions(subject: &Subject) {
     let all = subject.get("/api/object_info").await.body;
     let strict = subject.is_recorded_version().await;
     for (class, mut wanted) in recorded("object_info").as_object().unwrap().clone() {

@@ -1,5 +1,7 @@
 //! The ComfyUI gateway of a node that has no ComfyUI: a mesh of real daemons renders for clients of ComfyUI.
 
+mod clients;
+mod contract;
 mod faults;
 mod strangers;
 

@@ -37,7 +37,7 @@ pub(super) async fn prompt_errors(subject: &Subject) {
 }
 
 /// Shapes that have no recording; these were read off the real one by this very check.
-pub(super) async fn more_prompt_errors(subject: &Subject) {
+pub(crate) async fn more_prompt_errors(subject: &Subject) {
     let error_of = async |prompt: Value| {
         let answer = subject.post("/prompt", &json!({"prompt": prompt})).await;
         assert_eq!(answer.status, 400, "{}", answer.body);

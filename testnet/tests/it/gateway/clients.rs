@@ -1,0 +1,208 @@
+//! Real programs that speak with ComfyUI, as their registries have them, against a gateway that has no ComfyUI.
+//! `.ci/clients` installs them.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use anyhow::{Context, Result, bail, ensure};
+use scenemesh_testnet::cluster::{CHECKPOINT, Cluster, Comfy};
+use scenemesh_testnet::workflows;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use super::{knows_models, rendered_on, tell};
+use crate::comfyui_contract::subject::Subject;
+
+/// Where a client is installed; none, with a line, where it is not.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+fn client(name: &str) -> Option<PathBuf> {
+    let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients").join(name);
+    if home.join("installed").exists() {
+        return Some(home);
+    }
+    let required = std::env::var_os("SCENEMESH_REQUIRE").is_some_and(|what| what == "all");
+    assert!(!required, "{name} is not installed, and SCENEMESH_REQUIRE is set: run .ci/clients");
+    eprintln!("skipped: {name} is not installed; .ci/clients does it");
+    None
+}
+
+/// A studio whose `desk` has a gateway with saved definitions, no ComfyUI, and one renderer.
+pub(super) async fn defined(mesh: &mut Cluster, arguments: &[&str]) -> Result<Subject> {
+    mesh.add("amber", Comfy::simulated(arguments)).await?;
+    let comfyui = Subject::at(mesh.node("amber").comfy_url().context("amber has a ComfyUI")?);
+    let definitions = mesh.node("amber").dir.join("object_info.json");
+    std::fs::write(&definitions, comfyui.get("/object_info").await.bytes)?;
+    let config =
+        format!("[gateway]\nlisten = \"127.0.0.1:0\"\ndefinitions = \"{}\"\n", definitions.display());
+    mesh.add_with("desk", Comfy::Absent, &config).await?;
+    mesh.found("desk", "film", "oak").await?;
+    mesh.admit("desk", "amber", None).await?;
+    mesh.all_up().await?;
+    let gateway = Subject::at(&mesh.node("desk").gateway().context("desk tells where its gateway is")?);
+    knows_models(&gateway, 1).await?;
+    Ok(gateway)
+}
+
+fn told(program: &str, output: &Output) -> String {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    format!("{program} gave {}:\n{out}\n{err}", output.status)
+}
+
+/// comfy-cli with a home of its own.
+struct ComfyCli {
+    program: PathBuf,
+    home: PathBuf,
+    url: String,
+}
+
+impl ComfyCli {
+    /// The answer of a command that succeeds.
+    async fn ok(&self, arguments: &[&str]) -> Result<Value> {
+        let output = Command::new(&self.program)
+            .args(["--skip-prompt", "--json", "--where", "local"])
+            .args(arguments)
+            .env("HOME", &self.home)
+            .env("COMFY_LOCAL_URL", &self.url)
+            .env("DO_NOT_TRACK", "1")
+            .current_dir(&self.home)
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let answer = text.lines().rev().find_map(|line| serde_json::from_str::<Value>(line).ok());
+        let Some(answer) =
+            answer.or_else(|| serde_json::from_str(&text).ok()).filter(|_| output.status.success())
+        else {
+            bail!("{}", told(&arguments.join(" "), &output));
+        };
+        ensure!(answer["ok"] == true, "{}", told(&arguments.join(" "), &output));
+        Ok(answer)
+    }
+}
+
+/// EmptyImage → ImageInvert → SaveImage as ComfyUI's editor saves it.
+fn editors_workflow() -> Value {
+    let node = |id: u32, class: &str, inputs: Value, outputs: Value, values: Value| {
+        json!({
+            "id": id, "type": class, "pos": [0, 0], "size": [200, 100], "flags": {}, "order": id, "mode": 0,
+            "inputs": inputs, "outputs": outputs, "properties": {"Node name for S&R": class}, "widgets_values": values,
+        })
+    };
+    let image = |link: u32| json!([{"name": "IMAGE", "type": "IMAGE", "links": [link], "slot_index": 0}]);
+    json!({
+        "last_node_id": 3, "last_link_id": 2, "version": 0.4, "groups": [], "config": {}, "extra": {},
+        "nodes": [
+            node(1, "EmptyImage", json!([]), image(1), json!([64, 64, 1, 255])),
+            node(2, "ImageInvert", json!([{"name": "image", "type": "IMAGE", "link": 1}]), image(2), json!([])),
+            node(3, "SaveImage", json!([{"name": "images", "type": "IMAGE", "link": 2}]), json!([]), json!(["editor"])),
+        ],
+        "links": [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"]],
+    })
+}
+
+#[test]
+fn comfy_cli_renders_lists_cancels_and_moves_files() {
+    let Some(installed) = client("comfy-cli") else { return };
+    tell(async |mesh| {
+        let gateway = defined(mesh, &["--step-ms", "40"]).await?;
+        let home = mesh.node("desk").dir.with_extension("home");
+        std::fs::create_dir_all(&home)?;
+        let cli =
+            ComfyCli { program: installed.join("bin/comfy"), home: home.clone(), url: gateway.url.clone() };
+        let file = |name: &str, content: &Value| -> Result<String> {
+            std::fs::write(home.join(name), content.to_string())?;
+            Ok(home.join(name).display().to_string())
+        };
+        let api = file("api.json", &workflows::keyframe(CHECKPOINT, 5, 4, 64))?;
+        let ran = cli.ok(&["run", "--workflow", &api, "--wait"]).await?;
+        let id = ran["data"]["prompt_id"].as_str().with_context(|| format!("an id in {ran:#}"))?.to_owned();
+        ensure!(ran.to_string().contains("keyframe_00001_.png"), "{ran:#}");
+        let editors = file("editor.json", &editors_workflow())?;
+        let ran = cli.ok(&["run", "--workflow", &editors, "--wait"]).await?;
+        ensure!(ran.to_string().contains("editor_00001_.png"), "{ran:#}");
+        ensure!(rendered_on(mesh) == ["amber"], "{:?}", rendered_on(mesh));
+
+        let listed = cli.ok(&["jobs", "ls"]).await?;
+        ensure!(listed.to_string().contains(&id), "{listed:#}");
+        let status = cli.ok(&["jobs", "status", &id]).await?;
+        ensure!(status["data"]["status"] == "completed", "{status:#}");
+        let out = home.join("out").display().to_string();
+        cli.ok(&["download", &id, "--out-dir", &out]).await?;
+        let mut found = std::fs::read_dir(&out)?.flatten().map(|entry| entry.path());
+        let picture = found.find(|path| path.extension().is_some_and(|extension| extension == "png"));
+        let picture = picture.context("a picture was downloaded")?;
+        ensure!(std::fs::read(&picture)?.starts_with(b"\x89PNG"), "{}", picture.display());
+
+        let slow = file("slow.json", &workflows::keyframe(CHECKPOINT, 6, 1000, 64))?;
+        let queued = cli.ok(&["run", "--workflow", &slow]).await?;
+        let slow =
+            queued["data"]["prompt_id"].as_str().with_context(|| format!("an id in {queued:#}"))?.to_owned();
+        cli.ok(&["jobs", "cancel", &slow]).await?;
+        let cancelled = cli.ok(&["jobs", "status", &slow]).await?;
+        ensure!(cancelled["data"]["status"] != "completed", "{cancelled:#}");
+        ensure!(gateway.get("/queue").await.body["queue_pending"] == json!([]), "nothing waits any more");
+
+        let plate = picture.display().to_string();
+        let uploaded = cli.ok(&["upload", &plate]).await?;
+        let name = picture.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        ensure!(uploaded.to_string().contains(name), "{uploaded:#}");
+        let query = format!("/view?type=input&filename={name}");
+        ensure!(gateway.get(&query).await.bytes == std::fs::read(&picture)?, "it is here");
+        let folders = cli.ok(&["models", "list-folders"]).await?;
+        ensure!(folders.to_string().contains("checkpoints"), "{folders:#}");
+        let models = cli.ok(&["models", "list-folder", "checkpoints"]).await?;
+        ensure!(models.to_string().contains(CHECKPOINT), "{models:#}");
+        let stats = cli.ok(&["system-stats"]).await?;
+        ensure!(stats.to_string().contains("RTX 4090"), "{stats:#}");
+        cli.ok(&["free"]).await?;
+        cli.ok(&["nodes", "show", "KSampler"]).await.map(drop)
+    });
+}
+
+const SCRIPT: &str = r#"
+import sys
+from comfy_script.runtime import *
+load(sys.argv[1])
+from comfy_script.runtime.nodes import *
+
+steps = []
+with Workflow() as wf:
+    model, clip, vae = CheckpointLoaderSimple(sys.argv[2])
+    good = CLIPTextEncode("a lighthouse", clip)
+    bad = CLIPTextEncode("text", clip)
+    latent = EmptyLatentImage(64, 64, 1)
+    latent = KSampler(model, 11, 4, 7.0, "euler", "normal", good, bad, latent, 1.0)
+    result = SaveImage(VAEDecode(latent, vae), "script")
+images = result.wait()
+picture = images[0]
+with Workflow(wait=True):
+    second = SaveImage(ImageInvert(EmptyImage(64, 64, 1, 255)), "second")
+sizes = [picture.size, second.wait()[0].size]
+# Its own thread prints meanwhile.
+open("sizes.txt", "w").write(str(sizes))
+"#;
+
+#[test]
+fn comfyscript_imports_nodes_runs_and_gets_its_pictures() {
+    let Some(installed) = client("comfy-script") else { return };
+    tell(async |mesh| {
+        let gateway = defined(mesh, &[]).await?;
+        let home = mesh.node("desk").dir.with_extension("home");
+        std::fs::create_dir_all(&home)?;
+        std::fs::write(home.join("script.py"), SCRIPT)?;
+        let output = Command::new(installed.join("bin/python"))
+            .arg("script.py")
+            .args([&gateway.url, CHECKPOINT])
+            .env("HOME", &home)
+            .current_dir(&home)
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        let said = told("ComfyScript", &output);
+        ensure!(output.status.success(), "{said}");
+        let sizes = std::fs::read_to_string(home.join("sizes.txt")).context("the script came to its end")?;
+        ensure!(sizes == "[(64, 64), (64, 64)]", "{sizes}: {said}");
+        ensure!(rendered_on(mesh) == ["amber"], "{said}");
+        Ok(())
+    });
+}
