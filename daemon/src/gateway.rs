@@ -37,9 +37,11 @@ pub mod catalog;
 mod desk;
 mod files;
 mod frames;
+mod frontend;
 mod guard;
 mod hub;
 mod jobs;
+mod local;
 mod outbox;
 mod picture;
 mod prompt;
@@ -73,6 +75,8 @@ pub struct Config {
     pub upload_limit: u64,
     /// An `/object_info` that somebody saved: what classes look like that no ComfyUI beside us defines.
     pub definitions: Option<PathBuf>,
+    /// A frontend's files; none are part of this program.
+    pub frontend_dir: Option<PathBuf>,
     /// The user that the daemon runs as: whoever needs no token.
     pub person: String,
 }
@@ -122,6 +126,8 @@ pub enum GatewayError {
     Dir { dir: PathBuf, source: io::Error },
     #[error("the gateway cannot use {} (gateway.definitions): {why}; save a ComfyUI's answer to /object_info there", path.display())]
     Definitions { path: PathBuf, why: String },
+    #[error("the frontend's files cannot be had from {} (gateway.frontend_dir): {source}; it is the directory with index.html", dir.display())]
+    Frontend { dir: PathBuf, source: io::Error },
 }
 
 /// The ports, taken but silent, and what clients uploaded before, which the store keeps from now on.
@@ -132,6 +138,7 @@ pub struct Bound {
     files: Files,
     uploads: Uploads,
     book: Option<Arc<Definitions>>,
+    frontend: Option<PathBuf>,
 }
 
 /// Takes the ports, silently. None when the configuration wants no gateway.
@@ -156,6 +163,11 @@ pub async fn bind(config: Config, store: &Store, tasks: &Tasks) -> Result<Option
         Some(path) => Some(read_book(path, tasks).await?),
         None => None,
     };
+    let frontend = config.frontend_dir.clone().map(|dir| {
+        let found = dir.join("index.html").metadata().and_then(|_| dir.canonicalize());
+        found.map_err(|source| GatewayError::Frontend { dir, source })
+    });
+    let frontend = frontend.transpose()?;
     let (dir, blobs, ours) = (config.dir.clone(), store.blobs.clone(), tasks.clone());
     let opened = tasks.blocking(move || {
         let files = Files::open(&dir)?;
@@ -164,7 +176,7 @@ pub async fn bind(config: Config, store: &Store, tasks: &Tasks) -> Result<Option
     });
     let opened = opened.await.unwrap_or_else(|_| Err(io::Error::other("the node is stopping")));
     let (files, uploads) = opened.map_err(|source| GatewayError::Dir { dir: config.dir.clone(), source })?;
-    Ok(Some(Bound { listeners, config, files, uploads, book }))
+    Ok(Some(Bound { listeners, config, files, uploads, book, frontend }))
 }
 
 async fn read_book(path: PathBuf, tasks: &Tasks) -> Result<Arc<Definitions>, GatewayError> {
@@ -201,6 +213,8 @@ impl Bound {
             catalog,
             files: self.files,
             uploads: self.uploads,
+            local: local::Local::at(&self.config.dir),
+            frontend: self.frontend,
             listeners: listeners.clone(),
             upload_limit: self.config.upload_limit,
             tasks: tasks.clone(),
@@ -229,6 +243,8 @@ struct Node {
     catalog: watch::Receiver<Arc<Catalog>>,
     files: Files,
     uploads: Uploads,
+    local: local::Local,
+    frontend: Option<PathBuf>,
     listeners: Arc<[ListenerConfig]>,
     upload_limit: u64,
     tasks: Tasks,
@@ -259,13 +275,30 @@ fn routes(node: &Node) -> Router {
         .route("/models", get(told::folders))
         .route("/models/{folder}", get(told::models))
         .route("/embeddings", get(told::embeddings))
-        .route("/extensions", get(told::extensions));
+        .route("/extensions", get(told::extensions))
+        .route("/experiment/models", get(told::model_folders))
+        .route("/experiment/models/{folder}", get(told::model_files))
+        .route("/users", get(local::users))
+        .route("/settings", get(local::settings).post(local::change_settings))
+        .route("/settings/{id}", get(local::setting).post(local::change_setting))
+        .route("/userdata", get(local::files))
+        .route("/userdata/{file}", get(local::file).post(local::save).delete(local::remove))
+        .route("/userdata/{file}/move/{to}", post(local::rename))
+        .route("/i18n", get(local::nothing))
+        .route("/global_subgraphs", get(local::nothing))
+        .route("/node_replacements", get(local::nothing))
+        .route("/workflow_templates", get(local::nothing));
     let jobs = Router::new()
+        .route("/user.css", get(local::no_style))
+        // Where things lie on a disk is nobody's business.
+        .route("/internal/folder_paths", get(local::nothing))
+        .route("/templates/index.json", get(local::none))
+        .route("/templates/index_logo.json", get(local::nothing))
         .route("/api/jobs", get(jobs::list))
         .route("/api/jobs/cancel", post(jobs::cancel_all))
         .route("/api/jobs/{id}", get(jobs::show))
         .route("/api/jobs/{id}/cancel", post(jobs::cancel));
     // Every handler that takes a body bounds it itself.
     let routes = both.clone().merge(jobs).nest("/api", both).layer(DefaultBodyLimit::disable());
-    routes.fallback(answer::nothing_here).with_state(node.clone())
+    routes.fallback(frontend::file).with_state(node.clone())
 }

@@ -27,6 +27,7 @@ pub(super) struct GatewayTable {
     tokens: Tokens,
     upload_limit: Option<Bytes>,
     definitions: Option<PathBuf>,
+    frontend_dir: Option<PathBuf>,
     listener: Vec<ListenerTable>,
 }
 
@@ -97,6 +98,7 @@ impl GatewayTable {
             tokens,
             upload_limit,
             definitions,
+            frontend_dir,
             listener,
         } = self;
         let set = [
@@ -125,7 +127,15 @@ impl GatewayTable {
         }
         let upload_limit = upload_limit.map_or(UPLOAD_LIMIT, |bytes| bytes.0);
         let definitions = definitions.map(|path| dir.join(path));
-        Ok(Config { listeners, dir: dir.to_owned(), upload_limit, definitions, person: person.to_owned() })
+        let frontend_dir = frontend_dir.map(|path| dir.join(path));
+        Ok(Config {
+            listeners,
+            dir: dir.to_owned(),
+            upload_limit,
+            definitions,
+            frontend_dir,
+            person: person.to_owned(),
+        })
     }
 }
 

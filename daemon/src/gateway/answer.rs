@@ -65,10 +65,6 @@ impl From<BodyError> for Problem {
     }
 }
 
-pub(super) async fn nothing_here() -> Problem {
-    Problem::not_found()
-}
-
 /// A small JSON object, whatever its content type; nothing, and `null`, are empty ones: several clients send those.
 pub(super) async fn object(request: Request) -> Result<Map<String, Value>, Problem> {
     let bytes = body::read(request, SMALL).await?;

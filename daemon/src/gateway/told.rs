@@ -141,6 +141,20 @@ pub(super) async fn models(
     known.ok_or_else(Problem::not_found)
 }
 
+pub(super) async fn model_folders(State(node): State<Node>) -> Json<Value> {
+    let catalog = node.catalog.borrow().clone();
+    Json(catalog.folders().iter().map(|folder| json!({"name": folder, "folders": []})).collect())
+}
+
+pub(super) async fn model_files(
+    State(node): State<Node>,
+    Path(folder): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let catalog = node.catalog.borrow().clone();
+    let models = catalog.models(&folder).ok_or_else(Problem::not_found)?;
+    Ok(Json(models.iter().map(|name| json!({"name": name, "pathIndex": 0})).collect()))
+}
+
 pub(super) async fn embeddings(State(node): State<Node>) -> Json<Value> {
     Json(json!(node.catalog.borrow().embeddings()))
 }
