@@ -290,6 +290,7 @@ fn routes(node: &Node) -> Router {
         .route("/workflow_templates", get(local::nothing));
     let jobs = Router::new()
         .route("/user.css", get(local::no_style))
+        .route("/favicon.ico", get(local::no_picture))
         // Where things lie on a disk is nobody's business.
         .route("/internal/folder_paths", get(local::nothing))
         .route("/templates/index.json", get(local::none))

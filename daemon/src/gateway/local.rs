@@ -136,6 +136,11 @@ pub(super) async fn no_style() -> impl IntoResponse {
     ([(CONTENT_TYPE, "text/css")], "")
 }
 
+/// What every browser asks for by itself.
+pub(super) async fn no_picture() -> StatusCode {
+    StatusCode::NO_CONTENT
+}
+
 /// Lists of things that a ComfyUI has and a mesh does not.
 pub(super) async fn none() -> Json<Value> {
     Json(json!([]))

@@ -3,6 +3,7 @@
 mod clients;
 mod contract;
 mod faults;
+mod frontend;
 mod strangers;
 
 use anyhow::{Context, Result, ensure};

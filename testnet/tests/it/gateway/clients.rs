@@ -15,7 +15,7 @@ use crate::comfyui_contract::subject::Subject;
 
 /// Where a client is installed; none, with a line, where it is not.
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
-fn client(name: &str) -> Option<PathBuf> {
+pub(super) fn client(name: &str) -> Option<PathBuf> {
     let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients").join(name);
     if home.join("installed").exists() {
         return Some(home);
@@ -27,13 +27,13 @@ fn client(name: &str) -> Option<PathBuf> {
 }
 
 /// A studio whose `desk` has a gateway with saved definitions, no ComfyUI, and one renderer.
-pub(super) async fn defined(mesh: &mut Cluster, arguments: &[&str]) -> Result<Subject> {
+pub(super) async fn defined(mesh: &mut Cluster, arguments: &[&str], more: &str) -> Result<Subject> {
     mesh.add("amber", Comfy::simulated(arguments)).await?;
     let comfyui = Subject::at(mesh.node("amber").comfy_url().context("amber has a ComfyUI")?);
     let definitions = mesh.node("amber").dir.join("object_info.json");
     std::fs::write(&definitions, comfyui.get("/object_info").await.bytes)?;
     let config =
-        format!("[gateway]\nlisten = \"127.0.0.1:0\"\ndefinitions = \"{}\"\n", definitions.display());
+        format!("[gateway]\nlisten = \"127.0.0.1:0\"\ndefinitions = \"{}\"\n{more}", definitions.display());
     mesh.add_with("desk", Comfy::Absent, &config).await?;
     mesh.found("desk", "film", "oak").await?;
     mesh.admit("desk", "amber", None).await?;
@@ -43,7 +43,7 @@ pub(super) async fn defined(mesh: &mut Cluster, arguments: &[&str]) -> Result<Su
     Ok(gateway)
 }
 
-fn told(program: &str, output: &Output) -> String {
+pub(super) fn told(program: &str, output: &Output) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     format!("{program} gave {}:\n{out}\n{err}", output.status)
 }
@@ -104,7 +104,7 @@ fn editors_workflow() -> Value {
 fn comfy_cli_renders_lists_cancels_and_moves_files() {
     let Some(installed) = client("comfy-cli") else { return };
     tell(async |mesh| {
-        let gateway = defined(mesh, &["--step-ms", "40"]).await?;
+        let gateway = defined(mesh, &["--step-ms", "40"], "").await?;
         let home = mesh.node("desk").dir.with_extension("home");
         std::fs::create_dir_all(&home)?;
         let cli =
@@ -186,7 +186,7 @@ open("sizes.txt", "w").write(str(sizes))
 fn comfyscript_imports_nodes_runs_and_gets_its_pictures() {
     let Some(installed) = client("comfy-script") else { return };
     tell(async |mesh| {
-        let gateway = defined(mesh, &[]).await?;
+        let gateway = defined(mesh, &[], "").await?;
         let home = mesh.node("desk").dir.with_extension("home");
         std::fs::create_dir_all(&home)?;
         std::fs::write(home.join("script.py"), SCRIPT)?;

@@ -1,0 +1,90 @@
+"""Sits at ComfyUI's frontend in a browser: runs a workflow, watches it, looks at the result, cancels another.
+
+URL, directory for screenshots, workflow, slow workflow (API format); prints what went wrong, nothing when all is well.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+url, shots, workflow, slow = sys.argv[1], Path(sys.argv[2]), *map(lambda path: json.loads(Path(path).read_text()), sys.argv[3:5])
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]
+errors, texts, pictures = [], [], []
+
+
+def ours(message):
+    """What the page asks of hosts elsewhere is not ours to answer."""
+    where = (message.location or {}).get("url", "")
+    return message.type == "error" and (not where or where.startswith(url))
+
+
+def socket(ws):
+    def heard(payload):
+        (texts if isinstance(payload, str) else pictures).append(payload)
+
+    ws.on("framereceived", heard)
+
+
+def wait(page, what, fact, seconds=60):
+    for _ in range(seconds * 20):
+        if fact():
+            return
+        page.wait_for_timeout(50)
+    page.screenshot(path=shots / "stuck.png")
+    sys.exit(f"not within {seconds} s: {what}; errors: {errors}; {len(texts)} texts, {len(pictures)} pictures")
+
+
+def said(kind):
+    return [json.loads(text) for text in texts if text.startswith('{"type":"%s"' % kind)]
+
+
+with sync_playwright() as playwright:
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    page = browser.new_page(viewport={"width": 1600, "height": 900})
+    page.on("console", lambda message: errors.append(f"{message.text} {message.location}") if ours(message) else None)
+    page.on("pageerror", lambda error: errors.append(f"{error} {error.stack}"))
+    page.on("websocket", socket)
+    # The older one trips over its own default for how a canvas is moved, whatever the server.
+    settings = {"Comfy.TutorialCompleted": True, "Comfy.UseNewMenu": "Top", "Comfy.Canvas.NavigationMode": "custom"}
+    page.request.post(f"{url}/api/settings", data=json.dumps(settings))
+    page.goto(url, wait_until="domcontentloaded")
+    # Its own first workflow is there: nothing replaces ours any more.
+    page.wait_for_function("window.app?.graph?.nodes?.length > 0", timeout=60_000)
+    wait(page, "the socket says hello", lambda: said("status"))
+    run = page.locator('[data-testid="queue-button"]').or_(page.get_by_role("button", name="Run", exact=True)).first
+    run.wait_for(timeout=60_000)
+    page.evaluate("workflow => window.app.loadApiJson(workflow, 'test')", workflow)
+    page.evaluate("() => { window.app.canvas.ds.scale = 0.7; window.app.canvas.ds.offset = [-150, 100]; window.app.canvas.setDirty(true, true) }")
+    run.click()
+    wait(page, "progress and a preview", lambda: said("progress") and pictures)
+    page.wait_for_timeout(600)
+    page.screenshot(path=shots / "running.png")
+    done = "Object.values(window.app.nodeOutputs ?? {}).some(node => node.images?.length)"
+    page.wait_for_function(done, timeout=60_000)
+    wait(page, "the end", lambda: said("execution_success"))
+    panel = page.locator('button[aria-label^="Assets"], button[aria-label^="Queue (q"], .queue-tab-button').first
+    panel.click()
+    page.locator('img[src*="view?"]').first.wait_for(timeout=60_000)
+    page.wait_for_timeout(500)
+    page.screenshot(path=shots / "done.png")
+    panel.click()
+
+    texts.clear()
+    page.evaluate("workflow => window.app.loadApiJson(workflow, 'slow')", slow)
+    run.click()
+    wait(page, "the slow one samples", lambda: said("progress"))
+    page.locator('button[aria-label^="Cancel current run"], button[aria-label="Cancel"], button[aria-label^="Interrupt"]').first.click()
+    wait(page, "it is interrupted", lambda: said("execution_interrupted"))
+    page.wait_for_timeout(500)
+    page.screenshot(path=shots / "cancelled.png")
+    browser.close()
+
+if errors:
+    sys.exit("the console says: " + "\n".join(errors))
