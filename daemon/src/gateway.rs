@@ -130,6 +130,13 @@ pub enum GatewayError {
     Frontend { dir: PathBuf, source: io::Error },
 }
 
+impl GatewayError {
+    /// Whether starting again would not help.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::NotLoopback(_) | Self::Definitions { .. } | Self::Frontend { .. })
+    }
+}
+
 /// The ports, taken but silent, and what clients uploaded before, which the store keeps from now on.
 #[derive(Debug)]
 pub struct Bound {

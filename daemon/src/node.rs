@@ -15,7 +15,7 @@ use crate::{api, executor, gateway, gpu, membership, network, platform, schedule
 /// How long tasks may take to end by themselves.
 const GRACE: Duration = Duration::from_secs(12);
 
-/// Exit status for a data directory, key files, a policy or lending file or addresses that cannot be used: starting again does not help.
+/// Exit status for a data directory, key files, a policy or lending file, gateway or addresses that cannot be used: starting again does not help.
 const EXIT_CONFIG: u8 = 64;
 
 /// Runs a node until `signal` resolves or one of its tasks fails.
@@ -156,7 +156,8 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     let bad_address = error.downcast_ref::<network::NetworkError>().is_some();
     let bad_policy = error.downcast_ref::<executor::policy::BadFile>().is_some();
     let bad_lending = error.downcast_ref::<scheduler::lend::keeper::BadFile>().is_some();
-    if bad_dir || bad_keys || bad_address || bad_policy || bad_lending {
+    let bad_gateway = error.downcast_ref().is_some_and(gateway::GatewayError::is_configuration);
+    if bad_gateway || bad_dir || bad_keys || bad_address || bad_policy || bad_lending {
         ExitCode::from(EXIT_CONFIG)
     } else {
         ExitCode::FAILURE

@@ -96,6 +96,9 @@ fn a_daemon_that_is_badly_configured() {
         stillborn(&data, &["--api", "0.0.0.0:0"], 64, &["0.0.0.0:0", "loopback"]).await?;
         stillborn(&data, &["--listen", "garbage"], 64, &["listen", "garbage", "/ip4/"]).await?;
         stillborn(&data, &["--porch", "garbage"], 64, &["porch", "garbage", "/ip4/"]).await?;
+        stillborn(&data, &["--gateway", "nonsense"], 64, &["nonsense", "--gateway", "127.0.0.1:7871"])
+            .await?;
+        stillborn(&data, &["--gateway", "0.0.0.0:0"], 64, &["0.0.0.0:0", "loopback"]).await?;
         stillborn(&data, &["--config", "absent.toml"], 64, &["absent.toml", "--config"]).await?;
         let config = data.join("scenemesh.toml");
         for (text, names) in [
@@ -104,6 +107,16 @@ fn a_daemon_that_is_badly_configured() {
             ("[[comfyui]]\nurl = \"localhost:8188\"\n", ["localhost:8188", "http://127.0.0.1:8188"]),
             ("[lend]\nhours = \"evenings\"\n", ["line 2", "19:00-08:00"]),
             ("[lend]\nclasses = [\"quick\"]\n", ["line 2", "urgent"]),
+            ("[gateway]\nreach = \"pool\"\n", ["gateway.reach", "gateway.listen"]),
+            ("[gateway]\nlisten = \"127.0.0.1:0\"\ntokens = { lee = \"short\" }\n", ["lee", "openssl"]),
+            (
+                "[gateway]\nlisten = \"127.0.0.1:0\"\ndefinitions = \"absent.json\"\n",
+                ["absent.json", "gateway.definitions"],
+            ),
+            (
+                "[gateway]\nlisten = \"127.0.0.1:0\"\nfrontend_dir = \"absent\"\n",
+                ["absent", "gateway.frontend_dir"],
+            ),
         ] {
             std::fs::write(&config, text)?;
             stillborn(&data, &[], 64, &names).await?;
