@@ -3,6 +3,7 @@
 mod blob;
 mod direct;
 mod dispatch;
+mod gateway;
 mod idle;
 mod line;
 mod overhead;
@@ -47,6 +48,18 @@ enum What {
         #[arg(long, value_name = "URL")]
         comfyui: Option<String>,
     },
+    /// What the ComfyUI gateway adds to a whole tiny render, against the same ComfyUI asked directly by the same client
+    Gateway {
+        /// Renders of each client, of each kind, taken in turn
+        #[arg(long, default_value_t = 40)]
+        count: usize,
+        /// Clients at once
+        #[arg(long, value_name = "N,N…", value_delimiter = ',', default_values_t = [1, 32])]
+        clients: Vec<usize>,
+        /// A file of so many MiB goes in and out again, and the daemon's memory is watched; 0: none
+        #[arg(long, default_value_t = 1024)]
+        mib: usize,
+    },
     /// A large sealed blob from node to node, against one raw libp2p stream
     Blob {
         #[arg(long, default_value_t = 2048)]
@@ -88,6 +101,7 @@ pub async fn run(options: Options) -> Result<()> {
         What::Dispatch { count, queued } if queued.is_empty() => ("dispatch", dispatch::run(count).await?),
         What::Dispatch { count, queued } => ("dispatch", queued::run(&queued, count).await?),
         What::Overhead { count, comfyui } => ("overhead", overhead::run(count, comfyui).await?),
+        What::Gateway { count, clients, mib } => ("gateway", gateway::run(count, &clients, mib).await?),
         What::Blob { mib, line_mbit: Some(mbit), .. } => ("blob", line::run(mib, mbit).await?),
         What::Blob { mib, line_mbit: None, place } => ("blob", blob::run(mib, &place).await?),
         What::BlobTaker { listen } => return blob::serve(listen).await,

@@ -55,7 +55,7 @@ pub(super) enum Effect {
         outputs: Vec<OutputFile>,
         started_ms: Option<u64>,
     },
-    /// Delete its file: it is beyond what is remembered, or was taken out before it began.
+    /// Delete its file, and say when that is done: it is beyond what is remembered, or was taken out before it began.
     Forget(Key),
 }
 
@@ -176,6 +176,8 @@ impl Desk {
         if let Some(prompt) = self.prompts.remove(key) {
             self.by_job.remove(&prompt.job);
         }
+        // Until its file is gone nobody else gets the name.
+        self.reserved.insert(key.clone());
         Effect::Forget(key.clone())
     }
 
@@ -227,7 +229,7 @@ impl Desk {
         Ok(())
     }
 
-    /// It was not queued after all.
+    /// It was not queued after all, or its file is gone.
     pub(super) fn unreserve(&mut self, key: &Key) {
         self.reserved.remove(key);
     }

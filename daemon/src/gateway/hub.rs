@@ -271,10 +271,12 @@ impl Actor {
                     }
                 }
                 Effect::Forget(key) => {
-                    let files = self.ground.files.clone();
-                    let tasks = self.ground.tasks.clone();
+                    let (ground, hub) = (self.ground.clone(), self.hub.clone());
                     self.ground.tasks.spawn("gateway file", async move {
-                        drop(tasks.blocking(move || files.remove(&key)).await);
+                        let gone = key.clone();
+                        drop(ground.tasks.blocking(move || ground.files.remove(&gone)).await);
+                        // A node that stops needs to know of no free name.
+                        drop(hub.with(move |desk| (desk.unreserve(&key), Vec::new())).await);
                         Ok(())
                     });
                 }

@@ -123,7 +123,6 @@ async fn keep(node: &Node, caller: &Caller, form: Form) -> Result<Json<Value>, P
     let kept = node.uploads.add(&caller.scope, place, &sealed, hash, overwrite).await;
     let place = kept.map_err(|refused| {
         let status = match refused {
-            Refused::TooMany => StatusCode::INSUFFICIENT_STORAGE,
             Refused::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Refused::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         };

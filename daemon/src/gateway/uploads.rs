@@ -13,11 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use super::desk::Scope;
 use super::files::Files;
+use crate::clock;
 use crate::platform;
 use crate::store::{Blobs, Sealed};
 use crate::supervisor::Tasks;
 
-/// Uploads of one scope; the bytes are bounded by the store's quota.
+/// Uploads of one scope; beyond them the oldest goes. The bytes are bounded by the store's quota.
 const MOST: usize = 4096;
 const VERSION: u8 = 1;
 /// Bytes of an encoded reference to a blob.
@@ -104,6 +105,7 @@ pub(super) struct Upload {
     /// Root and key; its name is another in every graph.
     pub(super) file: InputFile,
     hash: blake3::Hash,
+    at_ms: u64,
 }
 
 /// As it is written down.
@@ -115,6 +117,7 @@ struct Written {
     subfolder: String,
     name: String,
     hash: String,
+    at_ms: u64,
     /// The encoded reference to the blob, key included.
     file: String,
 }
@@ -122,8 +125,6 @@ struct Written {
 /// Why an upload was not kept.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refused {
-    #[error("{MOST} uploaded files are kept already; the oldest do not go by themselves")]
-    TooMany,
     #[error("it could not be written down: {0}")]
     Io(#[from] std::io::Error),
     #[error("the node is stopping")]
@@ -136,6 +137,8 @@ type Table = BTreeMap<(Scope, Place), Upload>;
 #[derive(Clone, Debug)]
 pub(super) struct Uploads {
     table: Arc<Mutex<Table>>,
+    /// One at a time is taken in and written down, so that the last of one name is the one that is found again.
+    turn: Arc<tokio::sync::Mutex<()>>,
     files: Files,
     blobs: Blobs,
     tasks: Tasks,
@@ -156,7 +159,7 @@ impl Uploads {
                 None => tracing::warn!(path = %path.display(), "an upload's record cannot be read"),
             }
         }
-        Self { table: Arc::new(Mutex::new(table)), files, blobs, tasks }
+        Self { table: Arc::new(Mutex::new(table)), turn: Arc::default(), files, blobs, tasks }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -179,7 +182,7 @@ impl Uploads {
     /// Keeps a sealed file under a name, or under one like it; says where it is.
     ///
     /// # Errors
-    /// When there are too many, or its record cannot be written. The blob is removed then.
+    /// When its record cannot be written. The blob is removed then.
     pub(super) async fn add(
         &self,
         scope: &Scope,
@@ -194,59 +197,39 @@ impl Uploads {
             key: sealed.key.clone(),
             bytes: sealed.bytes,
         };
-        let (place, same, before) = {
-            let mut table = self.table();
-            let own = table.keys().filter(|(of, _)| of == scope).count();
-            let (place, same) = free_place(&table, scope, place, hash, overwrite);
-            let key = (scope.clone(), place.clone());
-            if !same && own >= MOST && !table.contains_key(&key) {
-                (place, false, Err(Refused::TooMany))
-            } else if same {
-                (place, true, Ok(None))
-            } else {
-                self.blobs.keep(sealed.root);
-                let before = table.insert(key, Upload { file: file.clone(), hash });
-                (place, false, Ok(before))
-            }
-        };
-        let kept = match before {
-            Ok(_) if same => return self.drop_blob(sealed.root).await.map(|()| place),
-            Ok(before) => self.write(scope, &place, file, hash).await.map(|()| before),
-            Err(refused) => Err(refused),
-        };
-        match kept {
-            // Whatever job uses the one before goes on using it: the scheduler removes it when it is done.
-            Ok(before) => {
-                if let Some(before) = before {
-                    self.blobs.release(before.file.root);
-                }
-                Ok(place)
-            }
-            Err(refused) => {
-                let key = (scope.clone(), place);
-                let ours = |upload: &Upload| upload.file.root == sealed.root;
-                self.table().extract_if(key.clone()..=key, |_, upload| ours(upload)).for_each(drop);
-                self.blobs.release(sealed.root);
-                self.drop_blob(sealed.root).await?;
-                Err(refused)
-            }
+        let _turn = self.turn.lock().await;
+        let (place, same) = free_place(&self.table(), scope, place, hash, overwrite);
+        if same {
+            self.drop_blob(sealed.root).await;
+            return Ok(place);
         }
+        let upload = Upload { file, hash, at_ms: clock::wall_ms() };
+        self.blobs.keep(sealed.root);
+        if let Err(refused) = self.write(scope, &place, &upload).await {
+            self.blobs.release(sealed.root);
+            self.drop_blob(sealed.root).await;
+            return Err(refused);
+        }
+        // Whatever job uses one that is not kept any more goes on using it: the scheduler removes it when it is done.
+        let before = self.table().insert((scope.clone(), place.clone()), upload);
+        before.into_iter().for_each(|before| self.blobs.release(before.file.root));
+        loop {
+            let oldest = oldest_beyond(&mut self.table(), scope);
+            let Some((place, upload)) = oldest else { break };
+            self.blobs.release(upload.file.root);
+            let path = self.path(scope, &place);
+            drop(self.tasks.blocking(move || std::fs::remove_file(path)).await);
+        }
+        Ok(place)
     }
 
-    async fn drop_blob(&self, root: ContentHash) -> Result<(), Refused> {
+    async fn drop_blob(&self, root: ContentHash) {
         if let Err(error) = self.blobs.remove(root).await {
-            tracing::debug!(%error, "removing an upload that is here already");
+            tracing::debug!(%error, "removing an upload that is not kept");
         }
-        Ok(())
     }
 
-    async fn write(
-        &self,
-        scope: &Scope,
-        place: &Place,
-        file: InputFile,
-        hash: blake3::Hash,
-    ) -> Result<(), Refused> {
+    async fn write(&self, scope: &Scope, place: &Place, upload: &Upload) -> Result<(), Refused> {
         let path = self.path(scope, place);
         let written = Written {
             version: VERSION,
@@ -254,8 +237,9 @@ impl Uploads {
             folder: place.folder,
             subfolder: place.subfolder.clone(),
             name: place.name.clone(),
-            hash: hash.to_hex().to_string(),
-            file: data_encoding::BASE64.encode(&codec::encode_body(&file)),
+            hash: upload.hash.to_hex().to_string(),
+            at_ms: upload.at_ms,
+            file: data_encoding::BASE64.encode(&codec::encode_body(&upload.file)),
         };
         let bytes = serde_json::to_vec(&written).map_err(std::io::Error::other)?;
         let wrote = self.tasks.blocking(move || platform::replace_file(&path, &bytes)).await;
@@ -273,7 +257,19 @@ fn read(bytes: &[u8]) -> Option<((Scope, Place), Upload)> {
     let file: InputFile = codec::decode_body(&file, REFERENCE).ok()?;
     let place = Place::read(written.folder, &written.subfolder, &written.name).ok()?;
     let hash = blake3::Hash::from_hex(&written.hash).ok()?;
-    (written.version <= VERSION).then(|| ((Scope::from(written.scope), place), Upload { file, hash }))
+    (written.version <= VERSION)
+        .then(|| ((Scope::from(written.scope), place), Upload { file, hash, at_ms: written.at_ms }))
+}
+
+/// Takes the oldest upload out of a scope that has too many.
+fn oldest_beyond(table: &mut Table, scope: &Scope) -> Option<(Place, Upload)> {
+    let own = || table.iter().filter(|((of, _), _)| of == scope);
+    if own().count() <= MOST {
+        return None;
+    }
+    let (key, _) = own().min_by_key(|(_, upload)| upload.at_ms)?;
+    let key = key.clone();
+    table.remove(&key).map(|upload| (key.1, upload))
 }
 
 /// Where a file goes, and whether the same is there already.
@@ -344,7 +340,7 @@ mod tests {
         let hashes = [b"one", b"two", b"six"].map(|bytes| blake3::hash(bytes));
         let mut add = |scope: &Scope, hash, overwrite| {
             let (place, same) = free_place(&table, scope, place("", "a.png"), hash, overwrite);
-            table.insert((scope.clone(), place.clone()), Upload { file: file.clone(), hash });
+            table.insert((scope.clone(), place.clone()), Upload { file: file.clone(), hash, at_ms: 1 });
             (place.name, same)
         };
         assert_eq!(add(&scope, hashes[0], false), ("a.png".into(), false));
@@ -353,6 +349,29 @@ mod tests {
         assert_eq!(add(&scope, hashes[1], false), ("a (1).png".into(), true));
         assert_eq!(add(&scope, hashes[2], true), ("a.png".into(), false));
         assert_eq!(add(&Scope::from("other"), hashes[1], false), ("a.png".into(), false));
+    }
+
+    #[test]
+    fn the_oldest_of_too_many_goes() {
+        let file = InputFile {
+            name: String::new(),
+            root: ContentHash::from_bytes([1; 32]),
+            key: BlobKey::from_bytes([1; 32]),
+            bytes: 1,
+        };
+        let mut table = Table::new();
+        for at_ms in 0..=MOST as u64 {
+            for scope in ["a", "b"] {
+                let upload = Upload { file: file.clone(), hash: blake3::hash(b"x"), at_ms };
+                // Their names do not say when they came.
+                let name = format!("{:05}.png", (at_ms * 7919) % 10_007);
+                table.insert((scope.into(), place("", &name)), upload);
+            }
+        }
+        let (_, oldest) = oldest_beyond(&mut table, &"a".into()).unwrap();
+        assert_eq!(oldest.at_ms, 0);
+        assert!(oldest_beyond(&mut table, &"a".into()).is_none());
+        assert_eq!(table.len(), 2 * MOST + 1, "another scope's own stay");
     }
 
     #[test]
@@ -370,6 +389,7 @@ mod tests {
             subfolder: String::new(),
             name: "a.png".into(),
             hash: blake3::hash(b"x").to_hex().to_string(),
+            at_ms: 5,
             file: data_encoding::BASE64.encode(&codec::encode_body(&file)),
         };
         let (key, upload) = super::read(&serde_json::to_vec(&written).unwrap()).unwrap();

@@ -10,21 +10,25 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 pub(super) struct Direct {
     http: reqwest::Client,
     url: String,
+    client: String,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }
 
-const CLIENT: &str = "scenemesh-bench";
-
 impl Direct {
     pub(super) async fn at(url: &str) -> Result<Self> {
-        let socket = format!("{}/ws?clientId={CLIENT}", url.replacen("http", "ws", 1));
+        Self::named(url, "scenemesh-bench").await
+    }
+
+    /// One of several clients at once.
+    pub(super) async fn named(url: &str, client: &str) -> Result<Self> {
+        let socket = format!("{}/ws?clientId={client}", url.replacen("http", "ws", 1));
         let (socket, _) = connect_async(socket).await.context("opening ComfyUI's socket")?;
-        Ok(Self { http: reqwest::Client::new(), url: url.to_owned(), socket })
+        Ok(Self { http: reqwest::Client::new(), url: url.to_owned(), client: client.to_owned(), socket })
     }
 
     /// Renders a graph and reads its first picture; gives its size.
     pub(super) async fn render(&mut self, graph: &Value) -> Result<usize> {
-        let body = json!({"prompt": graph, "client_id": CLIENT});
+        let body = json!({"prompt": graph, "client_id": self.client});
         let accepted: Value = self
             .http
             .post(format!("{}/prompt", self.url))

@@ -1,0 +1,123 @@
+//! What the gateway adds to a whole tiny render: from `POST /prompt` until the picture is read, in turn with the same
+//! ComfyUI asked directly; and what a large file does to the daemon's memory.
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use futures::future::try_join_all;
+use futures::stream;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::direct::Direct;
+use super::{Figures, ms, percentile};
+use crate::cluster::{Cluster, Comfy, Node};
+use crate::eventually::eventually;
+use crate::program::Programs;
+use crate::talk::say;
+use crate::workflows;
+
+pub(super) async fn run(count: usize, clients: &[usize], mib: usize) -> Result<Figures> {
+    let home = tempfile::tempdir().context("making a directory for the mesh")?;
+    let mut mesh = Cluster::new(Programs::this_binary()?, home.path());
+    mesh.add_with("desk", Comfy::Absent, "[gateway]\nlisten = \"127.0.0.1:0\"\n").await?;
+    mesh.add("ws-01", Comfy::simulated(&[])).await?;
+    crate::scenarios::one_studio(&mut mesh, "desk", &["ws-01"]).await?;
+    let comfyui = mesh.node("ws-01").comfy_url().context("a ComfyUI")?.to_owned();
+    let gateway = mesh.node("desk").gateway().context("a gateway")?;
+    knows_models(&gateway).await?;
+
+    say("gateway: a whole tiny render (64×64, three nodes), until the picture is read");
+    let mut figures = Figures::from_iter([("count".into(), json!(count))]);
+    let mut color = 0;
+    for many in clients.iter().copied() {
+        let (mut direct, mut through) = (group(&comfyui, many).await?, group(&gateway, many).await?);
+        let (mut straight, mut detour) = (Vec::new(), Vec::new());
+        for round in 0..=count {
+            for (kind, samples) in [(&mut direct, &mut straight), (&mut through, &mut detour)] {
+                // Another colour each time: nothing is answered from ComfyUI's cache.
+                let renders = kind.iter_mut().map(|client| {
+                    color += 1;
+                    timed(client, color)
+                });
+                let took = try_join_all(renders).await?;
+                // The first round only warms up.
+                samples.extend(took.into_iter().filter(|_| round > 0));
+            }
+        }
+        let p = |samples: &mut Vec<f64>, part| percentile(samples, part);
+        let (direct_p50, direct_p95) = (p(&mut straight, 0.5), p(&mut straight, 0.95));
+        let (gateway_p50, gateway_p95) = (p(&mut detour, 0.5), p(&mut detour, 0.95));
+        for (name, value) in [
+            ("direct_p50", direct_p50),
+            ("direct_p95", direct_p95),
+            ("gateway_p50", gateway_p50),
+            ("gateway_p95", gateway_p95),
+            ("added_p50", gateway_p50 - direct_p50),
+            ("added_p95", gateway_p95 - direct_p95),
+        ] {
+            figures.insert(format!("{name}_ms_at_{many}"), ms(value));
+        }
+    }
+    if mib > 0 {
+        let (up, down, grown) = large_file(mesh.node("desk"), &gateway, mib).await?;
+        figures.insert("file_mib".into(), json!(mib));
+        figures.insert("upload_mib_per_s".into(), ms(up));
+        figures.insert("view_mib_per_s".into(), ms(down));
+        figures.insert("peak_growth_mib".into(), ms(grown));
+    }
+    Ok(figures)
+}
+
+async fn group(url: &str, many: usize) -> Result<Vec<Direct>> {
+    let names: Vec<String> = (0..many).map(|at| format!("scenemesh-bench-{at}")).collect();
+    try_join_all(names.iter().map(|name| Direct::named(url, name))).await
+}
+
+async fn timed(client: &mut Direct, color: u32) -> Result<f64> {
+    let began = Instant::now();
+    client.render(&workflows::tiny(color)).await?;
+    Ok(began.elapsed().as_secs_f64() * 1000.0)
+}
+
+/// Waits until the gateway knows what it can offer.
+async fn knows_models(gateway: &str) -> Result<()> {
+    let http = reqwest::Client::new();
+    eventually("the gateway knows what its studio has", || async {
+        let models: Value = http.get(format!("{gateway}/models")).send().await?.json().await?;
+        Ok(if models == json!([]) { Err(models) } else { Ok(()) })
+    })
+    .await
+}
+
+/// Memory of the daemon at its highest so far, in MiB.
+fn peak_mib(node: &Node) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid().context("a daemon")?))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("a peak of memory")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib / 1024.0)
+}
+
+/// MiB a second in, and out again, and how much the daemon's highest memory grew.
+async fn large_file(node: &Node, gateway: &str, mib: usize) -> Result<(f64, f64, f64)> {
+    let http = reqwest::Client::new();
+    let before = peak_mib(node)?;
+    let piece = Bytes::from(
+        (0..1 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>(),
+    );
+    let pieces = stream::iter((0..mib).map(move |_| Ok::<_, std::io::Error>(piece.clone())));
+    let part = reqwest::multipart::Part::stream(reqwest::Body::wrap_stream(pieces)).file_name("large.bin");
+    let form = reqwest::multipart::Form::new().part("image", part);
+    let began = Instant::now();
+    http.post(format!("{gateway}/upload/image")).multipart(form).send().await?.error_for_status()?;
+    let up = mib as f64 / began.elapsed().as_secs_f64();
+    let began = Instant::now();
+    let mut answer =
+        http.get(format!("{gateway}/view?filename=large.bin&type=input")).send().await?.error_for_status()?;
+    let mut got = 0;
+    while let Some(chunk) = answer.chunk().await? {
+        got += chunk.len();
+    }
+    let down = mib as f64 / began.elapsed().as_secs_f64();
+    ensure!(got == mib << 20, "{got} bytes came back");
+    Ok((up, down, peak_mib(node)? - before))
+}
