@@ -136,3 +136,55 @@ fn results_that_go_over_the_socket_arrive_there() {
         Ok(())
     });
 }
+
+#[test]
+fn a_gateway_that_is_killed_while_its_prompt_runs_has_it_when_it_is_back() {
+    tell(async |mesh| {
+        let gateway = studio(mesh, GATEWAY, &[("amber", &["--step-ms", "100"])]).await?;
+        let client = fresh("client");
+        let mut listener = gateway.listen(&client).await;
+        let id = gateway.submit(&workflows::keyframe(CHECKPOINT, 3, 20, 64), &client).await;
+        listener.until("progress").await;
+        mesh.kill("desk").await?;
+        drop(listener);
+        mesh.start("desk").await?;
+        let gateway = Subject::at(&mesh.node("desk").gateway().context("a gateway again")?);
+        let mut listener = gateway.listen(&client).await;
+        let file = eventually("the prompt ends", || async {
+            let history = gateway.get(&format!("/history/{id}")).await.body;
+            let file = history[&id]["outputs"]["9"]["images"][0].clone();
+            Ok(if file.is_null() { Err(history) } else { Ok(file) })
+        })
+        .await?;
+        let query = format!("/view?filename={}&subfolder={id}", file["filename"].as_str().unwrap());
+        ensure!(gateway.get(&query).await.bytes.starts_with(b"\x89PNG"), "its picture is here");
+        let frames = listener.until_done(&id).await;
+        ensure!(frames.iter().any(|frame| frame.is("executed")), "{:?}", kinds(&frames));
+        let ran = mesh.node("amber").comfy_log();
+        let started = ran.iter().filter(|line| line["event"] == "started").count();
+        ensure!(started == 1, "it ran once: {ran:?}");
+        Ok(())
+    });
+}
+
+/// A client that opens a socket and never reads it.
+#[test]
+fn who_reads_nothing_holds_up_nobody() {
+    tell(async |mesh| {
+        let gateway = studio(mesh, GATEWAY, &[("amber", &["--step-ms", "5"])]).await?;
+        let deaf = fresh("deaf");
+        let _never_read = gateway.listen(&deaf).await;
+        let client = fresh("client");
+        let mut listener = gateway.listen(&client).await;
+        for seed in 0..4 {
+            gateway.submit(&workflows::keyframe(CHECKPOINT, seed, 200, 512), &deaf).await;
+        }
+        let own = gateway.submit(&workflows::tiny(9), &client).await;
+        listener.until_done(&own).await;
+        let jobs = eventually("all of them end", || async {
+            let jobs = gateway.get("/api/jobs?status=completed").await.body;
+            Ok(if jobs["pagination"]["total"] == 5 { Ok(jobs) } else { Err(jobs) })
+        });
+        jobs.await.map(drop)
+    });
+}
