@@ -27,7 +27,7 @@ use crate::executor::graph::{self, FileInput, Graph};
 use crate::executor::policy::strip_tokens;
 use crate::http::body;
 use crate::messages::Lang;
-use crate::scheduler::{GRAPH_LIMIT, JobSpec, Needs, StageSpec, SubmitError};
+use crate::scheduler::{GRAPH_LIMIT, JobSpec, KeepOn, Needs, StageSpec, SubmitError};
 use crate::store::JournalError;
 
 /// A prompt with all that comes beside it.
@@ -333,6 +333,7 @@ async fn submit(
         project: terms.project,
         needs: Needs::default(),
         on_suspect: OnSuspect::Keep,
+        keep_on: KeepOn::Anybody,
         previews,
         full_hygiene: terms.full_hygiene,
         time_limit: TIME_LIMIT,
