@@ -331,6 +331,16 @@ impl fmt::Display for Unexpected {
     }
 }
 
+/// What is wrong and where, without the line itself: a token may stand in it.
+fn described(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let place = before.map(|before| {
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        format!("line {}, column {column}: ", before.matches('\n').count() + 1)
+    });
+    format!("{}{}", place.unwrap_or_default(), error.message())
+}
+
 impl Config {
     /// Reads `file`, or `DIR/scenemesh.toml` when there is one, and puts the command line and `COMFYUI_HOST` on top.
     ///
@@ -350,7 +360,7 @@ impl Config {
         };
         let parsed: File = toml::from_str(&text).map_err(|error| BadConfig::Malformed {
             file: path.clone(),
-            why: Unexpected(error.to_string()),
+            why: Unexpected(described(&text, &error)),
         })?;
         Self::assemble(dir, &path, parsed, overrides, lookup)
     }

@@ -55,7 +55,6 @@ mod uploads;
 mod view;
 mod ws;
 
-use catalog::Catalog;
 use files::Files;
 use uploads::Uploads;
 
@@ -63,6 +62,8 @@ use uploads::Uploads;
 const SOCKETS: usize = 256;
 /// Pictures that are decoded at once, each up to [`picture::LIMIT`] bytes of file.
 const PICTURES: usize = 2;
+/// Prompts that are read and judged at once.
+const PROMPTS: usize = 4;
 
 /// Where the gateway listens, and on which terms.
 #[derive(Clone, Debug, Default)]
@@ -211,13 +212,13 @@ impl Bound {
             tasks: tasks.clone(),
         };
         let hub = hub::spawn(ground).await;
-        let catalog = told::watch_catalog(&ports, self.book, tasks);
+        let catalogs = told::watch_catalogs(&ports, self.book, tasks);
         let listeners: Arc<[ListenerConfig]> =
             self.listeners.iter().map(|(_, _, listener)| listener.clone()).collect();
         let node = Node {
             ports: Arc::new(ports),
             hub,
-            catalog,
+            catalogs,
             files: self.files,
             uploads: self.uploads,
             local: local::Local::at(&self.config.dir),
@@ -227,6 +228,7 @@ impl Bound {
             tasks: tasks.clone(),
             sockets: Arc::new(Semaphore::new(SOCKETS)),
             pictures: Arc::new(Semaphore::new(PICTURES)),
+            prompts: Arc::new(Semaphore::new(PROMPTS)),
             stop: tasks.stopping(),
         };
         for (at, (socket, address, listener)) in self.listeners.into_iter().enumerate() {
@@ -247,7 +249,7 @@ impl Bound {
 struct Node {
     ports: Arc<Ports>,
     hub: hub::Hub,
-    catalog: watch::Receiver<Arc<Catalog>>,
+    catalogs: watch::Receiver<told::Catalogs>,
     files: Files,
     uploads: Uploads,
     local: local::Local,
@@ -258,6 +260,8 @@ struct Node {
     /// Places of sockets, and of pictures that are decoded.
     sockets: Arc<Semaphore>,
     pictures: Arc<Semaphore>,
+    /// Places of prompts that are read and judged.
+    prompts: Arc<Semaphore>,
     stop: CancellationToken,
 }
 

@@ -181,7 +181,8 @@ mod tests {
     use super::*;
 
     fn config(text: &str, listen: Option<&str>) -> Result<Config, String> {
-        let table: GatewayTable = toml::from_str(text).map_err(|error| error.to_string())?;
+        let table: GatewayTable =
+            toml::from_str(text).map_err(|error| super::super::described(text, &error))?;
         let config = table.config(listen.map(str::to_owned), Path::new("/d"), "kim");
         config.map_err(|error| error.to_string())
     }
@@ -214,7 +215,11 @@ mod tests {
         );
         assert_eq!((film.class, film.project.as_deref()), (Class::Batch, Some("dawn")));
         assert_eq!(film.tokens.keys().collect::<Vec<_>>(), ["lee", "park"]);
-        assert!(!format!("{film:?}").is_empty());
+        let shown = format!("{film:?}");
+        assert!(
+            shown.contains("lee") && !shown.contains("0123456789") && !shown.contains("fedcba"),
+            "{shown}"
+        );
     }
 
     #[test]
@@ -234,6 +239,7 @@ mod tests {
             ),
             ("reach = \"pool\"", "gateway.reach"),
             ("listen = \"127.0.0.1:1\"\nclass = \"quick\"", "urgent"),
+            ("listen = \"127.0.0.1:1\"\ntokens = { lee = \"0123456789abcdef\" kim = 1 }", "line"),
             ("listn = \"127.0.0.1:1\"", "listn"),
         ] {
             let error = config(text, None).unwrap_err();

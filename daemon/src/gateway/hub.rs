@@ -1,6 +1,6 @@
 //! The actor between the mesh and the gateway's clients: feeds the desk, keeps its files, fills its sockets' outboxes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,6 +22,9 @@ use crate::supervisor::Tasks;
 
 /// Requests that wait at once: they are local, the next one waits for a place.
 const WAITING: usize = 256;
+/// First wait before an end is written down again, doubled each time, and the longest.
+const WRITTEN_AGAIN: Duration = Duration::from_secs(1);
+const WRITTEN_AT_LAST: Duration = Duration::from_mins(1);
 /// How often waiting clients hear that we are alive; comfy-cli gives up after thirty seconds.
 const BEAT: Duration = Duration::from_secs(10);
 
@@ -309,17 +312,29 @@ async fn end(
     let at_ms = clock::wall_ms();
     let began = started_ms.or((how == How::Success).then_some(at_ms));
     let ended = Ended { at_ms, how, outputs };
-    let (store, mine, written) = (ground.files.clone(), key.clone(), ended.clone());
-    let streams = ground.tasks.blocking(move || {
-        let Some(mut record) = store.read(&mine) else { return Default::default() };
-        (record.ended, record.started_ms) = (Some(written), began);
-        if let Err(error) = store.write(&record) {
-            // It is looked at again after the next start, and ends again.
-            tracing::warn!(%error, "the end of a prompt could not be written down");
+    let mut wait = WRITTEN_AGAIN;
+    let classes = loop {
+        let (store, mine, written) = (ground.files.clone(), key.clone(), ended.clone());
+        let writing = ground.tasks.blocking(move || {
+            let Some(mut record) = store.read(&mine) else { return Ok(Default::default()) };
+            (record.ended, record.started_ms) = (Some(written), began);
+            store.write(&record).map(|()| record.classes())
+        });
+        match writing.await {
+            Ok(Ok(classes)) => break classes,
+            Ok(Err(error)) => {
+                // Until it is on disk nobody is told: what is told must be found in the history.
+                tracing::warn!(%error, "the end of a prompt could not be written down, and is tried again");
+                let stop = ground.tasks.stopping();
+                if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                    break BTreeMap::default();
+                }
+                wait = (wait * 2).min(WRITTEN_AT_LAST);
+            }
+            // The node is stopping: it ends again after the next start.
+            Err(_) => break BTreeMap::default(),
         }
-        record.classes()
-    });
-    let classes = streams.await.unwrap_or_default();
+    };
     let streamed = files
         .into_iter()
         .filter(|file| classes.get(&file.node).is_some_and(|class| class == STREAMS))

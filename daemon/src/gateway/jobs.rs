@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Node;
 use super::answer::{Problem, object};
-use super::desk::{Key, Page, Prompt, Sorted};
+use super::desk::{Desk, Key, Page, Prompt, Sorted};
 use super::guard::Caller;
 use super::queue;
 
@@ -117,7 +117,7 @@ pub(super) async fn cancel_all(
 
 /// Whether there was anything to cancel.
 async fn cancel_these(node: &Node, caller: Caller, ids: Vec<String>) -> Result<bool, Problem> {
-    let jobs = node.hub.with(move |desk| {
+    let choose = move |desk: &mut Desk| {
         let (mut jobs, mut effects) = (Vec::new(), Vec::new());
         for id in ids {
             let (job, told) = desk.cancel(&caller.scope, &id);
@@ -125,9 +125,6 @@ async fn cancel_these(node: &Node, caller: Caller, ids: Vec<String>) -> Result<b
             effects.extend(told);
         }
         (jobs, effects)
-    });
-    let jobs = jobs.await?;
-    let any = !jobs.is_empty();
-    queue::cancel(node, jobs).await;
-    Ok(any)
+    };
+    queue::cancel(node, choose).await.map(|jobs| jobs > 0)
 }

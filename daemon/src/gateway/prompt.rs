@@ -57,6 +57,9 @@ pub(super) async fn post(
     request: Request,
 ) -> Result<Json<Value>, Problem> {
     let bytes = body::read(request, LIMIT).await?;
+    // A prompt takes many times its bytes while it is read and judged.
+    let stopping = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping");
+    let place = node.prompts.clone().acquire_owned().await.map_err(stopping)?;
     let wanted = read(&bytes)?;
     drop(bytes);
     // A client that hangs up does not leave half a prompt behind.
@@ -64,6 +67,7 @@ pub(super) async fn post(
     let own = node.clone();
     node.tasks.spawn("gateway prompt", async move {
         drop(reply.send(queue(&own, &caller, lang, wanted).await));
+        drop(place);
         Ok(())
     });
     answer.await.map_err(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping"))?
@@ -163,7 +167,7 @@ struct Judged {
 }
 
 async fn judge(node: &Node, caller: &Caller, lang: Lang, wanted: &Wanted) -> Result<Judged, Problem> {
-    let catalog: Arc<Catalog> = node.catalog.borrow().clone();
+    let catalog: Arc<Catalog> = node.catalog(caller);
     let (prompt, targets) = (wanted.prompt.clone(), wanted.targets.clone());
     let shelf =
         Shelf { uploads: node.uploads.clone(), files: node.files.clone(), scope: caller.scope.clone() };
@@ -346,7 +350,7 @@ async fn submit(
     let wrote = node.tasks.blocking(move || files.write(&written)).await;
     if let Err(error) = wrote.unwrap_or_else(|_| Err(std::io::Error::other("the node is stopping"))) {
         // A prompt that its client cannot ask about is not to render.
-        super::queue::cancel(node, vec![job]).await;
+        super::queue::cancel(node, move |_| (vec![job], Vec::new())).await?;
         let why = format!("the prompt could not be written down: {error}");
         return Err(Problem::prompt(StatusCode::INSUFFICIENT_STORAGE, "not_written", &why));
     }

@@ -1,5 +1,6 @@
 //! The queue and the history, each caller's own.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 
 use axum::body::{Body, Bytes};
@@ -12,10 +13,11 @@ use futures::stream;
 use scenemesh_protocol::ids::JobId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
 
 use super::Node;
 use super::answer::{Problem, object};
-use super::desk::{Key, Named};
+use super::desk::{Desk, Effect, Key, Named};
 use super::frames;
 use super::guard::Caller;
 use super::record::Record;
@@ -128,7 +130,7 @@ pub(super) async fn history_of(
     Ok(Json(Value::Object(entry.unwrap_or_default())))
 }
 
-fn ids(body: &Map<String, Value>, name: &str) -> Vec<String> {
+fn ids(body: &Map<String, Value>, name: &str) -> HashSet<String> {
     let ids = body.get(name).and_then(Value::as_array).into_iter().flatten();
     ids.filter_map(|id| id.as_str().map(str::to_owned)).collect()
 }
@@ -142,11 +144,23 @@ fn named(body: &Map<String, Value>) -> Named {
     }
 }
 
-/// Stops jobs whose prompts nobody waits for any more.
-pub(super) async fn cancel(node: &Node, jobs: Vec<JobId>) {
-    for job in jobs {
-        node.ports.scheduler.cancel(Id::Job(job).into()).await;
-    }
+/// Does something with the desk and cancels the jobs that come of it, whatever becomes of the client that asked: one that
+/// hangs up leaves no job behind that nobody names any more. Gives how many they were.
+pub(super) async fn cancel(
+    node: &Node,
+    choose: impl FnOnce(&mut Desk) -> (Vec<JobId>, Vec<Effect>) + Send + 'static,
+) -> Result<usize, Problem> {
+    let (reply, answer) = oneshot::channel();
+    let own = node.clone();
+    node.tasks.spawn("gateway cancel", async move {
+        let jobs = own.hub.with(choose).await.unwrap_or_default();
+        for job in &jobs {
+            own.ports.scheduler.cancel(Id::Job(*job).into()).await;
+        }
+        let _ = reply.send(jobs.len());
+        Ok(())
+    });
+    answer.await.map_err(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping"))
 }
 
 pub(super) async fn change(
@@ -157,7 +171,7 @@ pub(super) async fn change(
     let body = object(request).await?;
     let (ids, clear, named) =
         (ids(&body, "delete"), body.get("clear") == Some(&Value::Bool(true)), named(&body));
-    let jobs = node.hub.with(move |desk| {
+    let choose = move |desk: &mut Desk| {
         let (mut jobs, mut effects) = (Vec::new(), Vec::new());
         if clear {
             let cleared = desk.clear(&caller.scope, &named);
@@ -168,9 +182,8 @@ pub(super) async fn change(
         jobs.extend(deleted.0);
         effects.extend(deleted.1);
         (jobs, effects)
-    });
-    cancel(&node, jobs.await?).await;
-    Ok(StatusCode::OK)
+    };
+    cancel(&node, choose).await.map(|_| StatusCode::OK)
 }
 
 pub(super) async fn interrupt(
@@ -179,10 +192,8 @@ pub(super) async fn interrupt(
     request: Request,
 ) -> Result<StatusCode, Problem> {
     let named = named(&object(request).await?);
-    let jobs =
-        node.hub.with(move |desk| (desk.interrupt(&caller.scope, &named, clock::wall_ms()), Vec::new()));
-    cancel(&node, jobs.await?).await;
-    Ok(StatusCode::OK)
+    let choose = move |desk: &mut Desk| (desk.interrupt(&caller.scope, &named, clock::wall_ms()), Vec::new());
+    cancel(&node, choose).await.map(|_| StatusCode::OK)
 }
 
 pub(super) async fn forget(
@@ -194,7 +205,7 @@ pub(super) async fn forget(
     let all = body.get("clear") == Some(&Value::Bool(true));
     let ids = ids(&body, "delete");
     let hidden = node.hub.with(move |desk| {
-        let hidden = desk.hide(&caller.scope, (!all).then_some(ids.as_slice()));
+        let hidden = desk.hide(&caller.scope, (!all).then_some(&ids));
         (hidden, Vec::new())
     });
     let (hidden, files) = (hidden.await?, node.files.clone());

@@ -1,5 +1,6 @@
 //! What the gateway tells of itself: node classes, models, machines.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -8,6 +9,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use scenemesh_protocol::ids::NodeId;
+use scenemesh_protocol::task::Reach;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
@@ -15,30 +17,102 @@ use super::answer::Problem;
 use super::catalog::Catalog;
 use super::guard::Caller;
 use super::reachable::Reachable;
+use super::terms::terms;
 use super::{Node, Ports};
 use crate::clock;
+use crate::executor::SlotView;
 use crate::executor::definitions::{Definitions, inputs_mut, is_upload, options_mut};
 use crate::executor::graph::is_file_input;
-use crate::network::Link;
+use crate::network::{Link, PeerTable};
 use crate::supervisor::Tasks;
 
 /// The release of ComfyUI whose dialect this is, where no ComfyUI beside us says another.
 const DIALECT: &str = "0.3.64";
 const MIB: u64 = 1 << 20;
 
-/// Keeps the catalog as what is reachable changes.
-pub(super) fn watch_catalog(
+/// What can be reached as far as each reach goes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Catalogs {
+    machine: Arc<Catalog>,
+    studio: Arc<Catalog>,
+    pool: Arc<Catalog>,
+}
+
+impl Catalogs {
+    fn of(&self, reach: &Reach) -> Arc<Catalog> {
+        match reach {
+            Reach::Machine => self.machine.clone(),
+            Reach::Studio => self.studio.clone(),
+            // Of some other studios: all that may be shown; whom it leaves out is said when nobody takes it.
+            Reach::Studios(_) | Reach::Pool => self.pool.clone(),
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        let pairs =
+            [(&self.machine, &other.machine), (&self.studio, &other.studio), (&self.pool, &other.pool)];
+        pairs.into_iter().all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+}
+
+impl Node {
+    /// What the caller's prompts can reach.
+    pub(super) fn catalog(&self, caller: &Caller) -> Arc<Catalog> {
+        let reach = terms(&self.ports, &self.listeners[caller.listener]).map(|terms| terms.reach);
+        self.catalogs.borrow().of(&reach.unwrap_or(Reach::Machine))
+    }
+}
+
+/// One after the other, wider each time; the same as the one before where nobody is added.
+#[derive(Debug)]
+struct Horizon {
+    machine: Reachable,
+    studio: Reachable,
+    pool: Reachable,
+}
+
+impl Horizon {
+    fn new(book: Option<&Arc<Definitions>>) -> Self {
+        let with_book = || Reachable::with_book(book.cloned());
+        Self { machine: with_book(), studio: with_book(), pool: with_book() }
+    }
+
+    fn look(
+        &mut self,
+        slots: &[SlotView],
+        peers: &PeerTable,
+        us: &str,
+        name: impl Fn(&NodeId) -> String,
+        ours: impl Fn(&NodeId) -> bool,
+    ) -> Catalogs {
+        let near = peers.peers.iter().filter(|(node, _)| ours(node));
+        let near = PeerTable { peers: near.map(|(node, peer)| (*node, peer.clone())).collect() };
+        let machine = if near.peers.is_empty() {
+            None
+        } else {
+            Some(self.machine.look(slots, &PeerTable { peers: BTreeMap::new() }, us, &name))
+        };
+        let studio =
+            (near.peers.len() < peers.peers.len()).then(|| self.studio.look(slots, &near, us, &name));
+        let pool = self.pool.look(slots, peers, us, name);
+        let studio = studio.unwrap_or_else(|| pool.clone());
+        Catalogs { machine: machine.unwrap_or_else(|| studio.clone()), studio, pool }
+    }
+}
+
+/// Keeps the catalogs as what is reachable changes.
+pub(super) fn watch_catalogs(
     ports: &Ports,
     book: Option<Arc<Definitions>>,
     tasks: &Tasks,
-) -> watch::Receiver<Arc<Catalog>> {
-    let (sender, receiver) = watch::channel(Arc::default());
+) -> watch::Receiver<Catalogs> {
+    let (sender, receiver) = watch::channel(Catalogs::default());
     let (ports, own, stop) = (ports.clone(), tasks.clone(), tasks.stopping());
     tasks.spawn("gateway catalog", async move {
         let mut slots = ports.executor.slots();
         let mut peers = ports.network.peers();
         let mut roster = ports.membership.roster();
-        let mut reachable = Reachable::with_book(book);
+        let mut horizon = Horizon::new(book.as_ref());
         loop {
             let (now, them, members) = (
                 slots.borrow_and_update().clone(),
@@ -52,14 +126,16 @@ pub(super) fn watch_catalog(
                     let member = members.as_ref().and_then(|roster| roster.member(id, ms));
                     member.map_or_else(|| id.short(), |member| member.name.clone())
                 };
-                let catalog = reachable.look(&now, &them, &name(&me), name);
-                (reachable, catalog)
+                let studio = |id: &NodeId| Some(members.as_ref()?.member(id, ms)?.studio);
+                let ours = |id: &NodeId| studio(id).is_some() && studio(id) == studio(&me);
+                let catalogs = horizon.look(&now, &them, &name(&me), name, ours);
+                (horizon, catalogs)
             });
-            let Ok((looked, catalog)) = looked.await else { return Ok(()) };
-            reachable = looked;
+            let Ok((looked, catalogs)) = looked.await else { return Ok(()) };
+            horizon = looked;
             sender.send_if_modified(|known| {
-                let new = !Arc::ptr_eq(known, &catalog);
-                *known = catalog;
+                let new = !known.is(&catalogs);
+                *known = catalogs;
                 new
             });
             let changed = async {
@@ -103,7 +179,7 @@ pub(super) async fn object_info(
     State(node): State<Node>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Problem> {
-    let (catalog, uploads) = (node.catalog.borrow().clone(), uploads(&node, &caller));
+    let (catalog, uploads) = (node.catalog(&caller), uploads(&node, &caller));
     let written = node.tasks.blocking(move || {
         let mut classes: Map<String, Value> = catalog.object_info().clone();
         for (class, definition) in &mut classes {
@@ -121,42 +197,50 @@ pub(super) async fn class(
     Extension(caller): Extension<Caller>,
     Path(class): Path<String>,
 ) -> Json<Value> {
-    let mut told = node.catalog.borrow().class(&class);
+    let mut told = node.catalog(&caller).class(&class);
     if let Some(definition) = told.get_mut(&class) {
         with_uploads(&class, definition, &uploads(&node, &caller));
     }
     Json(told)
 }
 
-pub(super) async fn folders(State(node): State<Node>) -> Json<Value> {
-    Json(json!(node.catalog.borrow().folders()))
+pub(super) async fn folders(State(node): State<Node>, Extension(caller): Extension<Caller>) -> Json<Value> {
+    Json(json!(node.catalog(&caller).folders()))
 }
 
 pub(super) async fn models(
     State(node): State<Node>,
+    Extension(caller): Extension<Caller>,
     Path(folder): Path<String>,
 ) -> Result<Json<Value>, Problem> {
-    let catalog = node.catalog.borrow().clone();
+    let catalog = node.catalog(&caller);
     let known = catalog.models(&folder).map(|models| Json(json!(models)));
     known.ok_or_else(Problem::not_found)
 }
 
-pub(super) async fn model_folders(State(node): State<Node>) -> Json<Value> {
-    let catalog = node.catalog.borrow().clone();
+pub(super) async fn model_folders(
+    State(node): State<Node>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Value> {
+    let catalog = node.catalog(&caller);
     Json(catalog.folders().iter().map(|folder| json!({"name": folder, "folders": []})).collect())
 }
 
 pub(super) async fn model_files(
     State(node): State<Node>,
+    Extension(caller): Extension<Caller>,
     Path(folder): Path<String>,
 ) -> Result<Json<Value>, Problem> {
-    let catalog = node.catalog.borrow().clone();
+    let catalog = node.catalog(&caller);
     let models = catalog.models(&folder).ok_or_else(Problem::not_found)?;
     Ok(Json(models.iter().map(|name| json!({"name": name, "pathIndex": 0})).collect()))
 }
 
-pub(super) async fn embeddings(State(node): State<Node>) -> Json<Value> {
-    Json(json!(node.catalog.borrow().embeddings()))
+pub(super) async fn embeddings(
+    State(node): State<Node>,
+    Extension(caller): Extension<Caller>,
+) -> Json<Value> {
+    Json(json!(node.catalog(&caller).embeddings()))
 }
 
 /// Scripts of custom nodes are their machines' own.

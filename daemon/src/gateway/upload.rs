@@ -95,7 +95,7 @@ async fn masked(node: &Node, caller: &Caller, form: &Form, original: &str) -> Re
         bytes: form.sealed.bytes,
     };
     let busy = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping");
-    let _place = node.pictures.acquire().await.map_err(busy)?;
+    let place = node.pictures.clone().acquire_owned().await.map_err(busy)?;
     let mut both = Vec::new();
     for file in [&file, &mask] {
         if file.bytes > picture::LIMIT {
@@ -104,7 +104,15 @@ async fn masked(node: &Node, caller: &Caller, form: &Form, original: &str) -> Re
         let opener = node.ports.store.blobs.open(file.root, &file.key).await.map_err(|error| gone(&error))?;
         both.push(whole(opener).await?);
     }
-    let made = node.tasks.blocking(move || picture::masked(&both[0], &both[1])).await.ok().flatten();
+    let made = node
+        .tasks
+        .blocking(move || {
+            let _place = place;
+            picture::masked(&both[0], &both[1])
+        })
+        .await
+        .ok()
+        .flatten();
     made.ok_or_else(|| Problem::bad("the mask and its picture are no pictures of one size"))
 }
 

@@ -219,11 +219,20 @@ pub(super) async fn whole(mut opener: Opener) -> Result<Vec<u8>, Problem> {
 /// The picture as it is wished for; a file that is none as it is.
 async fn changed(node: &Node, name: &str, opener: Opener, wish: Wish) -> Result<Response, Problem> {
     let busy = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping");
-    let _place = node.pictures.acquire().await.map_err(busy)?;
+    let place = node.pictures.clone().acquire_owned().await.map_err(busy)?;
     let bytes = whole(opener).await?;
     let original = Bytes::from(bytes);
     let source = original.clone();
-    let made = node.tasks.blocking(move || picture::change(&source, wish)).await.ok().flatten();
+    let made = node
+        .tasks
+        .blocking(move || {
+            // Whether anybody still waits or not: so many at once.
+            let _place = place;
+            picture::change(&source, wish)
+        })
+        .await
+        .ok()
+        .flatten();
     Ok(match made {
         Some((kind, bytes)) => (headers(name, kind), bytes).into_response(),
         None => (headers(name, content_type(name)), original).into_response(),

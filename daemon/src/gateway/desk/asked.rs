@@ -1,6 +1,7 @@
 //! PURE: what clients ask of their own prompts.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use scenemesh_protocol::ids::JobId;
@@ -70,10 +71,12 @@ impl Desk {
         self.prompts.get(&key).filter(|prompt| !prompt.hidden)
     }
 
-    /// Jobs to cancel for an interrupt: what runs, of this scope alone. One that names nobody means the prompt that was
-    /// just asked to be deleted, else the one that runs longest: a client that names none has one.
+    /// Jobs to cancel for an interrupt: what runs, of this scope alone. One that names nobody means the prompts that were
+    /// just asked to be deleted, else the one that runs longest, where all are of one client.
     pub(in crate::gateway) fn interrupt(&mut self, scope: &Scope, named: &Named, now_ms: u64) -> Vec<JobId> {
-        let marked = self.marked.remove(scope).filter(|(at, _)| now_ms.saturating_sub(*at) < MARKED_MS);
+        let nobody = *named == Named::Nobody;
+        let marked = nobody.then(|| self.marked.remove(scope)).flatten();
+        let marked = marked.filter(|(at, _)| now_ms.saturating_sub(*at) < MARKED_MS);
         let running = self.of(scope).filter(|prompt| prompt.is_running());
         match named {
             Named::Prompt(id) => {
@@ -84,19 +87,15 @@ impl Desk {
                 own.map(|prompt| prompt.job).collect()
             }
             Named::Nobody => {
+                if let Some((_, keys)) = marked {
+                    let meant = running.filter(|prompt| keys.contains(&prompt.key));
+                    return meant.map(|prompt| prompt.job).collect();
+                }
                 let mut running: Vec<&Prompt> = running.collect();
                 running.sort_by_key(|prompt| (prompt.started_ms, &prompt.key));
-                let marked = marked.map(|(_, keys)| keys).unwrap_or_default();
-                let meant: Vec<JobId> = running
-                    .iter()
-                    .filter(|prompt| marked.contains(&prompt.key))
-                    .map(|prompt| prompt.job)
-                    .collect();
-                if meant.is_empty() {
-                    running.first().map(|prompt| prompt.job).into_iter().collect()
-                } else {
-                    meant
-                }
+                // Of several clients' nobody knows whose is meant.
+                let one = running.iter().all(|prompt| prompt.client == running[0].client);
+                running.first().filter(|_| one).map(|prompt| prompt.job).into_iter().collect()
             }
         }
     }
@@ -106,14 +105,19 @@ impl Desk {
     pub(in crate::gateway) fn delete(
         &mut self,
         scope: &Scope,
-        ids: &[String],
+        ids: &HashSet<String>,
         now_ms: u64,
     ) -> (Vec<JobId>, Vec<Effect>) {
-        let named = |prompt: &&Prompt| ids.iter().any(|id| *prompt.key.id == **id);
+        let named = |prompt: &&Prompt| ids.contains(&*prompt.key.id);
         let running = self.of(scope).filter(named).filter(|prompt| prompt.is_running());
         let running: Vec<Key> = running.map(|prompt| prompt.key.clone()).collect();
         if !running.is_empty() {
-            self.marked.insert(scope.clone(), (now_ms, running));
+            let marked = self.marked.entry(scope.clone()).or_insert_with(|| (now_ms, Vec::new()));
+            if now_ms.saturating_sub(marked.0) >= MARKED_MS {
+                marked.1.clear();
+            }
+            marked.0 = now_ms;
+            marked.1.extend(running);
         }
         let waiting = self.of(scope).filter(named).filter(|prompt| prompt.is_live() && !prompt.is_running());
         let waiting = waiting.map(|prompt| prompt.key.clone()).collect();
@@ -162,10 +166,10 @@ impl Desk {
     }
 
     /// Takes ended prompts out of the history, all of the scope or these; gives their names.
-    pub(in crate::gateway) fn hide(&mut self, scope: &Scope, ids: Option<&[String]>) -> Vec<Key> {
+    pub(in crate::gateway) fn hide(&mut self, scope: &Scope, ids: Option<&HashSet<String>>) -> Vec<Key> {
         let mut hidden = Vec::new();
         for prompt in self.prompts.values_mut().filter(|prompt| prompt.key.scope == *scope) {
-            let meant = ids.is_none_or(|ids| ids.iter().any(|id| **id == *prompt.key.id));
+            let meant = ids.is_none_or(|ids| ids.contains(&*prompt.key.id));
             if meant && !prompt.hidden && matches!(prompt.state, State::Over(_)) {
                 prompt.hidden = true;
                 hidden.push(prompt.key.clone());

@@ -256,6 +256,10 @@ fn a_prompt_that_ends_before_anything_was_heard_of_it_is_told_whole() {
     );
 }
 
+fn these(ids: &[&str]) -> std::collections::HashSet<String> {
+    ids.iter().map(ToString::to_string).collect()
+}
+
 #[test]
 fn interrupts_and_clearings_hit_whom_they_name() {
     let mut desk = desk();
@@ -266,7 +270,7 @@ fn interrupts_and_clearings_hit_whom_they_name() {
         desk.on_task(&view(number, TaskPhase::Running), at);
     }
     let named = |desk: &mut Desk, named: Named| desk.interrupt(&scope(), &named, 30);
-    assert_eq!(named(&mut desk, Named::Nobody), [job(2)], "what runs longest");
+    assert_eq!(named(&mut desk, Named::Nobody), [], "of two clients nobody knows whose is meant");
     assert_eq!(named(&mut desk, Named::Client("ours".into())), [job(1)]);
     assert_eq!(named(&mut desk, Named::Prompt("c".into())), [], "it does not run");
     assert_eq!(named(&mut desk, Named::Prompt("a".into())), [job(1)]);
@@ -278,12 +282,17 @@ fn interrupts_and_clearings_hit_whom_they_name() {
     assert_eq!(desk.interrupt(&Scope::from("gateway/lee"), &Named::Prompt("a".into()), 30), []);
 
     // What comfy-cli does to cancel: first a deletion, then an interrupt that names nothing.
-    let (jobs, effects) = desk.delete(&scope(), &["a".into()], 40);
+    let (jobs, effects) = desk.delete(&scope(), &these(&["a"]), 40);
     assert!(jobs.is_empty() && effects.is_empty(), "what runs is not deleted");
-    assert_eq!(named(&mut desk, Named::Nobody), [job(1)]);
-    assert_eq!(named(&mut desk, Named::Nobody), [job(2)], "once");
-    desk.delete(&scope(), &["a".into()], 40);
-    assert_eq!(desk.interrupt(&scope(), &Named::Nobody, 60_000), [job(2)], "and not a minute later");
+    assert_eq!(named(&mut desk, Named::Prompt("b".into())), [job(2)], "in between another is named");
+    desk.delete(&scope(), &these(&["b"]), 41);
+    assert_eq!(named(&mut desk, Named::Nobody), [job(1), job(2)], "both that were deleted");
+    assert_eq!(named(&mut desk, Named::Nobody), [], "once");
+    desk.delete(&scope(), &these(&["a"]), 40);
+    assert_eq!(desk.interrupt(&scope(), &Named::Nobody, 60_000), [], "and not a minute later");
+    desk.delete(&scope(), &these(&["a"]), 40);
+    desk.on_task(&view(1, TaskPhase::Done), 45);
+    assert!(!named(&mut desk, Named::Nobody).contains(&job(2)), "it ended meanwhile: nobody else's is hit");
 
     let (jobs, effects) = desk.clear(&scope(), &Named::Client("ours".into()));
     assert_eq!(jobs, [job(3)]);
@@ -380,7 +389,7 @@ fn what_is_hidden_is_out_of_history_and_the_oldest_are_forgotten() {
         .collect();
     assert_eq!(names, ["00000", "00001"]);
     assert_eq!(desk.number(&scope()), HISTORY_LIMIT as i64 + 2, "numbers go on where they stood");
-    assert_eq!(desk.hide(&scope(), Some(&["00005".into(), "00000".into()])), [key("00005")]);
+    assert_eq!(desk.hide(&scope(), Some(&these(&["00005", "00000"]))), [key("00005")]);
     assert!(desk.find(&scope(), "00005").is_none());
     assert_eq!(desk.history(&scope()).len(), HISTORY_LIMIT - 1);
     assert_eq!(desk.hide(&scope(), None).len(), HISTORY_LIMIT - 1);

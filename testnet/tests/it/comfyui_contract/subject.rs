@@ -91,6 +91,11 @@ impl Subject {
         read(self.http.post(format!("{}{path}", self.url)).body(body)).await
     }
 
+    /// As a web page does that may not read the answer.
+    pub(crate) async fn post_with(&self, path: &str, header: (&str, &str)) -> Answer {
+        read(self.http.post(format!("{}{path}", self.url)).header(header.0, header.1).body("{}")).await
+    }
+
     /// Uploads bytes under a name, with the form's other fields.
     pub(crate) async fn upload(
         &self,

@@ -6,6 +6,7 @@ use std::process::Output;
 
 use anyhow::{Context, Result, bail, ensure};
 use scenemesh_testnet::cluster::{CHECKPOINT, Cluster, Comfy};
+use scenemesh_testnet::eventually::eventually;
 use scenemesh_testnet::workflows;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -138,9 +139,15 @@ fn comfy_cli_renders_lists_cancels_and_moves_files() {
         let slow =
             queued["data"]["prompt_id"].as_str().with_context(|| format!("an id in {queued:#}"))?.to_owned();
         cli.ok(&["jobs", "cancel", &slow]).await?;
-        let cancelled = cli.ok(&["jobs", "status", &slow]).await?;
-        ensure!(cancelled["data"]["status"] != "completed", "{cancelled:#}");
-        ensure!(gateway.get("/queue").await.body["queue_pending"] == json!([]), "nothing waits any more");
+        eventually("it is cancelled, and nothing runs or waits any more", || async {
+            let cancelled = cli.ok(&["jobs", "status", &slow]).await?;
+            let queue = gateway.get("/queue").await.body;
+            let still = queue["queue_running"] == json!([]) && queue["queue_pending"] == json!([]);
+            let over =
+                cancelled["data"]["status"] != "completed" && cancelled["data"]["status"] != "in_progress";
+            Ok(if still && over { Ok(()) } else { Err((cancelled, queue)) })
+        })
+        .await?;
 
         let plate = picture.display().to_string();
         let uploaded = cli.ok(&["upload", &plate]).await?;

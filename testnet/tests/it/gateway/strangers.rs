@@ -177,9 +177,12 @@ fn no_web_page_and_nobody_without_a_token_may_ask() {
             ("sec-fetch-site", "same-site"),
         ] {
             for path in
-                ["/queue", "/history", "/view?filename=a.png", "/object_info", "/api/jobs", "/nowhere"]
+                ["/ws", "/queue", "/history", "/view?filename=a.png", "/object_info", "/api/jobs", "/nowhere"]
             {
                 ensure!(open.get_with(path, header).await.status == 403, "{header:?} {path}");
+            }
+            for path in ["/prompt", "/queue", "/interrupt", "/free", "/upload/image", "/api/jobs/cancel"] {
+                ensure!(open.post_with(path, header).await.status == 403, "POST {header:?} {path}");
             }
         }
         ensure!(
