@@ -33,6 +33,7 @@ use crate::store::Store;
 use crate::supervisor::Tasks;
 
 mod answer;
+mod beside;
 pub mod catalog;
 mod desk;
 mod files;
@@ -223,6 +224,7 @@ impl Bound {
             uploads: self.uploads,
             local: local::Local::at(&self.config.dir),
             frontend: self.frontend,
+            beside: beside::Beside::new(),
             listeners: listeners.clone(),
             upload_limit: self.config.upload_limit,
             tasks: tasks.clone(),
@@ -254,6 +256,7 @@ struct Node {
     uploads: Uploads,
     local: local::Local,
     frontend: Option<PathBuf>,
+    beside: beside::Beside,
     listeners: Arc<[ListenerConfig]>,
     upload_limit: u64,
     tasks: Tasks,
@@ -286,9 +289,12 @@ fn routes(node: &Node) -> Router {
         .route("/models", get(told::folders))
         .route("/models/{folder}", get(told::models))
         .route("/embeddings", get(told::embeddings))
-        .route("/extensions", get(told::extensions))
         .route("/experiment/models", get(told::model_folders))
-        .route("/experiment/models/{folder}", get(told::model_files))
+        .route("/experiment/models/{folder}", get(told::model_files));
+    // The ComfyUI beside us answers these first.
+    let beside = middleware::from_fn_with_state(node.clone(), beside::first);
+    let person = Router::new()
+        .route("/extensions", get(told::extensions))
         .route("/users", get(local::users))
         .route("/settings", get(local::settings).post(local::change_settings))
         .route("/settings/{id}", get(local::setting).post(local::change_setting))
@@ -298,19 +304,26 @@ fn routes(node: &Node) -> Router {
         .route("/i18n", get(local::nothing))
         .route("/global_subgraphs", get(local::nothing))
         .route("/node_replacements", get(local::nothing))
-        .route("/workflow_templates", get(local::nothing));
-    let jobs = Router::new()
+        .route("/workflow_templates", get(local::nothing))
+        .route_layer(beside.clone());
+    let both = both.merge(person);
+    let pages = Router::new()
+        .route("/extensions/{*path}", get(frontend::file))
+        .route("/templates/{*path}", get(frontend::file))
+        .route("/templates/index.json", get(local::none))
+        .route("/templates/index_logo.json", get(local::nothing))
+        .route("/docs/{*path}", get(frontend::file))
         .route("/user.css", get(local::no_style))
+        .route_layer(beside);
+    let jobs = Router::new()
         .route("/favicon.ico", get(local::no_picture))
         // Where things lie on a disk is nobody's business.
         .route("/internal/folder_paths", get(local::nothing))
-        .route("/templates/index.json", get(local::none))
-        .route("/templates/index_logo.json", get(local::nothing))
         .route("/api/jobs", get(jobs::list))
         .route("/api/jobs/cancel", post(jobs::cancel_all))
         .route("/api/jobs/{id}", get(jobs::show))
         .route("/api/jobs/{id}/cancel", post(jobs::cancel));
     // Every handler that takes a body bounds it itself.
-    let routes = both.clone().merge(jobs).nest("/api", both).layer(DefaultBodyLimit::disable());
+    let routes = both.clone().merge(pages).merge(jobs).nest("/api", both).layer(DefaultBodyLimit::disable());
     routes.fallback(frontend::file).with_state(node.clone())
 }

@@ -75,6 +75,7 @@ const QUARANTINE: &[(&str, &[&str])] = &[
         &[
             "daemon/src/executor/comfyui/",
             "daemon/src/api/doctor.rs",
+            "daemon/src/gateway/beside.rs",
             "daemon/src/api/tests",
             "daemon/src/executor/tests/",
             "daemon/tests/",

@@ -287,3 +287,62 @@ fn uploads_and_earlier_results_are_inputs_also_after_a_restart() {
         Ok(())
     });
 }
+
+#[test]
+fn what_belongs_to_whoever_sits_here_is_kept_or_is_the_comfyuis_beside_us() {
+    tell(async |mesh| {
+        // Without a ComfyUI the gateway keeps it.
+        let port = scenemesh_testnet::port::Port::any()?;
+        let config = format!(
+            "{GATEWAY}\n[[gateway.listener]]\nname = \"film\"\nlisten = \"{}\"\ntokens = {{ lee = \"a-token-of-sixteen\" }}\n",
+            port.address()
+        );
+        mesh.add_with("desk", Comfy::Absent, &config).await?;
+        let gateway = Subject::at(&mesh.node("desk").gateway().context("a gateway")?);
+        let lee = Subject::with_token(&format!("http://{}", port.address()), "a-token-of-sixteen");
+        ensure!(gateway.post("/api/settings", &json!({"Comfy.Theme": "dark"})).await.status == 200, "kept");
+        ensure!(gateway.post_text("/api/settings/Other", "5".into()).await.status == 200, "kept");
+        ensure!(gateway.get("/settings").await.body == json!({"Comfy.Theme": "dark", "Other": 5}), "both");
+        ensure!(gateway.get("/api/settings/Other").await.body == 5, "one");
+        ensure!(lee.get("/settings").await.body == json!({}), "another's are others");
+        let saved = gateway
+            .post_text("/api/userdata/workflows%2Fa.json?overwrite=false&full_info=true", "{}".into())
+            .await;
+        ensure!(saved.body["path"] == "workflows/a.json" && saved.body["size"] == 2, "{saved:?}");
+        let again = gateway.post_text("/api/userdata/workflows%2Fa.json?overwrite=false", "{}".into()).await;
+        ensure!(again.status == 409, "{again:?}");
+        let listed =
+            gateway.get("/api/userdata?dir=workflows&recurse=true&split=false&full_info=true").await.body;
+        ensure!(listed[0]["path"] == "a.json", "{listed}");
+        ensure!(gateway.get("/userdata/workflows%2Fa.json").await.body == json!({}), "as it was saved");
+        ensure!(lee.get("/userdata/workflows%2Fa.json").await.status == 404, "not another's");
+        let moved =
+            gateway.post("/api/userdata/workflows%2Fa.json/move/workflows%2Fb.json", &json!({})).await;
+        ensure!(moved.body == "workflows/b.json", "{moved:?}");
+        ensure!(gateway.get("/userdata/workflows%2Fa.json").await.status == 404, "it went");
+        ensure!(gateway.get("/userdata/..%2Fsettings.json").await.status == 403, "out of the folder");
+
+        // With one, it is that one's; and whoever has a token has nothing of it.
+        mesh.add_with(
+            "birch",
+            Comfy::simulated(&[]),
+            &config.replace(&port.address().to_string(), "127.0.0.1:0"),
+        )
+        .await?;
+        let gateway = Subject::at(&mesh.node("birch").gateway().context("a gateway")?);
+        eventually("the ComfyUI beside it is up", || async {
+            let users = gateway.get("/api/users").await.body;
+            Ok(if users == json!({"storage": "server", "migrated": false}) { Ok(()) } else { Err(users) })
+        })
+        .await?;
+        ensure!(gateway.get("/settings").await.body == json!({}), "its settings");
+        let refused = gateway.post("/settings", &json!({"x": 1})).await;
+        ensure!(refused.status == 405, "its own refusal: {refused:?}");
+        mesh.kill_comfy("birch").await?;
+        eventually("without it we answer again", || async {
+            let users = gateway.get("/api/users").await.body;
+            Ok(if users == json!({"storage": "server", "migrated": true}) { Ok(()) } else { Err(users) })
+        })
+        .await
+    });
+}
