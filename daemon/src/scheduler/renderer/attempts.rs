@@ -96,7 +96,13 @@ impl Work {
         if self.reporting || matches!(self.stage, Stage::Sealed { .. }) {
             return None;
         }
-        self.reported.map(|at| at + if self.news { REPORT_GAP } else { HEARTBEAT })
+        // A preview is already as rare as previews are to be: whoever watches does not wait for the next report.
+        let gap = match (&self.preview, self.news) {
+            (Some(_), _) => Duration::ZERO,
+            (None, true) => REPORT_GAP,
+            (None, false) => HEARTBEAT,
+        };
+        self.reported.map(|at| at + gap)
     }
 
     pub(super) fn deadline(&self, up: bool) -> Option<Instant> {
