@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
+use scenemeshd::clock;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -26,8 +27,30 @@ impl Direct {
         Ok(Self { http: reqwest::Client::new(), url: url.to_owned(), client: client.to_owned(), socket })
     }
 
+    /// Renders a graph and says when its previews came, in microseconds since the Unix epoch.
+    pub(super) async fn watch(&mut self, graph: &Value) -> Result<Vec<u64>> {
+        let (_, previews) = self.follow(graph).await?;
+        Ok(previews)
+    }
+
     /// Renders a graph and reads its first picture; gives its size.
     pub(super) async fn render(&mut self, graph: &Value) -> Result<usize> {
+        let (id, _) = self.follow(graph).await?;
+        let history: Value = self.http.get(format!("{}/history/{id}", self.url)).send().await?.json().await?;
+        let outputs = history[&id]["outputs"].as_object().context("outputs in the history")?;
+        let image =
+            outputs.values().find_map(|node| node["images"].get(0)).context("an image in the history")?;
+        let part = |name: &str| image[name].as_str().unwrap_or_default().to_owned();
+        let query =
+            [("filename", part("filename")), ("subfolder", part("subfolder")), ("type", part("type"))];
+        let picture =
+            self.http.get(format!("{}/view", self.url)).query(&query).send().await?.error_for_status()?;
+        Ok(picture.bytes().await?.len())
+    }
+
+    /// The prompt's id once it is over, and when binary frames came until then.
+    async fn follow(&mut self, graph: &Value) -> Result<(String, Vec<u64>)> {
+        let mut previews = Vec::new();
         let body = json!({"prompt": graph, "client_id": self.client});
         let accepted: Value = self
             .http
@@ -41,7 +64,10 @@ impl Direct {
         let id = accepted["prompt_id"].as_str().context("ComfyUI gives a prompt id")?.to_owned();
         loop {
             let frame = self.socket.next().await.context("ComfyUI's socket closed")??;
-            let Message::Text(text) = frame else { continue };
+            let Message::Text(text) = frame else {
+                previews.extend(frame.is_binary().then(clock::wall_us));
+                continue;
+            };
             let frame: Value = serde_json::from_str(&text)?;
             let data = &frame["data"];
             if data["prompt_id"] != id.as_str() {
@@ -53,15 +79,6 @@ impl Direct {
                 _ => {}
             }
         }
-        let history: Value = self.http.get(format!("{}/history/{id}", self.url)).send().await?.json().await?;
-        let outputs = history[&id]["outputs"].as_object().context("outputs in the history")?;
-        let image =
-            outputs.values().find_map(|node| node["images"].get(0)).context("an image in the history")?;
-        let part = |name: &str| image[name].as_str().unwrap_or_default().to_owned();
-        let query =
-            [("filename", part("filename")), ("subfolder", part("subfolder")), ("type", part("type"))];
-        let picture =
-            self.http.get(format!("{}/view", self.url)).query(&query).send().await?.error_for_status()?;
-        Ok(picture.bytes().await?.len())
+        Ok((id, previews))
     }
 }

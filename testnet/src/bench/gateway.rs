@@ -10,17 +10,20 @@ use tokio::time::Instant;
 
 use super::direct::Direct;
 use super::{Figures, ms, percentile};
-use crate::cluster::{Cluster, Comfy, Node};
+use crate::cluster::{CHECKPOINT, Cluster, Comfy, Node};
 use crate::eventually::eventually;
 use crate::program::Programs;
 use crate::talk::say;
 use crate::workflows;
 
+/// Sampling steps of a watched render.
+const STEPS: u32 = 20;
+
 pub(super) async fn run(count: usize, clients: &[usize], mib: usize) -> Result<Figures> {
     let home = tempfile::tempdir().context("making a directory for the mesh")?;
     let mut mesh = Cluster::new(Programs::this_binary()?, home.path());
     mesh.add_with("desk", Comfy::Absent, "[gateway]\nlisten = \"127.0.0.1:0\"\n").await?;
-    mesh.add("ws-01", Comfy::simulated(&[])).await?;
+    mesh.add("ws-01", Comfy::simulated(&["--step-ms", "300"])).await?;
     crate::scenarios::one_studio(&mut mesh, "desk", &["ws-01"]).await?;
     let comfyui = mesh.node("ws-01").comfy_url().context("a ComfyUI")?.to_owned();
     let gateway = mesh.node("desk").gateway().context("a gateway")?;
@@ -58,6 +61,10 @@ pub(super) async fn run(count: usize, clients: &[usize], mib: usize) -> Result<F
             figures.insert(format!("{name}_ms_at_{many}"), ms(value));
         }
     }
+    let (direct, through) = previews(mesh.node("ws-01"), &comfyui, &gateway).await?;
+    figures.insert("preview_direct_p50_ms".into(), ms(direct));
+    figures.insert("preview_gateway_p50_ms".into(), ms(through));
+    figures.insert("preview_added_p50_ms".into(), ms(through - direct));
     if mib > 0 {
         let (up, down, grown) = large_file(mesh.node("desk"), &gateway, mib).await?;
         figures.insert("file_mib".into(), json!(mib));
@@ -87,6 +94,24 @@ async fn knows_models(gateway: &str) -> Result<()> {
         Ok(if models == json!([]) { Err(models) } else { Ok(()) })
     })
     .await
+}
+
+/// Milliseconds from a sampling step, by ComfyUI's own log, until its preview is at a client: directly, and through the
+/// gateway.
+async fn previews(node: &Node, comfyui: &str, gateway: &str) -> Result<(f64, f64)> {
+    let mut medians = Vec::new();
+    for (url, seed) in [(comfyui, 1), (gateway, 2)] {
+        let mut client = Direct::named(url, "scenemesh-bench-watch").await?;
+        let came = client.watch(&workflows::keyframe(CHECKPOINT, seed, STEPS, 64)).await?;
+        let steps = node.comfy_log().into_iter().filter(|line| line["event"] == "step");
+        let steps: Vec<u64> = steps.filter_map(|line| line["at_us"].as_u64()).collect();
+        // Steps are far apart: a preview is of the last one before it.
+        let since = |came: &u64| steps.iter().filter(|step| *step <= came).max().map(|step| came - step);
+        let mut waits: Vec<f64> = came.iter().filter_map(since).map(|us| us as f64 / 1000.0).collect();
+        ensure!(!waits.is_empty(), "no previews came from {url}");
+        medians.push(percentile(&mut waits, 0.5));
+    }
+    Ok((medians[0], medians[1]))
 }
 
 /// Memory of the daemon at its highest so far, in MiB.
