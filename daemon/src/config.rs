@@ -331,12 +331,16 @@ impl fmt::Display for Unexpected {
     }
 }
 
-/// What is wrong and where, without the line itself: a token may stand in it.
+/// What is wrong and where: of the line no more than its key, since a token may stand behind it.
 fn described(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start));
     let place = before.map(|before| {
+        let number = before.matches('\n').count();
+        let line = text.lines().nth(number).unwrap_or_default();
+        let key = line.split_once('=').map_or("", |(key, _)| key.trim());
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        format!("line {}, column {column}: ", before.matches('\n').count() + 1)
+        let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
+        format!("line {}, column {column}: {key}", number + 1)
     });
     format!("{}{}", place.unwrap_or_default(), error.message())
 }

@@ -25,8 +25,9 @@ const FETCHES: usize = 32;
 const FETCHES_PER_PEER: usize = 4;
 /// Streams per blob. They share one link; more of them only help where a window is too small for the round trip.
 const STREAMS: usize = 4;
-/// Most segments asked for in one request. Two requests are under way per stream.
-const BATCH: u32 = 16;
+/// Most segments asked for in one request. Two requests are under way per stream: what is asked for may all lie in memory
+/// when the disk stalls, whatever the streams' windows grew to.
+const BATCH: u32 = 2;
 /// Rounds without a single new segment after which a fetch is given up.
 const FRUITLESS: u32 = 6;
 /// Pause after the first fruitless round; it doubles.
