@@ -52,7 +52,7 @@ pub use invites::{DEFAULT_EXPIRY, LONGEST_EXPIRY, NoInvite};
 pub use joining::{CannotFound, CannotJoin, JoinOutcome, JoinRefused, Joined};
 pub use keys::{KeysError, NodeKeys, Protection};
 pub use revoking::{CannotRevoke, NoSuchMember, RevokeTerms, RevokedHere, Target};
-pub use rights::{NotAllowed, Role, may, may_render, studio_name};
+pub use rights::{NoSuchStudio, NotAllowed, Role, may, may_render, reach_of, studio_name};
 pub use rotating::{CannotRotate, Countersigned};
 pub use state::Standing;
 pub use studio::{

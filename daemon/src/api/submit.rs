@@ -9,7 +9,6 @@ use scenemesh_protocol::advert::Hygiene;
 use scenemesh_protocol::api::{
     COUNT_LIMIT, ErrorCode, FeedRequest, InputName, JobView, ReachWords, Setting, SubmitRequest, Variation,
 };
-use scenemesh_protocol::ids::StudioId;
 use scenemesh_protocol::roster::Roster;
 use scenemesh_protocol::studio::Project;
 use scenemesh_protocol::task::{FailureClass, InputFile, Reach};
@@ -22,7 +21,7 @@ use super::{Node, jobs, pool, projects};
 use crate::clock;
 use crate::executor::SlotState;
 use crate::executor::graph::Graph;
-use crate::membership::{self, Role};
+use crate::membership::{self, NoSuchStudio, Role};
 use crate::messages::{Lang, Message, NotThere, phrase};
 use crate::scheduler::batch::Feed;
 use crate::scheduler::{JobSpec, KeepOn, Needs, StageSpec};
@@ -147,21 +146,9 @@ pub(super) fn reach(words: &ReachWords, roster: Option<&Roster>) -> Result<Reach
             }
         };
     };
-    Ok(match words {
-        ReachWords::Machine => Reach::Machine,
-        ReachWords::Studio => Reach::Studio,
-        ReachWords::Pool => Reach::Pool,
-        ReachWords::Studios(names) => {
-            Reach::Studios(names.iter().map(|name| studio(name, roster)).collect::<Result<_, _>>()?)
-        }
-    })
-}
-
-fn studio(given: &str, roster: &Roster) -> Result<StudioId, Trouble> {
-    let studios = &roster.settings().studios;
-    let named = studios.iter().find(|studio| studio.name == given || studio.id.to_string() == given);
-    named.map(|studio| studio.id).ok_or_else(|| {
-        let known = studios.iter().map(|studio| studio.name.as_str()).collect::<Vec<_>>().join(", ");
+    membership::reach_of(words, roster).map_err(|NoSuchStudio(given)| {
+        let studios = roster.settings().studios.iter();
+        let known = studios.map(|studio| studio.name.as_str()).collect::<Vec<_>>().join(", ");
         let message = Message::UnknownStudio { given: given.chars().take(80).collect(), known };
         Trouble::new(ErrorCode::Usage, &message).hint(&Message::HintReach)
     })

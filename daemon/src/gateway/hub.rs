@@ -15,6 +15,7 @@ use super::desk::{Desk, Effect, Key, Live, Over, Prompt, Scope, SocketId, State,
 use super::files::Files;
 use super::outbox::Outbox;
 use super::record::{Ended, How, Output, Record, STREAMS, is_shown_text};
+use super::view::whole;
 use crate::clock;
 use crate::scheduler::{JobEvent, Scheduler};
 use crate::store::Blobs;
@@ -350,10 +351,6 @@ async fn end(
 }
 
 async fn read_text(blobs: &Blobs, file: &OutputFile) -> Option<String> {
-    let mut opener = blobs.open(file.root, &file.key).await.ok()?;
-    let mut bytes = Vec::new();
-    while let Some(chunk) = opener.next().await.ok()? {
-        bytes.extend_from_slice(&chunk);
-    }
-    String::from_utf8(bytes).ok()
+    let opener = blobs.open(file.root, &file.key).await.ok()?;
+    String::from_utf8(whole(opener).await.ok()?).ok()
 }

@@ -2,13 +2,13 @@
 
 use scenemesh_protocol::advert::Hygiene;
 use scenemesh_protocol::api::ReachWords;
-use scenemesh_protocol::ids::{ProjectId, StudioId};
+use scenemesh_protocol::ids::ProjectId;
 use scenemesh_protocol::roster::Roster;
 use scenemesh_protocol::task::Reach;
 
 use super::{ListenerConfig, Ports};
 use crate::clock;
-use crate::membership::{self, NoSuchProject, Role};
+use crate::membership::{self, NoSuchProject, NoSuchStudio, Role};
 
 /// How far a listener's jobs may travel, and whose rules hold for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub(super) enum NoTerms {
     NoPool { reach: String },
     #[error("this node may not submit to its pool; an admin of its studio can give it the role submit")]
     MayNotSubmit,
-    #[error("the pool has no studio {0:?}; look at gateway.reach in scenemesh.toml")]
-    NoStudio(String),
+    #[error("{0}; look at gateway.reach in scenemesh.toml")]
+    NoStudio(#[from] NoSuchStudio),
     #[error(transparent)]
     NoProject(#[from] NoSuchProject),
     #[error("the project {0} is closed; look at gateway.project in scenemesh.toml")]
@@ -54,7 +54,7 @@ pub(super) fn terms(ports: &Ports, listener: &ListenerConfig) -> Result<Terms, N
         };
     };
     membership::may(&roster, &ports.me, Role::Submit, now).map_err(|_| NoTerms::MayNotSubmit)?;
-    let asked = listener.reach.as_ref().map(|words| reach(words, &roster)).transpose()?;
+    let asked = listener.reach.as_ref().map(|words| membership::reach_of(words, &roster)).transpose()?;
     let Some(which) = &listener.project else {
         return Ok(Terms { reach: asked.unwrap_or_default(), project: None, full_hygiene: false });
     };
@@ -70,18 +70,4 @@ pub(super) fn terms(ports: &Ports, listener: &ListenerConfig) -> Result<Terms, N
         return Err(NoTerms::BeyondProject(name()));
     }
     Ok(Terms { reach, project: Some(id), full_hygiene: rules.hygiene == Hygiene::Full })
-}
-
-fn reach(words: &ReachWords, roster: &Roster) -> Result<Reach, NoTerms> {
-    let studio = |given: &String| -> Result<StudioId, NoTerms> {
-        let studios = &roster.settings().studios;
-        let named = studios.iter().find(|studio| studio.name == *given || studio.id.to_string() == *given);
-        named.map(|studio| studio.id).ok_or_else(|| NoTerms::NoStudio(given.clone()))
-    };
-    Ok(match words {
-        ReachWords::Machine => Reach::Machine,
-        ReachWords::Studio => Reach::Studio,
-        ReachWords::Pool => Reach::Pool,
-        ReachWords::Studios(names) => Reach::Studios(names.iter().map(studio).collect::<Result<_, _>>()?),
-    })
 }

@@ -1,5 +1,6 @@
 //! PURE: who may what in a roster, and how far a task may travel.
 
+use scenemesh_protocol::api::ReachWords;
 use scenemesh_protocol::ids::{NodeId, StudioId};
 use scenemesh_protocol::keys::PublicKey;
 use scenemesh_protocol::roster::Roster;
@@ -43,6 +44,29 @@ impl Role {
 /// The name of a studio, or its id when the settings do not have it.
 pub fn studio_name(roster: &Roster, id: &StudioId) -> String {
     roster.settings().studio(id).map_or_else(|| id.short(), |studio| studio.name.clone())
+}
+
+/// A name or id that is no studio's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the pool has no studio {0:?}")]
+pub struct NoSuchStudio(pub String);
+
+/// What people write of a job's reach, with studios by name or id.
+///
+/// # Errors
+/// When a studio that is named is none of the pool's.
+pub fn reach_of(words: &ReachWords, roster: &Roster) -> Result<Reach, NoSuchStudio> {
+    let studio = |given: &String| {
+        let mut studios = roster.settings().studios.iter();
+        let named = studios.find(|studio| studio.name == *given || studio.id.to_string() == *given);
+        named.map(|studio| studio.id).ok_or_else(|| NoSuchStudio(given.clone()))
+    };
+    Ok(match words {
+        ReachWords::Machine => Reach::Machine,
+        ReachWords::Studio => Reach::Studio,
+        ReachWords::Pool => Reach::Pool,
+        ReachWords::Studios(names) => Reach::Studios(names.iter().map(studio).collect::<Result<_, _>>()?),
+    })
 }
 
 /// Checks that a node is a member now and has a role; gives its studio.

@@ -121,7 +121,7 @@ pub(super) const PHRASES: &[(&str, &str)] = &[
     ("its keys name other files than were signed", "키에 적힌 파일이 서명된 것과 다름"),
     ("a file has {} bytes instead of {}", "파일이 {1}바이트가 아니라 {0}바이트임"),
     ("the task takes {} bytes, at most {} are allowed", "태스크가 {0}바이트로 한도({1}바이트)를 넘음"),
-    ("the task is larger than it says", "태스크가 알린 것보다 큼"),
+    ("it is larger than it says", "태스크가 알린 것보다 큼"),
     // policy
     ("it takes a path or an address", "경로나 주소를 받음"),
     ("it runs or loads code", "코드를 실행하거나 불러옴"),

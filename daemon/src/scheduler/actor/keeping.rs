@@ -191,16 +191,7 @@ impl Actor {
 const BATCH_LIMIT: usize = RequesterRecord::LIMIT - 2 * GrantRight::LIMIT;
 
 async fn open_batch(kept: &KeptJob, blobs: &Blobs) -> Result<Batch, String> {
-    let limit = BATCH_LIMIT as u64;
-    let mut opener = blobs.open(kept.root, &kept.key).await.map_err(|error| error.to_string())?;
-    if opener.bytes() > limit || opener.bytes() != kept.bytes {
-        return Err("the job is larger than any, or than it says".into());
-    }
-    // At its whole length at once: growing would leave copies.
-    let mut plain = Zeroizing::new(Vec::with_capacity(usize::try_from(opener.bytes()).unwrap_or(0)));
-    while let Some(piece) = opener.next().await.map_err(|error| error.to_string())? {
-        plain.extend_from_slice(&piece);
-    }
+    let plain = seal::open_bytes(blobs, kept.root, &kept.key, BATCH_LIMIT).await?;
     let batch: Batch =
         codec::decode_body(&plain, BATCH_LIMIT).map_err(|error| format!("the job does not read: {error}"))?;
     batch.check().map(|()| batch)

@@ -11,6 +11,7 @@ use scenemesh_protocol::lease::{
     AcceptedTerms, BlobRef, Finished, FinishedTerms, Grant, GrantTerms, Outcome, Refusal, RefusalReason,
 };
 use scenemesh_protocol::receipt::WipeRecord;
+use scenemesh_protocol::sealed::BlobKey;
 use scenemesh_protocol::signed::Signed;
 use scenemesh_protocol::studio::{Memo, MemoPlace, Project, StudioKey};
 use scenemesh_protocol::task::{Class, Failure, FailureClass, OutputFile, Reach, TaskSpec};
@@ -199,18 +200,29 @@ pub(super) async fn payload_spec(
             if bytes > TaskSpec::LIMIT as u64 {
                 return Err(format!("the task takes {bytes} bytes, at most {} are allowed", TaskSpec::LIMIT));
             }
-            let mut opener = blobs.open(root, &key).await.map_err(|error| error.to_string())?;
-            if opener.bytes() > TaskSpec::LIMIT as u64 {
-                return Err("the task is larger than it says".into());
-            }
-            // At its whole length at once: growing would leave copies.
-            let mut plain = Zeroizing::new(Vec::with_capacity(usize::try_from(opener.bytes()).unwrap_or(0)));
-            while let Some(piece) = opener.next().await.map_err(|error| error.to_string())? {
-                plain.extend_from_slice(&piece);
-            }
+            let plain = open_bytes(blobs, root, &key, TaskSpec::LIMIT).await?;
             GrantPayload::spec_from_blob(&plain, task, attempt).map_err(|error| error.to_string())
         }
     }
+}
+
+/// The plaintext of a blob that was sealed by [`seal_bytes`], at most so long.
+pub(super) async fn open_bytes(
+    blobs: &Blobs,
+    root: ContentHash,
+    key: &BlobKey,
+    limit: usize,
+) -> Result<Zeroizing<Vec<u8>>, String> {
+    let mut opener = blobs.open(root, key).await.map_err(|error| error.to_string())?;
+    if opener.bytes() > limit as u64 {
+        return Err("it is larger than it says".into());
+    }
+    // At its whole length at once: growing would leave copies.
+    let mut plain = Zeroizing::new(Vec::with_capacity(usize::try_from(opener.bytes()).unwrap_or(0)));
+    while let Some(piece) = opener.next().await.map_err(|error| error.to_string())? {
+        plain.extend_from_slice(&piece);
+    }
+    Ok(plain)
 }
 
 /// How long the task's project lets anybody keep its results, in milliseconds; `None`: it does not say.

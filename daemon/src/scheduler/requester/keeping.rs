@@ -4,20 +4,19 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use scenemesh_protocol::deputy::{
-    GrantRight, Keep, KeepNews, KeepReply, LAST_TERM, Release, Shown, TakeBack, TakeBackReply, TaskNews,
-    term_of,
+    GrantRight, Keep, KeepNews, KeepReply, LAST_TERM, NoRight, Release, Shown, TakeBack, TakeBackReply,
+    TaskNews, term_of,
 };
-use scenemesh_protocol::ids::{ContentHash, JobId, NodeId, TaskId};
+use scenemesh_protocol::ids::{ContentHash, JobId, NodeId, StudioId, TaskId};
 use scenemesh_protocol::lease::{AttemptState as Report, Cancel, FinishedTerms, Outcome, Phase};
 use scenemesh_protocol::messages::{Done, Request};
+use scenemesh_protocol::roster::Roles;
 use scenemesh_protocol::signed::Signed;
-use scenemesh_protocol::task::Reach;
 
 use super::jobs::{Attempt, AttemptState, Job, Over, TaskState};
 use super::{Action, Requester};
 use crate::scheduler::batch::Batch;
 use crate::scheduler::conversation::{Now, Ticket};
-use crate::scheduler::placement::{self, Bounds, Rules};
 use crate::scheduler::record::RequesterRecord;
 use crate::scheduler::story::Line;
 
@@ -99,11 +98,8 @@ impl Requester {
     fn judge_keep(&self, now: Now, node: NodeId, keep: &Keep) -> Result<Option<JobId>, String> {
         let right = keep.right.verify().map_err(|error| error.to_string())?;
         let pool = self.nodes.pool.ok_or("it is in no pool")?;
-        let member = |node: &NodeId| {
-            let known = self.nodes.nodes.get(node)?;
-            Some((known.studio?, known.roles))
-        };
         let job = right.job;
+        let member = |node: &NodeId| self.seat_of(node);
         let shown = Shown { pool, by: self.nodes.me, job, now_ms: now.wall_ms, member: &member };
         GrantRight::judge(&keep.right, &shown).map_err(|error| error.to_string())?;
         if right.origin != node {
@@ -138,13 +134,7 @@ impl Requester {
             if submission.job != job {
                 return Err("it is another job than the one that was named".to_owned());
             }
-            let project = match submission.project {
-                None => Rules::None,
-                Some(id) => self.rules.projects.get(&id).map_or(Rules::Gone, |rules| Rules::Hold(rules)),
-            };
-            let bounds = Bounds { reach: &submission.reach, project };
-            if submission.reach == Reach::Machine || !placement::may_hold(&self.nodes, self.nodes.me, bounds)
-            {
+            if !self.may_lie_on(submission, self.nodes.me) {
                 return Err("its reach or its project keeps it elsewhere".to_owned());
             }
             let known = |plan: &crate::scheduler::record::TaskPlan| self.jobs.task(&plan.task).is_some();
@@ -177,6 +167,12 @@ impl Requester {
         for task in tasks {
             self.log(task, line.clone());
         }
+    }
+
+    /// Studio and roles of a node that may act now.
+    fn seat_of(&self, node: &NodeId) -> Option<(StudioId, Roles)> {
+        let known = self.nodes.nodes.get(node)?;
+        Some((known.studio?, known.roles))
     }
 
     fn kept_for(&self, job: &JobId, origin: NodeId) -> Option<&Job> {
@@ -336,14 +332,16 @@ impl Requester {
             return;
         }
         let term = kept.term + 1;
-        let member = |node: &NodeId| {
-            let known = self.nodes.nodes.get(node)?;
-            Some((known.studio?, known.roles))
-        };
-        let holds = kept.right.verify().map(|right| right.still_holds(now.wall_ms, &member));
-        if term > LAST_TERM || !matches!(holds, Ok(Ok(()))) {
-            let why = holds.ok().and_then(Result::err).map(|why| why.to_string());
+        let right = kept.right.verify().map_err(NoRight::from);
+        let holds = right.and_then(|right| right.still_holds(now.wall_ms, &|node| self.seat_of(node)));
+        if term > LAST_TERM || holds.is_err() {
+            let why = holds.as_ref().err().map(ToString::to_string);
             tracing::warn!(job = %job.short(), term, why, "a kept job is not gone on with");
+            if holds == Err(NoRight::Expired) {
+                // Nobody will: it ends, and is kept no longer than any that has.
+                let tasks = known.submission.tasks.iter().map(|plan| plan.task).collect();
+                self.cancel(now, tasks);
+            }
             return;
         }
         self.commit(now, RequesterRecord::TakenUp { job, term, at_ms: now.wall_ms });

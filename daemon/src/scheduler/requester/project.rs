@@ -7,13 +7,13 @@ use scenemesh_protocol::advert::Hygiene;
 use scenemesh_protocol::ids::{ContentHash, JobId, NodeId, TaskId};
 use scenemesh_protocol::signed::Verified;
 use scenemesh_protocol::studio::{Project, StudioRules};
-use scenemesh_protocol::task::{Failure, FailureClass};
+use scenemesh_protocol::task::{Failure, FailureClass, Reach};
 
 use super::jobs::Job;
 use super::{Action, Requester};
 use crate::scheduler::conversation::Now;
 use crate::scheduler::placement::{self, Bounds, Rules};
-use crate::scheduler::record::RequesterRecord;
+use crate::scheduler::record::{RequesterRecord, Submission};
 
 /// Jobs in one record: what they name is dropped with it.
 const FORGOTTEN_AT_ONCE: usize = 1_000;
@@ -34,12 +34,23 @@ impl Requester {
         self.rules.projects.get(&self.jobs.job(job)?.submission.project?)
     }
 
-    pub(super) fn bounds<'a>(&'a self, job: &'a Job) -> Bounds<'a> {
-        let project = match job.submission.project {
+    /// How far a job may travel, known here or not yet.
+    pub(super) fn bounds_of<'a>(&'a self, submission: &'a Submission) -> Bounds<'a> {
+        let project = match submission.project {
             None => Rules::None,
             Some(id) => self.rules.projects.get(&id).map_or(Rules::Gone, |rules| Rules::Hold(rules)),
         };
-        Bounds { reach: &job.submission.reach, project }
+        Bounds { reach: &submission.reach, project }
+    }
+
+    pub(super) fn bounds<'a>(&'a self, job: &'a Job) -> Bounds<'a> {
+        self.bounds_of(&job.submission)
+    }
+
+    /// Whether a job may lie on this node as well as on the one that submitted it.
+    pub(super) fn may_lie_on(&self, submission: &Submission, node: NodeId) -> bool {
+        submission.reach != Reach::Machine
+            && placement::may_hold(&self.nodes, node, self.bounds_of(submission))
     }
 
     /// Whether a job's tasks may travel to this node, and its results come from there, as roster and project are now.

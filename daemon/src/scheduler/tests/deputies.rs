@@ -450,6 +450,16 @@ fn whoever_may_not_hold_a_job_any_more_lets_it_go() {
 }
 
 #[test]
+fn a_job_whose_right_has_ended_is_gone_on_with_by_nobody_and_ends() {
+    let mut world = at_work(2);
+    world.pass(Duration::from_secs(1));
+    world.elapsed += Duration::from_hours(31 * 24);
+    world.unplug(ORIGIN);
+    world.until("it ends at the deputy", |world| world.are_all(DEPUTY, 2, TaskPhase::Cancelled));
+    assert!(!world.has_pen(DEPUTY, 7));
+}
+
+#[test]
 fn a_job_that_its_origin_forgot_is_let_go() {
     let mut world = at_work(2);
     world.unplug(ORIGIN);

@@ -2,12 +2,11 @@
 
 use scenemesh_protocol::deputy::Release;
 use scenemesh_protocol::ids::{ContentHash, JobId, NodeId};
-use scenemesh_protocol::task::Reach;
 
 use super::super::{Action, Requester};
 use crate::scheduler::batch::Batch;
 use crate::scheduler::conversation::Now;
-use crate::scheduler::placement::{self, Bounds, Link, Rules};
+use crate::scheduler::placement::{self, Link};
 use crate::scheduler::record::{RequesterRecord, Submission};
 use crate::scheduler::story::Line;
 
@@ -65,13 +64,7 @@ impl Requester {
         if !known.roles.keep {
             return Err(NoDeputy::LacksRole);
         }
-        let project = match submission.project {
-            None => Rules::None,
-            Some(id) => self.rules.projects.get(&id).map_or(Rules::Gone, |rules| Rules::Hold(rules)),
-        };
-        let bounds = Bounds { reach: &submission.reach, project };
-        let within = submission.reach != Reach::Machine && placement::may_hold(&self.nodes, node, bounds);
-        if within { Ok(()) } else { Err(NoDeputy::OutOfReach) }
+        if self.may_lie_on(submission, node) { Ok(()) } else { Err(NoDeputy::OutOfReach) }
     }
 
     /// Whether this node may hold this job now, as roster and projects are.
