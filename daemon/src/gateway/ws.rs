@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PING: Duration = Duration::from_secs(20);
 /// Longest client id.
 const LONGEST: usize = 128;
-/// Largest result that goes over a socket; a larger one is in the history.
+/// Largest result that goes over a socket; a larger one is left to `scenemesh fetch`.
 const LARGEST: u64 = 64 << 20;
 
 #[derive(Debug, Deserialize)]
@@ -113,7 +113,7 @@ impl Client<'_> {
             Frame::Picture(bytes) => Some(Message::Binary(bytes)),
             Frame::Result { head, root, key, bytes } => {
                 if bytes > LARGEST {
-                    tracing::debug!(bytes, "a result is too large for a socket");
+                    tracing::warn!(bytes, "a result is too large for a socket: scenemesh fetch has it");
                     return None;
                 }
                 let mut opener = self.node.ports.store.blobs.open(root, &key).await.ok()?;
