@@ -22,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::executor::Executor;
-use crate::executor::definitions::Definitions;
 use crate::gpu::GpuReading;
 use crate::http::hosts::Hosts;
 use crate::http::serving;
@@ -39,6 +38,7 @@ mod desk;
 mod files;
 mod frames;
 mod frontend;
+mod gather;
 mod guard;
 mod hub;
 mod jobs;
@@ -75,8 +75,6 @@ pub struct Config {
     pub dir: PathBuf,
     /// Most bytes of one upload.
     pub upload_limit: u64,
-    /// An `/object_info` that somebody saved: what classes look like that no ComfyUI beside us defines.
-    pub definitions: Option<PathBuf>,
     /// A frontend's files; none are part of this program.
     pub frontend_dir: Option<PathBuf>,
     /// The user that the daemon runs as: whoever needs no token.
@@ -126,8 +124,6 @@ pub enum GatewayError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("the gateway cannot keep its files in {}: {source}; check the data directory and its owner", dir.display())]
     Dir { dir: PathBuf, source: io::Error },
-    #[error("the gateway cannot use {} (gateway.definitions): {why}; save a ComfyUI's answer to /object_info there", path.display())]
-    Definitions { path: PathBuf, why: String },
     #[error("the frontend's files cannot be had from {} (gateway.frontend_dir): {source}; it is the directory with index.html", dir.display())]
     Frontend { dir: PathBuf, source: io::Error },
 }
@@ -135,7 +131,7 @@ pub enum GatewayError {
 impl GatewayError {
     /// Whether starting again would not help.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::NotLoopback(_) | Self::Definitions { .. } | Self::Frontend { .. })
+        matches!(self, Self::NotLoopback(_) | Self::Frontend { .. })
     }
 }
 
@@ -146,7 +142,6 @@ pub struct Bound {
     config: Config,
     files: Files,
     uploads: Uploads,
-    book: Option<Arc<Definitions>>,
     frontend: Option<PathBuf>,
 }
 
@@ -168,10 +163,6 @@ pub async fn bind(config: Config, store: &Store, tasks: &Tasks) -> Result<Option
         let address = socket.local_addr().map_err(failed)?;
         listeners.push((socket, address, listener.clone()));
     }
-    let book = match config.definitions.clone() {
-        Some(path) => Some(read_book(path, tasks).await?),
-        None => None,
-    };
     let frontend = config.frontend_dir.clone().map(|dir| {
         let found = dir.join("index.html").metadata().and_then(|_| dir.canonicalize());
         found.map_err(|source| GatewayError::Frontend { dir, source })
@@ -185,17 +176,7 @@ pub async fn bind(config: Config, store: &Store, tasks: &Tasks) -> Result<Option
     });
     let opened = opened.await.unwrap_or_else(|_| Err(io::Error::other("the node is stopping")));
     let (files, uploads) = opened.map_err(|source| GatewayError::Dir { dir: config.dir.clone(), source })?;
-    Ok(Some(Bound { listeners, config, files, uploads, book, frontend }))
-}
-
-async fn read_book(path: PathBuf, tasks: &Tasks) -> Result<Arc<Definitions>, GatewayError> {
-    let file = path.clone();
-    let read = tasks.blocking(move || {
-        let bytes = std::fs::read(&file).map_err(|error| error.to_string())?;
-        Definitions::read(&bytes).map_err(|error| error.to_string())
-    });
-    let read = read.await.unwrap_or_else(|_| Err("the node is stopping".into()));
-    read.map(Arc::new).map_err(|why| GatewayError::Definitions { path, why })
+    Ok(Some(Bound { listeners, config, files, uploads, frontend }))
 }
 
 impl Bound {
@@ -213,7 +194,7 @@ impl Bound {
             tasks: tasks.clone(),
         };
         let hub = hub::spawn(ground).await;
-        let catalogs = told::watch_catalogs(&ports, self.book, tasks);
+        let catalogs = told::watch_catalogs(&ports, gather::spawn(ports.network.clone(), tasks), tasks);
         let listeners: Arc<[ListenerConfig]> =
             self.listeners.iter().map(|(_, _, listener)| listener.clone()).collect();
         let node = Node {

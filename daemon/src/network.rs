@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use scenemesh_protocol::advert::{Advert, Availability, GpuAdvert, Hygiene, Inventory};
 use scenemesh_protocol::ids::{BootId, ContentHash, NodeId, PoolId, StudioId};
 use scenemesh_protocol::keys::SecretKey;
@@ -229,6 +230,42 @@ pub struct Publication {
     pub rules: ContentHash,
 }
 
+/// What this node's classes look like, packed; see
+/// [`DefinitionsPart`](scenemesh_protocol::messages::DefinitionsPart).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// To nodes of the own studio.
+    pub studio: Pack,
+    /// To everybody else.
+    pub shared: Pack,
+}
+
+/// Packed definitions and their root; no bytes: there is nothing to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pack {
+    root: ContentHash,
+    bytes: Bytes,
+}
+
+impl Default for Pack {
+    fn default() -> Self {
+        Self::of(Vec::new())
+    }
+}
+
+impl Pack {
+    pub fn of(bytes: Vec<u8>) -> Self {
+        Self { root: ContentHash::of(&bytes), bytes: bytes.into() }
+    }
+}
+
+/// All that the network tells of this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Offered {
+    publication: Option<Arc<Publication>>,
+    told: Arc<Told>,
+}
+
 /// Every other member and how it stands with this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerTable {
@@ -345,7 +382,7 @@ enum Command {
 pub struct Network {
     commands: mpsc::Sender<Command>,
     roster: watch::Sender<Option<Arc<RosterView>>>,
-    publication: watch::Sender<Option<Arc<Publication>>>,
+    offered: watch::Sender<Offered>,
     peers: watch::Receiver<Arc<PeerTable>>,
     listening: watch::Receiver<Listening>,
     meter: transfer::Meter,
@@ -375,7 +412,7 @@ pub fn spawn(
     let (task_events, tasks_receiver) = mpsc::channel(EVENTS_WAITING);
     let (roster_events, roster_receiver) = mpsc::channel(EVENTS_WAITING);
     let (roster, roster_seen) = watch::channel(None);
-    let (publication, publication_seen) = watch::channel(None);
+    let (offered, offered_seen) = watch::channel(Offered::default());
     let (peers_sender, peers) = watch::channel(Arc::default());
     let (listening_sender, listening) = watch::channel(Listening::default());
     let (streams_sender, streams) = watch::channel(None);
@@ -384,7 +421,7 @@ pub fn spawn(
     let network = Network {
         commands,
         roster,
-        publication,
+        offered,
         peers: peers.clone(),
         listening,
         meter: meter.clone(),
@@ -398,7 +435,7 @@ pub fn spawn(
         listening: listening_sender,
         streams: streams_sender,
     };
-    let inlets = actor::Inlets { commands: inbox, roster: roster_seen, publication: publication_seen };
+    let inlets = actor::Inlets { commands: inbox, roster: roster_seen, offered: offered_seen };
     let server = transfer::Server::new(blobs, peers, meter, tasks.clone());
     let actor = actor::Actor::new(setup, identity, boot, outlets, server, tasks.clone());
     tasks.spawn("network", actor.run(inlets));
@@ -473,7 +510,12 @@ impl Network {
 
     /// Replaces what this node offers.
     pub fn publish(&self, publication: Publication) {
-        self.publication.send_replace(Some(Arc::new(publication)));
+        self.offered.send_modify(|offered| offered.publication = Some(Arc::new(publication)));
+    }
+
+    /// Replaces what this node's classes look like.
+    pub fn tell(&self, told: Told) {
+        self.offered.send_modify(|offered| offered.told = Arc::new(told));
     }
 
     pub fn peers(&self) -> watch::Receiver<Arc<PeerTable>> {

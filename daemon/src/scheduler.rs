@@ -44,6 +44,7 @@ pub mod requester;
 mod smoke;
 pub mod story;
 pub mod suspicion;
+mod telling;
 pub mod view;
 
 #[cfg(test)]
@@ -292,6 +293,7 @@ pub fn spawn(
     let (news, _) = broadcast::channel(NEWS_KEPT);
     let (load_sender, load) = watch::channel(Load::default());
     let store = ports.store.clone();
+    telling::spawn(config.shared_folders.clone(), &ports, tasks);
     let mut actor = actor::Actor::new(config, me, ports, news.clone(), load_sender, tasks.clone());
     actor.restore(replay)?;
     tasks.spawn("scheduler", actor.run(inbox, inputs));

@@ -68,6 +68,32 @@ pub struct AdvertBatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct InventoryGet;
 
+/// Asks for a part of what a node's classes look like, as far as the asker may see it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DefinitionsGet {
+    /// Counted from zero.
+    pub part: u16,
+    /// Roots of definitions that are here already: most nodes of a studio have the same ones.
+    pub have: Vec<ContentHash>,
+}
+
+/// A part of a node's definitions: the body of an `/object_info`, without files and models, as one zlib stream
+/// (RFC 1950) that is cut every [`DEFINITIONS_PART`] bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DefinitionsPart {
+    /// BLAKE3 of the whole stream.
+    pub root: ContentHash,
+    /// How many parts there are; none when there is nothing to tell.
+    pub parts: u16,
+    /// The part that was asked for; empty when the asker has this root.
+    pub bytes: Vec<u8>,
+}
+
+/// Bytes of every part of definitions but the last.
+pub const DEFINITIONS_PART: usize = 512 << 10;
+/// Most parts of definitions: ten times what large installations have.
+pub const DEFINITIONS_PARTS: u16 = 16;
+
 /// What I hold of the roster, to be told what I lack.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct RosterSync {
@@ -204,6 +230,8 @@ conversation! {
         StudioSync(StudioSync) = 0x0108, limit MEDIUM;
         /// Between nodes of one studio: news → [`Response::Done`].
         Studio(StudioDiff) = 0x0109, limit CONTROL_LIMIT;
+        /// → [`Response::Definitions`].
+        Definitions(DefinitionsGet) = 0x010a, limit 4 << 10;
         /// → [`Response::Offer`].
         Offer(Offer) = 0x0110, limit MEDIUM;
         /// → [`Response::Claim`].
@@ -241,6 +269,7 @@ conversation! {
         Inventory(Inventory) = 0x0185, limit CONTROL_LIMIT;
         Roster(RosterDiff) = 0x0186, limit CONTROL_LIMIT;
         Studio(StudioDiff) = 0x0187, limit CONTROL_LIMIT;
+        Definitions(DefinitionsPart) = 0x0188, limit CONTROL_LIMIT;
         Offer(OfferReply) = 0x0190, limit 4 << 10;
         Claim(ClaimReply) = 0x0191, limit SMALL;
         Grant(GrantReply) = 0x0192, limit MEDIUM;

@@ -26,7 +26,6 @@ pub(super) struct GatewayTable {
     project: Option<String>,
     tokens: Tokens,
     upload_limit: Option<Bytes>,
-    definitions: Option<PathBuf>,
     frontend_dir: Option<PathBuf>,
     listener: Vec<ListenerTable>,
 }
@@ -97,7 +96,6 @@ impl GatewayTable {
             project,
             tokens,
             upload_limit,
-            definitions,
             frontend_dir,
             listener,
         } = self;
@@ -126,16 +124,8 @@ impl GatewayTable {
             listeners.push(table.config()?);
         }
         let upload_limit = upload_limit.map_or(UPLOAD_LIMIT, |bytes| bytes.0);
-        let definitions = definitions.map(|path| dir.join(path));
         let frontend_dir = frontend_dir.map(|path| dir.join(path));
-        Ok(Config {
-            listeners,
-            dir: dir.to_owned(),
-            upload_limit,
-            definitions,
-            frontend_dir,
-            person: person.to_owned(),
-        })
+        Ok(Config { listeners, dir: dir.to_owned(), upload_limit, frontend_dir, person: person.to_owned() })
     }
 }
 

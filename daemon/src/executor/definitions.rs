@@ -2,7 +2,12 @@
 //! nobody else's business.
 
 use std::collections::BTreeSet;
+use std::io::{self, Read, Write};
 
+use flate2::Compression;
+use flate2::read::ZlibDecoder;
+use flate2::write::ZlibEncoder;
+use scenemesh_protocol::messages::{DEFINITIONS_PART, DEFINITIONS_PARTS};
 use serde_json::{Map, Value};
 
 use super::MOST_DEFINITIONS;
@@ -10,6 +15,8 @@ use super::graph::{folder_alias, input_folder, is_file_input};
 
 /// Most classes of a node. Large installations have a tenth of it.
 const MOST_CLASSES: usize = 20_000;
+/// Most bytes of definitions that travel.
+pub const MOST_PACKED: usize = DEFINITIONS_PART * DEFINITIONS_PARTS as usize;
 
 /// A node's definitions of its classes, in its own order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,6 +33,10 @@ pub enum BadDefinitions {
     Unreadable { why: String },
     #[error("the definitions list {classes} classes, more than the {MOST_CLASSES} allowed")]
     TooMany { classes: usize },
+    #[error("the definitions take {bytes} bytes on the way, more than the {MOST_PACKED} allowed")]
+    TooLong { bytes: usize },
+    #[error("the definitions do not unpack: {why}")]
+    Packed { why: String },
 }
 
 impl Definitions {
@@ -83,9 +94,62 @@ impl Definitions {
         self
     }
 
+    /// The same without the models that loaders list: an inventory tells of those, once and not class by class.
+    #[must_use]
+    pub fn without_models(mut self) -> Self {
+        for (class, definition) in &mut self.classes {
+            for (name, spec) in inputs_mut(definition) {
+                if input_folder(class, name).is_some()
+                    && let Some(options) = options_mut(spec)
+                {
+                    options.retain(|option| !option.as_str().is_some_and(names_a_file));
+                }
+            }
+        }
+        self
+    }
+
+    /// These, and what only another one of the same machine defines.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        for (class, definition) in other.iter() {
+            if !self.classes.contains_key(class) {
+                self.classes.insert(class.clone(), definition.clone());
+            }
+        }
+        self
+    }
+
     /// The body of an `/object_info` that says just this.
     pub fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(&self.classes).expect("JSON values are always written to memory")
+    }
+
+    /// As it travels between nodes: one zlib stream. The same definitions are the same bytes.
+    ///
+    /// # Errors
+    /// When it is longer than [`MOST_PACKED`].
+    pub fn pack(&self) -> Result<Vec<u8>, BadDefinitions> {
+        let mut packed = ZlibEncoder::new(Vec::new(), Compression::default());
+        let packed = packed.write_all(&self.to_bytes()).and_then(|()| packed.finish());
+        let packed = packed.expect("memory takes what is written to it");
+        if packed.len() > MOST_PACKED {
+            return Err(BadDefinitions::TooLong { bytes: packed.len() });
+        }
+        Ok(packed)
+    }
+
+    /// Reads what another node packed; also says how many bytes of JSON it was.
+    ///
+    /// # Errors
+    /// As [`BadDefinitions`] says: a short stream may be a long text.
+    pub fn unpack(packed: &[u8]) -> Result<(Self, usize), BadDefinitions> {
+        let mut text = Vec::new();
+        let mut unpacked = ZlibDecoder::new(packed).take(MOST_DEFINITIONS as u64 + 1);
+        unpacked
+            .read_to_end(&mut text)
+            .map_err(|error: io::Error| BadDefinitions::Packed { why: error.to_string() })?;
+        Ok((Self::read(&text)?, text.len()))
     }
 
     pub fn get(&self, class: &str) -> Option<&Value> {
@@ -152,9 +216,25 @@ pub(crate) fn options_mut(spec: &mut Value) -> Option<&mut Vec<Value>> {
     spec.get_mut(1).filter(|_| newer)?.get_mut("options")?.as_array_mut()
 }
 
-/// Combos of loaders also offer words like `None` or `Baked VAE`.
+/// Whether a list of options has models in it; definitions of other machines come without.
+pub(crate) fn lists_files(options: &[Value]) -> bool {
+    options.iter().any(|option| option.as_str().is_some_and(names_a_file))
+}
+
+/// Endings of files that begin with a digit; others are numbers, as in `0.5x`.
+const ENDINGS_WITH_A_DIGIT: [&str; 4] = ["3ds", "3g2", "3gp", "7z"];
+
+/// Whether an option may be the name of a file. Combos of loaders also offer words like `None` or `Baked VAE`, others
+/// numbers.
 pub(crate) fn names_a_file(name: &str) -> bool {
-    name.contains(['.', '/', '\\'])
+    if name.contains(['/', '\\']) {
+        return true;
+    }
+    let Some((_, ending)) = name.rsplit_once('.') else { return false };
+    let ending = ending.to_ascii_lowercase();
+    let number = ending.starts_with(|first: char| first.is_ascii_digit())
+        && !ENDINGS_WITH_A_DIGIT.contains(&ending.as_str());
+    !number
 }
 
 #[cfg(test)]
@@ -162,6 +242,48 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_travels_comes_out_as_it_went_in_and_short_streams_stay_short() {
+        let info = json!({
+            "LoraLoader": {"input": {"required": {"lora_name": [["None", "hero.safetensors"]],
+                "factor": [["0.5x", "2x"]]}}, "output": ["MODEL"]},
+            "Save": {"input": {}, "output": []},
+        });
+        let told = Definitions::read(info.to_string().as_bytes()).unwrap().without_models();
+        let lora = &told.get("LoraLoader").unwrap()["input"]["required"];
+        assert_eq!(*lora, json!({"lora_name": [["None"]], "factor": [["0.5x", "2x"]]}));
+        let packed = told.pack().unwrap();
+        assert_eq!(Definitions::unpack(&packed), Ok((told.clone(), told.to_bytes().len())));
+        let cut = Definitions::unpack(&packed[..packed.len() / 2]);
+        assert!(matches!(cut, Err(BadDefinitions::Packed { .. })), "{cut:?}");
+        let mut bomb = ZlibEncoder::new(Vec::new(), Compression::best());
+        bomb.write_all(&vec![b' '; MOST_DEFINITIONS + (1 << 20)]).unwrap();
+        let bomb = bomb.finish().unwrap();
+        assert!(bomb.len() < 100_000);
+        let bytes = MOST_DEFINITIONS + 1;
+        assert_eq!(Definitions::unpack(&bomb), Err(BadDefinitions::TooLarge { bytes }));
+    }
+
+    #[test]
+    fn two_comfyuis_of_a_machine_are_told_as_one() {
+        let read = |text: &str| Definitions::read(text.as_bytes()).unwrap();
+        let one = read(r#"{"A": {"input": {}, "output": ["INT"]}}"#);
+        let both = one.and(&read(r#"{"A": {"input": {}, "output": []}, "B": {"input": {}, "output": []}}"#));
+        let names: Vec<_> = both.iter().map(|(class, _)| class.as_str()).collect();
+        assert_eq!(names, ["A", "B"]);
+        assert_eq!(both.get("A").unwrap()["output"], json!(["INT"]));
+    }
+
+    #[test]
+    fn numbers_are_no_files() {
+        for file in ["a.safetensors", "x/y", "x\\y", "clip.3gp", "plate.0001.exr", ".hidden"] {
+            assert!(names_a_file(file), "{file}");
+        }
+        for word in ["None", "Baked VAE", "0.5x", "1.0", "SD 1.5", "2x2"] {
+            assert!(!names_a_file(word), "{word}");
+        }
+    }
 
     #[test]
     fn other_studios_see_no_names_of_files_but_shared_models() {

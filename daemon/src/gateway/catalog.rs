@@ -64,12 +64,6 @@ pub struct Catalog {
 impl Catalog {
     /// Brings together what nodes offer; our own machine is to be named first.
     pub fn of(offerings: Vec<Offering>) -> Self {
-        Self::with_book(offerings, None)
-    }
-
-    /// The same with a book of definitions that somebody brought along: it says what classes look like that nodes name and
-    /// nobody defines. Its lists of models are another machine's and do not count.
-    pub fn with_book(offerings: Vec<Offering>, book: Option<&Definitions>) -> Self {
         let mut versions: HashMap<&str, Vec<Version<'_>>> = HashMap::new();
         let mut order: Vec<&str> = Vec::new();
         for definitions in offerings.iter().filter_map(|offering| offering.definitions.as_deref()) {
@@ -78,32 +72,27 @@ impl Catalog {
                     order.push(class);
                     Vec::new()
                 });
-                let form = form(definition);
-                match known.iter_mut().find(|version| version.form == form) {
-                    Some(version) => version.count += 1,
-                    None => known.push(Version { form, definition, count: 1 }),
+                // Most nodes of a studio have the very same definitions.
+                let very_same = known.iter().position(|version| std::ptr::eq(version.definition, definition));
+                let form = very_same.is_none().then(|| form(definition));
+                let same = very_same.or_else(|| known.iter().position(|version| Some(version.form) == form));
+                match (same, form) {
+                    (Some(at), _) => known[at].count += 1,
+                    (None, Some(form)) => known.push(Version { form, definition, count: 1 }),
+                    (None, None) => {}
                 }
             }
         }
-        let silent: Vec<&Offering> =
-            offerings.iter().filter(|offering| offering.definitions.is_none()).collect();
-        let hearsay = book.into_iter().flat_map(Definitions::iter).filter(|(class, _)| {
-            !versions.contains_key(class.as_str()) && silent.iter().any(|offering| offering.has_class(class))
-        });
-        let hearsay: Vec<(String, Value)> = hearsay
-            .map(|(class, definition)| (class.to_owned(), without_models(class, definition)))
-            .map(|(class, definition)| {
-                let definition = with_all_options(&class, &definition, &offerings);
-                (class, definition)
-            })
-            .collect();
-        let shown = |class: &&str| {
-            let versions = versions.get(*class)?;
-            let most = versions.iter().map(|version| version.count).max()?;
-            let version = versions.iter().find(|version| version.count == most)?;
-            Some(((*class).to_owned(), with_all_options(class, version.definition, &offerings)))
-        };
-        let classes = order.iter().filter_map(shown).chain(hearsay).collect();
+        let mut shelves = Shelves { offerings: &offerings, unions: HashMap::new() };
+        let mut classes = Map::new();
+        for class in order {
+            let versions = &versions[class];
+            let most = versions.iter().map(|version| version.count).max();
+            let version = versions.iter().find(|version| Some(version.count) == most);
+            if let Some(version) = version {
+                classes.insert(class.to_owned(), with_all_options(class, version.definition, &mut shelves));
+            }
+        }
         Self { classes, offerings, incomplete: false }
     }
 
@@ -171,21 +160,34 @@ fn form(definition: &Value) -> ContentHash {
     ContentHash::of(form.to_string().as_bytes())
 }
 
-/// A definition without the models of the machine that it was written on.
-fn without_models(class: &str, definition: &Value) -> Value {
-    let mut bare = definition.clone();
-    for (name, spec) in inputs_mut(&mut bare) {
-        if input_folder(class, name).is_some()
-            && let Some(options) = options_mut(spec)
-        {
-            options.retain(|option| !option.as_str().is_some_and(definitions::names_a_file));
-        }
+/// The models of several nodes, brought together once and not for each class that lists them.
+struct Shelves<'a> {
+    offerings: &'a [Offering],
+    unions: HashMap<(&'static str, Vec<usize>), Vec<Value>>,
+}
+
+impl Shelves<'_> {
+    /// All models in a folder of these nodes, by their place among the offerings.
+    fn models(&mut self, folder: &'static str, of: Vec<usize>) -> &[Value] {
+        let Self { offerings, unions } = self;
+        unions.entry((folder, of)).or_insert_with_key(|(folder, of)| {
+            let mut names = BTreeSet::new();
+            let mut before: Option<&Arc<Inventory>> = None;
+            for inventory in of.iter().map(|at| &offerings[*at].inventory) {
+                // Machines of one studio often have the same shelf.
+                if before.is_none_or(|before| !Arc::ptr_eq(before, inventory)) {
+                    let models = inventory.models.iter().filter(|model| model.folder == *folder);
+                    names.extend(models.map(|model| model.name.as_str()));
+                }
+                before = Some(inventory);
+            }
+            names.into_iter().map(Value::from).collect()
+        })
     }
-    bare
 }
 
 /// A definition with the options of all nodes that have its class.
-fn with_all_options(class: &str, definition: &Value, offerings: &[Offering]) -> Value {
+fn with_all_options(class: &str, definition: &Value, shelves: &mut Shelves<'_>) -> Value {
     let mut shown = definition.clone();
     for (name, spec) in inputs_mut(&mut shown) {
         let name = name.clone();
@@ -199,20 +201,23 @@ fn with_all_options(class: &str, definition: &Value, offerings: &[Offering]) -> 
         for option in own.iter() {
             union.add(option);
         }
-        for offering in offerings {
-            if let Some(definition) = offering.definition(class) {
-                let spec = definitions::inputs(definition).find(|(other, ..)| *other == name);
-                // Machines of one studio list the same ten thousand models, class by class.
-                let theirs = spec.and_then(|(_, spec, _)| options(spec)).filter(|theirs| *theirs != own);
-                for option in theirs.into_iter().flatten() {
-                    union.add(option);
-                }
-            } else if let Some(folder) = folder
-                && offering.has_class(class)
-            {
-                for model in offering.inventory.models.iter().filter(|model| model.folder == folder) {
-                    union.add(&Value::from(model.name.as_str()));
-                }
+        let mut by_inventory = Vec::new();
+        for (at, offering) in shelves.offerings.iter().enumerate() {
+            let spec = offering.definition(class).and_then(|definition| {
+                definitions::inputs(definition).find(|(other, ..)| *other == name).map(|(_, spec, _)| spec)
+            });
+            let theirs = spec.and_then(options);
+            // Machines of one studio list the same ten thousand models, class by class.
+            for option in theirs.filter(|theirs| *theirs != own).into_iter().flatten() {
+                union.add(option);
+            }
+            if offering.has_class(class) && !theirs.is_some_and(|theirs| definitions::lists_files(theirs)) {
+                by_inventory.push(at);
+            }
+        }
+        if let Some(folder) = folder.filter(|_| !by_inventory.is_empty()) {
+            for model in shelves.models(folder, by_inventory) {
+                union.add(model);
             }
         }
         *own = union.options;

@@ -6,6 +6,7 @@ use scenemesh_protocol::advert::Inventory;
 use scenemesh_protocol::ids::NodeId;
 
 use super::catalog::{Catalog, Offering};
+use super::gather::Gathered;
 use crate::executor::definitions::Definitions;
 use crate::executor::{self, SlotState, SlotView};
 use crate::network::{Link, PeerTable};
@@ -14,29 +15,44 @@ use crate::network::{Link, PeerTable};
 #[derive(Debug, Default)]
 pub struct Reachable {
     ours: Vec<(Arc<executor::Inventory>, Offering)>,
-    theirs: Vec<(NodeId, String, Arc<Inventory>)>,
+    theirs: Vec<Theirs>,
     incomplete: bool,
     catalog: Arc<Catalog>,
-    book: Option<Arc<Definitions>>,
+}
+
+/// What another node shows.
+#[derive(Debug)]
+struct Theirs {
+    id: NodeId,
+    node: String,
+    inventory: Arc<Inventory>,
+    definitions: Option<Arc<Definitions>>,
+}
+
+/// Definitions are compared by where they are: they are long, and the same ones are here once.
+impl PartialEq for Theirs {
+    fn eq(&self, other: &Self) -> bool {
+        let place = |theirs: &Self| theirs.definitions.as_ref().map(Arc::as_ptr);
+        self.id == other.id
+            && self.node == other.node
+            && place(self) == place(other)
+            && self.inventory == other.inventory
+    }
 }
 
 impl Reachable {
-    /// With definitions of classes that nodes name and nobody here defines.
-    pub fn with_book(book: Option<Arc<Definitions>>) -> Self {
-        Self { book, ..Self::default() }
-    }
-
     /// The catalog as it is now. Reading new definitions takes up to a second: not a thing for a task that must not
     /// wait. `us` and `name` say what nodes are called.
     pub fn look(
         &mut self,
         slots: &[SlotView],
         peers: &PeerTable,
+        told: &Gathered,
         us: &str,
         name: impl Fn(&NodeId) -> String,
     ) -> Arc<Catalog> {
         let ready: Vec<&SlotView> = slots.iter().filter(|view| has_told(view)).collect();
-        let theirs = theirs(peers, name);
+        let theirs = theirs(peers, told, name);
         let incomplete = somebody_is_silent(slots, peers);
         let same = self.ours.len() == ready.len()
             && self.incomplete == incomplete
@@ -58,12 +74,12 @@ impl Reachable {
             self.ours = ours.collect();
             (self.theirs, self.incomplete) = (theirs, incomplete);
             let ours = self.ours.iter().map(|(_, offering)| offering.clone());
-            let theirs = self.theirs.iter().map(|(_, node, inventory)| Offering {
-                node: node.clone(),
-                inventory: inventory.clone(),
-                definitions: None,
+            let theirs = self.theirs.iter().map(|theirs| Offering {
+                node: theirs.node.clone(),
+                inventory: theirs.inventory.clone(),
+                definitions: theirs.definitions.clone(),
             });
-            let catalog = Catalog::with_book(ours.chain(theirs).collect(), self.book.as_deref());
+            let catalog = Catalog::of(ours.chain(theirs).collect());
             self.catalog = Arc::new(if incomplete { catalog.incomplete() } else { catalog });
         }
         self.catalog.clone()
@@ -100,19 +116,19 @@ fn offering(node: String, told: &executor::Inventory) -> Offering {
 }
 
 /// Linked nodes that show a class, by name.
-fn theirs(peers: &PeerTable, name: impl Fn(&NodeId) -> String) -> Vec<(NodeId, String, Arc<Inventory>)> {
+fn theirs(peers: &PeerTable, told: &Gathered, name: impl Fn(&NodeId) -> String) -> Vec<Theirs> {
     let linked = peers.peers.iter().filter(|(_, peer)| peer.link == Link::Up);
     let shown = linked.filter_map(|(node, peer)| {
         let inventory = peer.inventory.clone().filter(|inventory| !inventory.classes.is_empty())?;
-        Some((*node, name(node), inventory))
+        Some(Theirs { id: *node, node: name(node), inventory, definitions: told.get(node).cloned() })
     });
     let mut theirs: Vec<_> = shown.collect();
-    theirs.sort_by(|(one, a, _), (other, b, _)| (a, one).cmp(&(b, other)));
+    theirs.sort_by(|one, other| (&one.node, one.id).cmp(&(&other.node, other.id)));
     theirs
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use scenemesh_protocol::advert::Hygiene;
     use scenemesh_protocol::ids::StudioId;
     use scenemesh_protocol::task::ModelName;
@@ -144,7 +160,7 @@ mod tests {
         Arc::new(inventory)
     }
 
-    fn peer(link: Link, models: &[&str]) -> PeerView {
+    pub(in super::super) fn peer(link: Link, models: &[&str]) -> PeerView {
         let models = models.iter().map(|name| ModelName::new("vae", name)).collect();
         PeerView {
             studio: StudioId::from_bytes([1; 16]),
@@ -174,7 +190,7 @@ mod tests {
         let mut peers = PeerTable::default();
         peers.peers.insert(NodeId::from_bytes([1; 32]), peer(Link::Up, &["near.pt"]));
         peers.peers.insert(NodeId::from_bytes([2; 32]), peer(Link::Down, &["far.pt"]));
-        let catalog = Reachable::default().look(&slots, &peers, "amber", NodeId::short);
+        let catalog = Reachable::default().look(&slots, &peers, &Gathered::new(), "amber", NodeId::short);
         assert_eq!(classes(&catalog), ["Here"]);
         assert_eq!(catalog.models("vae").unwrap(), ["near.pt"]);
     }
@@ -186,7 +202,7 @@ mod tests {
         let mut reachable = Reachable::default();
         let mut look = |peers: &PeerTable, inventory: &Arc<executor::Inventory>| {
             let slots = [slot(0, SlotState::Ready, inventory)];
-            reachable.look(&slots, peers, "amber", NodeId::short)
+            reachable.look(&slots, peers, &Gathered::new(), "amber", NodeId::short)
         };
         let first = look(&peers, &here);
         assert!(Arc::ptr_eq(&first, &look(&peers, &here)));
@@ -202,7 +218,7 @@ mod tests {
         let here = has("Here");
         let graph = serde_json::json!({"1": {"class_type": "Theirs", "inputs": {}}});
         let judge = |slots: &[SlotView], peers: &PeerTable| {
-            let catalog = Reachable::default().look(slots, peers, "amber", NodeId::short);
+            let catalog = Reachable::default().look(slots, peers, &Gathered::new(), "amber", NodeId::short);
             catalog.validate(graph.as_object().unwrap(), None, &|_| false)
         };
         let ready = [slot(0, SlotState::Ready, &here)];
@@ -214,17 +230,26 @@ mod tests {
         peers.peers.insert(NodeId::from_bytes([1; 32]), silent.clone());
         assert_eq!(judge(&ready, &peers), Verdict::Unjudged);
         let mut looked = Reachable::default();
-        let before = looked.look(&ready, &peers, "amber", NodeId::short);
+        let before = looked.look(&ready, &peers, &Gathered::new(), "amber", NodeId::short);
         peers.peers.insert(NodeId::from_bytes([1; 32]), PeerView { link: Link::Down, ..silent });
         assert!(matches!(judge(&ready, &peers), Verdict::Refused(_)), "whoever is away tells nothing");
-        assert!(!Arc::ptr_eq(&before, &looked.look(&ready, &peers, "amber", NodeId::short)));
+        assert!(!Arc::ptr_eq(
+            &before,
+            &looked.look(&ready, &peers, &Gathered::new(), "amber", NodeId::short)
+        ));
     }
 
     #[test]
     fn a_machine_with_two_comfyuis_says_which_lacks_what() {
         let (one, other) = (has("One"), has("Other"));
         let slots = [slot(0, SlotState::Ready, &one), slot(1, SlotState::Ready, &other)];
-        let catalog = Reachable::default().look(&slots, &PeerTable::default(), "amber", NodeId::short);
+        let catalog = Reachable::default().look(
+            &slots,
+            &PeerTable::default(),
+            &Gathered::new(),
+            "amber",
+            NodeId::short,
+        );
         let graph = serde_json::json!({"1": {"class_type": "One", "inputs": {}}, "2": {"class_type": "Other", "inputs": {}}});
         let graph = graph.as_object().unwrap();
         let Verdict::Refused(refusal) = catalog.validate(graph, None, &|_| false) else {

@@ -15,13 +15,14 @@ use tokio::sync::watch;
 
 use super::answer::Problem;
 use super::catalog::Catalog;
+use super::gather::Gathered;
 use super::guard::Caller;
 use super::reachable::Reachable;
 use super::terms::terms;
 use super::{Node, Ports};
 use crate::clock;
 use crate::executor::SlotView;
-use crate::executor::definitions::{Definitions, inputs_mut, is_upload, options_mut};
+use crate::executor::definitions::{inputs_mut, is_upload, options_mut};
 use crate::executor::graph::is_file_input;
 use crate::network::{Link, PeerTable};
 use crate::supervisor::Tasks;
@@ -64,7 +65,7 @@ impl Node {
 }
 
 /// One after the other, wider each time; the same as the one before where nobody is added.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Horizon {
     machine: Reachable,
     studio: Reachable,
@@ -72,15 +73,11 @@ struct Horizon {
 }
 
 impl Horizon {
-    fn new(book: Option<&Arc<Definitions>>) -> Self {
-        let with_book = || Reachable::with_book(book.cloned());
-        Self { machine: with_book(), studio: with_book(), pool: with_book() }
-    }
-
     fn look(
         &mut self,
         slots: &[SlotView],
         peers: &PeerTable,
+        told: &Gathered,
         us: &str,
         name: impl Fn(&NodeId) -> String,
         ours: impl Fn(&NodeId) -> bool,
@@ -90,11 +87,11 @@ impl Horizon {
         let machine = if near.peers.is_empty() {
             None
         } else {
-            Some(self.machine.look(slots, &PeerTable { peers: BTreeMap::new() }, us, &name))
+            Some(self.machine.look(slots, &PeerTable { peers: BTreeMap::new() }, told, us, &name))
         };
         let studio =
-            (near.peers.len() < peers.peers.len()).then(|| self.studio.look(slots, &near, us, &name));
-        let pool = self.pool.look(slots, peers, us, name);
+            (near.peers.len() < peers.peers.len()).then(|| self.studio.look(slots, &near, told, us, &name));
+        let pool = self.pool.look(slots, peers, told, us, name);
         let studio = studio.unwrap_or_else(|| pool.clone());
         Catalogs { machine: machine.unwrap_or_else(|| studio.clone()), studio, pool }
     }
@@ -103,7 +100,7 @@ impl Horizon {
 /// Keeps the catalogs as what is reachable changes.
 pub(super) fn watch_catalogs(
     ports: &Ports,
-    book: Option<Arc<Definitions>>,
+    mut told: watch::Receiver<Arc<Gathered>>,
     tasks: &Tasks,
 ) -> watch::Receiver<Catalogs> {
     let (sender, receiver) = watch::channel(Catalogs::default());
@@ -112,11 +109,12 @@ pub(super) fn watch_catalogs(
         let mut slots = ports.executor.slots();
         let mut peers = ports.network.peers();
         let mut roster = ports.membership.roster();
-        let mut horizon = Horizon::new(book.as_ref());
+        let mut horizon = Horizon::default();
         loop {
-            let (now, them, members) = (
+            let (now, them, told_now, members) = (
                 slots.borrow_and_update().clone(),
                 peers.borrow_and_update().clone(),
+                told.borrow_and_update().clone(),
                 roster.borrow_and_update().clone(),
             );
             let me = ports.me;
@@ -128,7 +126,7 @@ pub(super) fn watch_catalogs(
                 };
                 let studio = |id: &NodeId| Some(members.as_ref()?.member(id, ms)?.studio);
                 let ours = |id: &NodeId| studio(id).is_some() && studio(id) == studio(&me);
-                let catalogs = horizon.look(&now, &them, &name(&me), name, ours);
+                let catalogs = horizon.look(&now, &them, &told_now, &name(&me), name, ours);
                 (horizon, catalogs)
             });
             let Ok((looked, catalogs)) = looked.await else { return Ok(()) };
@@ -142,6 +140,7 @@ pub(super) fn watch_catalogs(
                 tokio::select! {
                     () = change(&mut slots) => {}
                     () = change(&mut peers) => {}
+                    () = change(&mut told) => {}
                     () = change(&mut roster) => {}
                 }
             };

@@ -12,7 +12,7 @@ use libp2p::identity::Keypair;
 use libp2p::request_response::OutboundRequestId;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, StreamProtocol, Swarm, TransportError};
-use scenemesh_protocol::ids::{BootId, NodeId, PoolId, StudioId, random_bytes};
+use scenemesh_protocol::ids::{BootId, NodeId, PoolId, random_bytes};
 use scenemesh_protocol::keys::SecretKey;
 use scenemesh_protocol::messages::{self, Decline, Goodbye, PorchResponse, Request, Response};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -27,7 +27,7 @@ use super::peers::{Channel, Peer};
 use super::redial::{Redial, Source};
 use super::shares::Shares;
 use super::{
-    Command, Config, EVENTS_WAITING, Identity, Listening, NetworkError, PeerTable, PeerView, Publication,
+    Command, Config, EVENTS_WAITING, Identity, Listening, NetworkError, Offered, PeerTable, PeerView,
     RequestError, RosterEvent, RosterView, StartError, TaskEvent, addresses, declined, porch, reachable,
     swarm, transfer,
 };
@@ -105,7 +105,7 @@ fn parse_all(key: &'static str, texts: &[String]) -> Result<Vec<Multiaddr>, Netw
 pub(super) struct Inlets {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) roster: watch::Receiver<Option<Arc<RosterView>>>,
-    pub(super) publication: watch::Receiver<Option<Arc<Publication>>>,
+    pub(super) offered: watch::Receiver<Offered>,
 }
 
 /// What goes out to the other modules.
@@ -245,11 +245,9 @@ impl Actor {
                     let roster = inlets.roster.borrow_and_update().clone();
                     self.on_roster(Instant::now(), roster);
                 }
-                Ok(()) = inlets.publication.changed() => {
-                    if let Some(publication) = inlets.publication.borrow_and_update().clone() {
-                        self.own.set(publication);
-                        self.spread_own_advert(Instant::now());
-                    }
+                Ok(()) = inlets.offered.changed() => {
+                    self.own.set(inlets.offered.borrow_and_update().clone());
+                    self.spread_own_advert(Instant::now());
                 }
                 event = next_event(self.main.as_mut().map(|main| &mut main.swarm)) => {
                     self.on_main_event(Instant::now(), event);
@@ -526,8 +524,10 @@ impl Actor {
         peer.view(self.adverts.get(node), self.redial.address(node))
     }
 
-    fn my_studio(&self) -> Option<StudioId> {
-        self.roster.as_ref()?.members.get(&self.me).copied()
+    /// Whether a peer is of our own studio.
+    fn is_sister(&self, node: &NodeId) -> bool {
+        let mine = self.roster.as_ref().and_then(|roster| roster.members.get(&self.me));
+        mine.is_some() && mine == self.peers.get(node).map(|peer| &peer.studio)
     }
 
     fn note_addresses(&mut self, now: Instant, node: NodeId) {

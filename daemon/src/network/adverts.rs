@@ -12,10 +12,11 @@ use scenemesh_protocol::advert::{Advert, Inventory};
 use scenemesh_protocol::codec;
 use scenemesh_protocol::ids::{BootId, ContentHash, NodeId, PoolId};
 use scenemesh_protocol::keys::SecretKey;
+use scenemesh_protocol::messages::{DEFINITIONS_PART, DefinitionsGet, DefinitionsPart};
 use scenemesh_protocol::signed::Signed;
 use tokio::time::Instant;
 
-use super::Publication;
+use super::{Offered, Publication, Told};
 
 /// Most addresses in an advert.
 const ADDRESSES: usize = 4;
@@ -199,7 +200,7 @@ pub(super) struct OwnAdvert {
     addresses: Option<(Vec<String>, Vec<String>)>,
     /// Hides from other studios what the full inventory consists of, while its change still shows.
     salt: [u8; 32],
-    publication: Option<Arc<Publication>>,
+    offered: Offered,
     seq: u64,
     changed: bool,
     sent_at: Option<Instant>,
@@ -213,7 +214,7 @@ impl OwnAdvert {
             boot,
             addresses: None,
             salt,
-            publication: None,
+            offered: Offered::default(),
             seq: 0,
             changed: false,
             sent_at: None,
@@ -222,9 +223,9 @@ impl OwnAdvert {
     }
 
     /// Notes what is offered now; the same as before is no change.
-    pub(super) fn set(&mut self, publication: Arc<Publication>) {
-        if self.publication.as_ref() != Some(&publication) {
-            self.publication = Some(publication);
+    pub(super) fn set(&mut self, offered: Offered) {
+        if self.offered != offered {
+            self.offered = offered;
             self.changed = true;
         }
     }
@@ -240,16 +241,26 @@ impl OwnAdvert {
 
     /// What others may see: members of the own studio everything.
     pub(super) fn inventory(&self, own_studio: bool) -> Arc<Inventory> {
-        match &self.publication {
+        match &self.offered.publication {
             Some(publication) if own_studio => publication.inventory_studio.clone(),
             Some(publication) => publication.inventory_shared.clone(),
             None => Arc::default(),
         }
     }
 
+    /// The part of what our classes look like that was asked for.
+    pub(super) fn definitions(&self, own_studio: bool, get: &DefinitionsGet) -> DefinitionsPart {
+        let Told { studio, shared } = &*self.offered.told;
+        let pack = if own_studio { studio } else { shared };
+        let parts = pack.bytes.chunks(DEFINITIONS_PART);
+        let count = u16::try_from(parts.len()).unwrap_or(u16::MAX);
+        let part = if get.have.contains(&pack.root) { None } else { parts.clone().nth(get.part.into()) };
+        DefinitionsPart { root: pack.root, parts: count, bytes: part.unwrap_or_default().to_vec() }
+    }
+
     /// When the next advert is due, if there is anything to tell.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.publication.as_ref()?;
+        self.offered.publication.as_ref()?;
         self.addresses.as_ref()?;
         let pause = if self.changed { SPACING } else { HEARTBEAT };
         self.sent_at.map(|at| at + pause)
@@ -263,7 +274,7 @@ impl OwnAdvert {
         pool: PoolId,
         key: &SecretKey,
     ) -> Option<Signed<Advert>> {
-        let publication = self.publication.clone()?;
+        let publication = self.offered.publication.clone()?;
         let (external, porch) = self.addresses.clone()?;
         if self.next().is_some_and(|at| at > now) {
             return None;
@@ -311,6 +322,9 @@ impl OwnAdvert {
         let mut hasher = blake3::Hasher::new_keyed(&self.salt);
         for inventory in [&publication.inventory_shared, &publication.inventory_studio] {
             hasher.update(inventory.root().as_bytes());
+        }
+        for pack in [&self.offered.told.shared, &self.offered.told.studio] {
+            hasher.update(pack.root.as_bytes());
         }
         hasher.update(publication.rules.as_bytes());
         ContentHash::from_bytes(*hasher.finalize().as_bytes())

@@ -41,7 +41,9 @@ async fn knows_models(subject: &Subject, renderers: usize) -> Result<()> {
         let models = subject.get("/models/checkpoints").await.body;
         let devices = subject.get("/system_stats").await.body["devices"].clone();
         let many = devices.as_array().map_or(0, Vec::len);
-        Ok(if models == json!([CHECKPOINT]) && many == renderers { Ok(()) } else { Err((models, devices)) })
+        let defined = subject.get("/object_info/KSampler").await.body["KSampler"]["input"].is_object();
+        let all = models == json!([CHECKPOINT]) && many == renderers && defined;
+        Ok(if all { Ok(()) } else { Err((models, devices, defined)) })
     })
     .await
 }

@@ -6,10 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use scenemesh_protocol::task::ModelName;
 use serde_json::{Map, Value, json};
 
 use super::python::{self, Raised};
-use crate::executor::definitions::{inputs, is_upload, options};
+use crate::executor::definitions::{inputs, is_upload, lists_files, options};
 use crate::executor::graph::{input_folder, is_file_input};
 
 /// Longer lists of options are not repeated in an error.
@@ -24,6 +25,8 @@ pub(super) struct Shelf<'a> {
     pub(super) definition: &'a dyn Fn(&str) -> Option<&'a Value>,
     /// Whether a file that a loader names will be there.
     pub(super) has_file: &'a dyn Fn(&str) -> bool,
+    /// Whether a model is there that a definition does not list: those of other machines list none.
+    pub(super) has_model: &'a dyn Fn(&ModelName) -> bool,
 }
 
 /// Outputs that may run, and what is wrong with the others.
@@ -318,7 +321,7 @@ impl<'a> Walk<'a, '_> {
         let (message, kind, details, config) = if let Some(limit) = input.beyond(&value) {
             (limit.0, limit.1, name.to_owned(), input.config())
         } else {
-            let (details, config) = not_listed(class, input, &value)?;
+            let (details, config) = not_listed(class, input, &value, self.shelf.has_model)?;
             ("Value not in list".to_owned(), "value_not_in_list", details, config)
         };
         let mut error = problem(kind, &message, &details);
@@ -375,11 +378,22 @@ impl Input<'_> {
 }
 
 /// The details of the error and the configuration it shows, when a value is none of its input's options.
-fn not_listed(class: &str, input: &Input<'_>, value: &Value) -> Option<(String, Value)> {
+fn not_listed(
+    class: &str,
+    input: &Input<'_>,
+    value: &Value,
+    has_model: &dyn Fn(&ModelName) -> bool,
+) -> Option<(String, Value)> {
     let offered = options(input.spec)?;
-    let is_model = input_folder(class, input.name).is_some();
+    let folder = input_folder(class, input.name);
+    let elsewhere = folder.filter(|_| !lists_files(offered));
     let listed = |value: &Value| {
-        let plain = value.as_str().filter(|_| is_model).map(|name| name.replace('\\', "/"));
+        let plain = value.as_str().filter(|_| folder.is_some()).map(|name| name.replace('\\', "/"));
+        if let (Some(folder), Some(name)) = (elsewhere, &plain)
+            && has_model(&ModelName::new(folder, name))
+        {
+            return true;
+        }
         offered.iter().any(|option| {
             let spelt = plain.is_some() && option.as_str().map(|name| name.replace('\\', "/")) == plain;
             spelt || python::same(option, value)

@@ -290,26 +290,33 @@ fn a_graph_that_is_wrong_everywhere_is_answered_in_few_bytes() {
 }
 
 #[test]
-fn a_book_says_what_nodes_do_not_and_nothing_of_its_own_machine() {
-    let book = json!({"Save": save(), "Checkpoint": checkpoints(&["elsewhere.ckpt"]), "Paint": paint(), "Absent": paint()});
-    let book = Definitions::read(book.to_string().as_bytes()).unwrap();
-    let classes = ["Save", "Checkpoint", "Paint"].map(str::to_owned).to_vec();
-    let amber = named("amber", classes.clone(), &[("checkpoints", "film/a.ckpt")]);
-    let catalog = Catalog::with_book(
-        vec![amber.clone(), named("birch", classes, &[("checkpoints", "b.ckpt")])],
-        Some(&book),
-    );
-    let mut known: Vec<&String> = catalog.object_info().keys().collect();
-    known.sort();
-    assert_eq!(known, ["Checkpoint", "Paint", "Save"], "what nobody has is not shown");
-    let options = &catalog.class("Checkpoint")["Checkpoint"]["input"]["required"]["ckpt_name"][0];
-    assert_eq!(*options, json!(["film/a.ckpt", "b.ckpt"]));
-    let judge = |graph: Map<String, Value>| catalog.validate(&graph, None, &|_| false);
-    assert!(matches!(judge(graph(|_| {})), Verdict::Fine { outputs, .. } if outputs == ["3"]));
-    let Verdict::Refused(refusal) = judge(graph(|graph| graph["2"]["inputs"]["steps"] = json!(1000))) else {
-        panic!("the book knows the limits")
+fn definitions_of_other_machines_come_without_models_which_their_inventories_tell() {
+    let told = json!({"Save": save(), "Checkpoint": checkpoints(&["film/a.ckpt", "None"]), "Paint": paint()});
+    let told = Arc::new(Definitions::read(told.to_string().as_bytes()).unwrap().without_models());
+    let node = |name: &str, model: &str| {
+        let classes = ["Save", "Checkpoint", "Paint"].map(str::to_owned).to_vec();
+        Offering { definitions: Some(told.clone()), ..named(name, classes, &[("checkpoints", model)]) }
     };
-    let said = refusal.body(&graph(|_| {}), Lang::En).to_string();
-    assert!(said.contains("value_bigger_than_max"), "{said}");
-    assert!(Catalog::of(vec![amber]).object_info().is_empty(), "without the book nothing is known but names");
+    let catalog = Catalog::of(vec![node("amber", "film/a.ckpt"), node("birch", "b.ckpt")]);
+    let options = &catalog.class("Checkpoint")["Checkpoint"]["input"]["required"]["ckpt_name"][0];
+    assert_eq!(*options, json!(["None", "b.ckpt", "film/a.ckpt"]));
+    let judge = |graph: &Map<String, Value>| catalog.validate(graph, None, &|_| false);
+    assert!(matches!(judge(&graph(|_| {})), Verdict::Fine { outputs, .. } if outputs == ["3"]));
+    for (change, error) in [
+        (("2", "steps", json!(1000)), "value_bigger_than_max"),
+        (("1", "ckpt_name", json!("nowhere.ckpt")), "value_not_in_list"),
+    ] {
+        let (id, input, value) = change;
+        let graph = graph(|graph| graph[id]["inputs"][input] = value);
+        let Verdict::Refused(refusal) = judge(&graph) else { panic!("{error}") };
+        let said = refusal.body(&graph, Lang::En).to_string();
+        assert!(said.contains(error), "{said}");
+    }
+    let both = graph(|graph| {
+        graph["4"] = json!({"class_type": "Checkpoint", "inputs": {"ckpt_name": "b.ckpt"}});
+        graph["2"]["inputs"]["under"] = json!(["5", 0]);
+        graph["5"] = json!({"class_type": "Paint", "inputs": {"steps": 8, "cfg": 7.5, "model": ["4", 0]}});
+    });
+    let said = refused(&catalog, &both).to_string();
+    assert!(said.contains("amber: shows no model") && said.contains("birch: shows no model"), "{said}");
 }

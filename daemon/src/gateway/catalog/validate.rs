@@ -129,7 +129,9 @@ impl Catalog {
             return self.by_names(prompt);
         }
         let definition = |class: &str| self.classes.get(class);
-        let checked = match check(prompt, targets, &Shelf { definition: &definition, has_file }) {
+        let has_model = |model: &ModelName| self.offerings.iter().any(|offering| offering.has_model(model));
+        let shelf = Shelf { definition: &definition, has_file, has_model: &has_model };
+        let checked = match check(prompt, targets, &shelf) {
             Ok(checked) => checked,
             // A class of which only the name is known, on a node that tells no more: that node decides.
             Err(_) if self.names_all_classes(prompt) => return self.by_names(prompt),
@@ -190,7 +192,9 @@ impl Catalog {
             return names_lacking(offering, prompt, &self.upstream(prompt, outputs));
         };
         let definition = |class: &str| own.get(class);
-        let Ok(checked) = check(prompt, Some(outputs), &Shelf { definition: &definition, has_file }) else {
+        let has_model = |model: &ModelName| offering.has_model(model);
+        let shelf = Shelf { definition: &definition, has_file, has_model: &has_model };
+        let Ok(checked) = check(prompt, Some(outputs), &shelf) else {
             // All classes are there, so what it does not call an output here is one elsewhere.
             return outputs
                 .iter()

@@ -92,9 +92,12 @@ impl Actor {
                 self.answer(channel, AdvertBatch { adverts });
             }
             Request::Inventory(_) => {
-                let own_studio = self.peers.get(&node).map(|peer| peer.studio) == self.my_studio();
-                let inventory = self.own.inventory(own_studio);
+                let inventory = self.own.inventory(self.is_sister(&node));
                 self.answer(channel, fitting(&inventory, Inventory::LIMIT));
+            }
+            Request::Definitions(get) => {
+                let part = self.own.definitions(self.is_sister(&node), &get);
+                self.answer(channel, part);
             }
             Request::Goodbye(_) => {
                 tracing::info!(peer = %node.short(), "a member leaves");
@@ -109,7 +112,7 @@ impl Actor {
                 }
             }
             request @ (Request::StudioSync(_) | Request::Studio(_)) => {
-                if self.peers.get(&node).map(|peer| peer.studio) != self.my_studio() {
+                if !self.is_sister(&node) {
                     let words = "a studio's own records stay in that studio";
                     return self.answer(channel, declined(Decline::NotAllowed, words));
                 }
@@ -118,7 +121,7 @@ impl Actor {
                 }
             }
             Request::Keep(_) | Request::KeepNews(_) | Request::TakeBack(_) | Request::Release(_)
-                if self.peers.get(&node).map(|peer| peer.studio) != self.my_studio() =>
+                if !self.is_sister(&node) =>
             {
                 let words = "a job is kept by nodes of its own studio only";
                 self.answer(channel, declined(Decline::NotAllowed, words));

@@ -1,5 +1,6 @@
 use scenemesh_protocol::advert::{Availability, Hygiene};
 
+use super::super::Pack;
 use super::*;
 
 const POOL: PoolId = PoolId::from_bytes([7; 16]);
@@ -130,6 +131,10 @@ fn a_sync_brings_what_is_lacking_and_no_more_than_fits() {
     assert!(rounds <= 4);
 }
 
+fn offered(publication: Arc<Publication>) -> Offered {
+    Offered { publication: Some(publication), ..Offered::default() }
+}
+
 fn publication(slots_free: u16) -> Arc<Publication> {
     Arc::new(Publication {
         availability: Availability::Available,
@@ -152,12 +157,12 @@ fn changes_are_bundled_and_silence_is_broken_by_heartbeats() {
     let mut own = OwnAdvert::new(key.public().node(), FIRST, [0; 32]);
     own.set_addresses(&[], &[]);
     assert!(own.due(now, WALL, POOL, &key).is_none(), "nothing to tell yet");
-    own.set(publication(4));
+    own.set(offered(publication(4)));
     assert_eq!(own.due(now, WALL, POOL, &key).unwrap().verify().unwrap().seq, 1);
-    own.set(publication(4));
+    own.set(offered(publication(4)));
     assert!(own.due(now + SPACING, WALL, POOL, &key).is_none(), "nothing has changed");
-    own.set(publication(3));
-    own.set(publication(2));
+    own.set(offered(publication(3)));
+    own.set(offered(publication(2)));
     assert!(own.due(now + SPACING / 2, WALL, POOL, &key).is_none(), "too soon");
     let second = own.due(now + SPACING, WALL, POOL, &key).unwrap().verify().unwrap();
     assert_eq!((second.seq, second.slots_free), (2, 2));
@@ -171,7 +176,7 @@ fn the_root_changes_with_either_inventory_and_gives_neither_away() {
     let root = |salt: u8, publication: &Publication| {
         let mut own = OwnAdvert::new(key.public().node(), FIRST, [salt; 32]);
         own.set_addresses(&[], &[]);
-        own.set(Arc::new(publication.clone()));
+        own.set(offered(Arc::new(publication.clone())));
         own.due(now, WALL, POOL, &key).unwrap().verify().unwrap().inventory_root
     };
     let plain = (*publication(1)).clone();
@@ -190,4 +195,38 @@ fn a_huge_inventory_is_cut_to_one_answer() {
     let cut = fitting(&huge, 1 << 20);
     assert!(codec::encode_body(&cut).len() <= 1 << 20);
     assert!(cut.classes.len() > 10_000);
+}
+
+#[test]
+fn definitions_are_told_part_by_part_and_not_to_whom_has_them() {
+    let key = SecretKey::generate();
+    let mut own = OwnAdvert::new(key.public().node(), BootId::from_bytes([1; 16]), [0; 32]);
+    let get = |own: &OwnAdvert, sister, part, have| own.definitions(sister, &DefinitionsGet { part, have });
+    let nothing = get(&own, true, 0, Vec::new());
+    assert_eq!((nothing.parts, nothing.bytes.len()), (0, 0));
+    let long: Vec<u8> = (0..DEFINITIONS_PART + 5).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    let told = Told { studio: Pack::of(long.clone()), shared: Pack::of(b"less".to_vec()) };
+    own.set(Offered { told: Arc::new(told), ..offered(publication(4)) });
+    let (first, second) = (get(&own, true, 0, Vec::new()), get(&own, true, 1, Vec::new()));
+    assert_eq!([first.bytes, second.bytes].concat(), long);
+    assert_eq!((first.parts, second.parts, first.root), (2, 2, ContentHash::of(&long)));
+    assert!(get(&own, true, 2, Vec::new()).bytes.is_empty(), "there is no third");
+    assert!(get(&own, true, 0, vec![first.root]).bytes.is_empty(), "whoever has it is sent nothing");
+    let shared = get(&own, false, 0, vec![first.root]);
+    assert_eq!((shared.bytes.as_slice(), shared.parts), (&b"less"[..], 1));
+}
+
+#[test]
+fn new_definitions_make_others_ask_again() {
+    let key = SecretKey::generate();
+    let root = |told: Told| {
+        let mut own = OwnAdvert::new(key.public().node(), BootId::from_bytes([1; 16]), [0; 32]);
+        own.set_addresses(&[], &[]);
+        own.set(Offered { told: Arc::new(told), ..offered(publication(1)) });
+        let signed = own.due(Instant::now(), WALL, POOL, &key).unwrap();
+        signed.verify().unwrap().inventory_root
+    };
+    let plain = root(Told::default());
+    assert_ne!(plain, root(Told { studio: Pack::of(b"more".to_vec()), ..Told::default() }));
+    assert_ne!(plain, root(Told { shared: Pack::of(b"more".to_vec()), ..Told::default() }));
 }

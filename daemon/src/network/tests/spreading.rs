@@ -1,6 +1,7 @@
 //! Adverts and inventories: who hears of whom, and who may see what.
 
 use scenemesh_protocol::ids::ContentHash;
+use scenemesh_protocol::messages::{DefinitionsGet, Response};
 use scenemesh_protocol::task::ModelName;
 
 use super::harness::*;
@@ -74,6 +75,33 @@ async fn the_full_inventory_is_for_the_own_studio() {
     // A change that others may not see still reaches the studio.
     owner.network.publish(Publication { inventory_studio: inventory("More"), ..publication(4) });
     mate.sees(owner.id, |peer| peer.inventory == Some(inventory("More"))).await;
+}
+
+#[tokio::test]
+async fn definitions_are_told_to_each_as_far_as_it_may_know() {
+    let [a, b, c] = keys();
+    let members = [&a, &b, &c];
+    let mut view = roster(&members);
+    let shared_studio = view.members[&a.public().node()];
+    view.members.insert(b.public().node(), shared_studio);
+    let mut nodes = Vec::new();
+    for key in members {
+        let node = Node::new(key, loopback()).await;
+        node.network.set_roster(view.clone());
+        node.network.start(POOL).await.unwrap();
+        nodes.push(node);
+    }
+    let [owner, mate, other] = &nodes[..] else { panic!() };
+    owner.network.publish(publication(4));
+    owner.network.tell(Told { studio: Pack::of(b"all of it".to_vec()), shared: Pack::of(b"some".to_vec()) });
+    for (node, told) in [(mate, &b"all of it"[..]), (other, b"some")] {
+        owner.knows(node).await;
+        node.sees(owner.id, |peer| peer.inventory.is_some()).await;
+        let get = DefinitionsGet { part: 0, have: Vec::new() };
+        let answer = node.network.request(owner.id, get).await.unwrap();
+        let Response::Definitions(part) = answer else { panic!("{answer:?}") };
+        assert_eq!((part.parts, part.bytes.as_slice()), (1, told));
+    }
 }
 
 #[tokio::test]

@@ -79,6 +79,7 @@ fn requests(all: &mut Vec<Sample>) {
     add("Request::Adverts", adverts().into());
     add("Request::AdvertSync", AdvertSync { have: vec![(node(3), BOOT, 5)] }.into());
     add("Request::Inventory", InventoryGet.into());
+    add("Request::Definitions", DefinitionsGet { part: 2, have: vec![hash(7)] }.into());
     add("Request::RosterSync", sync().into());
     add("Request::Roster", diff().into());
     add("Request::Goodbye", Goodbye.into());
@@ -129,6 +130,8 @@ fn responses(all: &mut Vec<Sample>) {
     add("Response::Declined, stopping", declined(Decline::Stopping).into());
     add("Response::Adverts", adverts().into());
     add("Response::Inventory", inventory().into());
+    let part = DefinitionsPart { root: hash(7), parts: 3, bytes: b"a part".to_vec() };
+    add("Response::Definitions", part.into());
     add("Response::Roster", diff().into());
     add("Response::Studio", studio_diff().into());
     add("Response::Offer, waiting", OfferReply::Waiting { position: 3, eta_ms: Some(60_000) }.into());

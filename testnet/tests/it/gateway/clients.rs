@@ -27,14 +27,10 @@ pub(super) fn client(name: &str) -> Option<PathBuf> {
     None
 }
 
-/// A studio whose `desk` has a gateway with saved definitions, no ComfyUI, and one renderer.
+/// A studio whose `desk` has a gateway and no ComfyUI, and one renderer.
 pub(super) async fn defined(mesh: &mut Cluster, arguments: &[&str], more: &str) -> Result<Subject> {
     mesh.add("amber", Comfy::simulated(arguments)).await?;
-    let comfyui = Subject::at(mesh.node("amber").comfy_url().context("amber has a ComfyUI")?);
-    let definitions = mesh.node("amber").dir.join("object_info.json");
-    std::fs::write(&definitions, comfyui.get("/object_info").await.bytes)?;
-    let config =
-        format!("[gateway]\nlisten = \"127.0.0.1:0\"\ndefinitions = \"{}\"\n{more}", definitions.display());
+    let config = format!("[gateway]\nlisten = \"127.0.0.1:0\"\n{more}");
     mesh.add_with("desk", Comfy::Absent, &config).await?;
     mesh.found("desk", "film", "oak").await?;
     mesh.admit("desk", "amber", None).await?;

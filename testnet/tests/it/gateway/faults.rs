@@ -103,12 +103,12 @@ fn what_a_node_says_is_wrong_is_said_as_comfyui_says_it() {
         let job = gateway.get("/api/jobs?status=failed").await.body["jobs"][0].clone();
         ensure!(job["id"] == ran.id && job["execution_error"]["node_id"] == "1", "{job:#}");
 
-        // A graph that nobody can run is refused at once, with what is missing where.
+        // A graph that nobody can run is refused at once, as a ComfyUI would refuse it.
         let unknown = json!({"1": {"class_type": "NobodyHasThis", "inputs": {}}});
         let refused = gateway.post("/prompt", &json!({"prompt": unknown})).await;
         ensure!(refused.status == 400, "{refused:?}");
         let message = refused.body["error"]["message"].as_str().unwrap_or_default();
-        ensure!(message.contains("amber") && message.contains("NobodyHasThis"), "{message}");
+        ensure!(message.contains("NobodyHasThis"), "{message}");
         ensure!(gateway.get("/queue").await.body["queue_pending"] == json!([]), "nothing is queued");
         Ok(())
     });
