@@ -19,6 +19,9 @@ use super::{AHEAD, BlobError, Sealed};
 use crate::store::disk::Existing;
 
 const FULL: usize = SEGMENT_LEN as usize;
+/// What was written is synced in the background every so many segments: the disk works while the next are sealed, and the
+/// last sync has little left to wait for.
+const SYNC_EVERY: u32 = 64;
 /// Buffers up to here grow as they are filled; a longer one is allocated for a whole segment at once.
 const SMALL: usize = 64 << 10;
 
@@ -32,6 +35,8 @@ pub struct Sealer {
     bytes: u64,
     running: VecDeque<AbortOnDropHandle<Result<ContentHash, BlobError>>>,
     hashes: Vec<ContentHash>,
+    /// The last sync in the background. Its failure is the sealing's: the next sync would not tell of it again.
+    syncing: Option<AbortOnDropHandle<Result<(), BlobError>>>,
     failed: bool,
 }
 
@@ -85,6 +90,7 @@ impl Sealer {
             bytes: 0,
             running: VecDeque::new(),
             hashes: Vec::new(),
+            syncing: None,
             failed: false,
         }
     }
@@ -117,6 +123,9 @@ impl Sealer {
         while let Some(running) = self.running.pop_front() {
             self.hashes.push(running.await.map_err(|_| BlobError::Stopping)??);
         }
+        if let Some(syncing) = self.syncing.take() {
+            syncing.await.map_err(|_| BlobError::Stopping)??;
+        }
         let sealed_bytes = self.bytes + self.hashes.len() as u64 * TAG_LEN as u64;
         let manifest = Manifest::new(sealed_bytes, std::mem::take(&mut self.hashes))
             .expect("a sealing cuts as manifests require");
@@ -125,7 +134,7 @@ impl Sealer {
         let finished = self.sealing.spool.tasks.blocking(move || {
             let Sealing { spool, path, installed, .. } = &*sealing;
             if let Some(file) = file {
-                spool.disk.sync_data(&file).map_err(failed("syncing", path))?;
+                sealing.sync(&file)?;
             }
             spool.write_manifest(root, &manifest)?;
             spool.install(root, sealed_bytes, path)?;
@@ -164,12 +173,28 @@ impl Sealer {
         {
             self.hashes.push(oldest.await.map_err(|_| BlobError::Stopping)??);
         }
+        if self.next > 0 && self.next.is_multiple_of(SYNC_EVERY) {
+            self.sync_behind(&file).await?;
+        }
         let (sealing, index) = (self.sealing.clone(), self.next);
         let plain = std::mem::take(&mut *self.buffer);
         let tasks = self.sealing.spool.tasks.clone();
         self.running.push_back(tasks.start_blocking(move || sealing.segment(&file, index, place, plain)));
         self.next += 1;
         self.failed = false;
+        Ok(())
+    }
+
+    /// Lets the disk begin with what was written so far, one sync after the other.
+    async fn sync_behind(&mut self, file: &Arc<File>) -> Result<(), BlobError> {
+        if let Some(before) = self.syncing.take_if(|before| before.is_finished()) {
+            before.await.map_err(|_| BlobError::Stopping)??;
+        }
+        if self.syncing.is_none() {
+            let (sealing, file) = (self.sealing.clone(), file.clone());
+            let tasks = self.sealing.spool.tasks.clone();
+            self.syncing = Some(tasks.start_blocking(move || sealing.sync(&file)));
+        }
         Ok(())
     }
 
@@ -204,5 +229,9 @@ impl Sealing {
         disk.write_all_at(file, &sealed, offset)
             .map_err(|error| self.spool.write_failed(&self.path, bytes, error))?;
         Ok(ContentHash::of(&sealed))
+    }
+
+    fn sync(&self, file: &File) -> Result<(), BlobError> {
+        self.spool.disk.sync_data(file).map_err(failed("syncing", &self.path))
     }
 }

@@ -1,8 +1,13 @@
+use std::fs::File;
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::tests::{Run, on_a_small_disk};
 use super::*;
 use crate::store::Config;
+use crate::store::disk::{Disk, Existing, RealDisk};
 
 const MIB: usize = 1 << 20;
 
@@ -304,5 +309,72 @@ async fn reading_begins_where_it_is_asked_to() {
         }
         assert!(got[skip..] == plain[from..], "from {from}");
     }
+    run.stop().await;
+}
+
+/// The system tells of a write that failed once, at the next sync, and of no other.
+#[derive(Debug, Default)]
+struct FailsOneSync {
+    failed: AtomicBool,
+}
+
+impl Disk for FailsOneSync {
+    fn create(&self, path: &Path, existing: Existing) -> io::Result<File> {
+        RealDisk.create(path, existing)
+    }
+
+    fn write_all_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        RealDisk.write_all_at(file, bytes, offset)
+    }
+
+    fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
+        RealDisk.set_len(file, len)
+    }
+
+    fn sync_data(&self, file: &File) -> io::Result<()> {
+        let long = file.metadata()?.len() > 8 * MIB as u64;
+        if long && !self.failed.swap(true, Ordering::Relaxed) {
+            return Err(io::Error::other("the disk dropped a write"));
+        }
+        RealDisk.sync_data(file)
+    }
+
+    fn sync_all(&self, file: &File) -> io::Result<()> {
+        RealDisk.sync_all(file)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(dir)
+    }
+}
+
+#[tokio::test]
+async fn a_sync_that_fails_in_the_middle_of_a_sealing_is_not_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { quota: 1 << 30, reserve: 0, ..Config::at(dir.path()) };
+    let disk = Arc::new(FailsOneSync::default());
+    let run = Run::open_on(&config, 1 << 20, disk.clone()).await.unwrap();
+    let plain = noise(MIB);
+    let seal_long = async || {
+        let mut sealer = run.store.blobs.seal();
+        for _ in 0..70 {
+            sealer.write(&plain).await?;
+        }
+        // Whenever the sync in the background ends: this one would be told that all is well.
+        sealer.finish().await
+    };
+    let refused = seal_long().await.unwrap_err();
+    assert!(disk.failed.load(Ordering::Relaxed), "nothing was synced before the end");
+    assert!(matches!(refused, BlobError::Io { .. }), "{refused}");
+    let sealed = seal_long().await.unwrap();
+    assert_eq!(sealed.bytes, 70 * MIB as u64);
     run.stop().await;
 }
