@@ -81,7 +81,7 @@ fn a_prompt_waits_for_whoever_comes_and_survives_a_restart_of_its_gateway() {
         mesh.admit("desk", "amber", None).await?;
         let frames = listener.until_done(&id).await;
         ensure!(frames.iter().any(|frame| frame.is("executed")), "{:?}", kinds(&frames));
-        knows_models(&gateway, 1).await
+        knows_models(&gateway, 1, CHECKPOINT).await
     });
 }
 
