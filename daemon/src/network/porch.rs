@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::behaviour::{self, PorchDoor, PorchDoorEvent, ip_of};
 use super::bucket::{Gate, Rate};
+use super::exchange::is_unknown_there;
 use super::{PorchReply, RosterEvent, declined, swarm};
 use crate::supervisor::Tasks;
 
@@ -235,7 +236,7 @@ fn dial_error(node: NodeId, tried: &str, error: DialError) -> PorchError {
 fn failure(node: NodeId, failure: &OutboundFailure) -> PorchError {
     match failure {
         OutboundFailure::Timeout => PorchError::TimedOut(node),
-        OutboundFailure::UnsupportedProtocols => {
+        failure if is_unknown_there(failure) => {
             PorchError::Garbled { node, cause: "this is not a porch: is it the main port?".into() }
         }
         other => PorchError::Closed { node, cause: other.to_string() },
