@@ -71,6 +71,47 @@ impl ModelName {
     }
 }
 
+/// File names that say nothing of the model: many models of different makers have them.
+const SHARED_NAMES: [&str; 4] = ["adapter_model.", "diffusion_pytorch_model", "model.", "pytorch_model"];
+
+impl ModelName {
+    /// Which of these models a name means. A name means itself; where that is not there, the only one of its folder whose
+    /// path ends as the name does, or the other way round: one machine keeps in `sdxl/` what another has one directory
+    /// above. `sd15/detail.pt` does not mean `sdxl/detail.pt`, and `model.safetensors` means only itself.
+    ///
+    /// `sorted` are models as an inventory lists them.
+    pub fn find<'a>(&self, sorted: &'a [Self]) -> Option<&'a Self> {
+        if let Ok(at) = sorted.binary_search(self) {
+            return Some(&sorted[at]);
+        }
+        let of_folder = sorted.partition_point(|model| model.folder < self.folder);
+        let of_folder = sorted[of_folder..].iter().take_while(|model| model.folder == self.folder);
+        only(of_folder.filter(|model| is_same_file(&model.name, &self.name)))
+    }
+
+    /// The same among the names of one folder, as a machine spells them.
+    pub fn find_name<'a>(name: &str, names: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+        let plain = name.replace('\\', "/");
+        let spelt = |other: &&str| *other == name || other.replace('\\', "/") == plain;
+        names
+            .clone()
+            .find(spelt)
+            .or_else(|| only(names.filter(|other| is_same_file(&other.replace('\\', "/"), &plain))))
+    }
+}
+
+fn only<T>(mut found: impl Iterator<Item = T>) -> Option<T> {
+    let first = found.next()?;
+    found.next().is_none().then_some(first)
+}
+
+/// Whether one path is the end of the other.
+fn is_same_file(one: &str, other: &str) -> bool {
+    let (long, short) = if one.len() > other.len() { (one, other) } else { (other, one) };
+    let ends = long.strip_suffix(short).is_some_and(|above| above.ends_with('/'));
+    ends && (short.contains('/') || !SHARED_NAMES.iter().any(|name| short.starts_with(name)))
+}
+
 impl fmt::Display for ModelName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.folder, self.name)
@@ -305,6 +346,33 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_model_is_found_wherever_below_its_folder_it_is_kept_unless_that_is_in_doubt() {
+        let names = |names: &[&str]| {
+            let mut models: Vec<_> = names.iter().map(|name| ModelName::new("loras", name)).collect();
+            models.extend([ModelName::new("checkpoints", "a.pt"), ModelName::new("vae", "a.pt")]);
+            models.sort();
+            models
+        };
+        for (wanted, here, found) in [
+            ("a.pt", &["a.pt", "x/a.pt"][..], Some("a.pt")),
+            ("a.pt", &["x/a.pt", "xa.pt"], Some("x/a.pt")),
+            ("x/a.pt", &["a.pt"], Some("a.pt")),
+            ("x\\y\\a.pt", &["y/a.pt"], Some("y/a.pt")),
+            ("a.pt", &["x/a.pt", "y/a.pt"], None),
+            ("x/a.pt", &["y/a.pt"], None),
+            ("a.pt", &["b.pt"], None),
+            ("model.safetensors", &["x/model.safetensors"], None),
+            ("x/model.safetensors", &["y/x/model.safetensors"], Some("y/x/model.safetensors")),
+        ] {
+            let models = names(here);
+            let one = ModelName::new("loras", wanted).find(&models);
+            assert_eq!(one.map(|model| model.name.as_str()), found, "{wanted} among {here:?}");
+            assert_eq!(ModelName::find_name(wanted, here.iter().copied()), found, "{wanted} among {here:?}");
+        }
+        assert_eq!(ModelName::find_name("x/a.pt", ["x\\a.pt"].into_iter()), Some("x\\a.pt"));
+    }
 
     #[test]
     fn reach_is_ordered_by_what_it_contains() {

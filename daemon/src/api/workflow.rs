@@ -156,7 +156,7 @@ impl Stock {
     fn has_model(&self, model: &ModelName) -> bool {
         match self {
             Self::Here(inventory) => inventory.has_model(model),
-            Self::There(inventory) => inventory.models.binary_search(model).is_ok(),
+            Self::There(inventory) => model.find(&inventory.models).is_some(),
         }
     }
 }

@@ -44,7 +44,7 @@ impl Offering {
     }
 
     fn has_model(&self, model: &ModelName) -> bool {
-        self.inventory.models.binary_search(model).is_ok()
+        model.find(&self.inventory.models).is_some()
     }
 
     fn definition(&self, class: &str) -> Option<&Value> {

@@ -224,7 +224,7 @@ impl Nodes {
     pub fn holders(&self, model: &ModelName) -> Vec<&str> {
         let lists = |node: &&Node| {
             let inventory = node.card.as_ref().and_then(|card| card.inventory.as_ref());
-            inventory.is_some_and(|inventory| inventory.models.binary_search(model).is_ok())
+            inventory.is_some_and(|inventory| model.find(&inventory.models).is_some())
         };
         let mine = |node: &&Node| node.studio == self.my_studio;
         self.nodes.values().filter(mine).filter(lists).map(|node| node.name.as_str()).collect()
@@ -334,7 +334,7 @@ pub fn fits(
     if let Some(first) = classes.next() {
         return Err(WhyNot::LacksClasses { first: first.clone(), more: classes.count() });
     }
-    let mut models = shape.models.iter().filter(|model| inventory.models.binary_search(model).is_err());
+    let mut models = shape.models.iter().filter(|model| model.find(&inventory.models).is_none());
     if let Some(first) = models.next() {
         return Err(WhyNot::LacksModels { first: first.clone(), more: models.count() });
     }

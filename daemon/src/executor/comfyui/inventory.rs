@@ -135,7 +135,7 @@ impl Inventory {
     }
 
     pub fn has_model(&self, model: &ModelName) -> bool {
-        self.models.binary_search(model).is_ok()
+        model.find(&self.models).is_some()
     }
 
     /// Checks a graph against this inventory. `attached` are the names of the files that come with the task.
@@ -150,12 +150,16 @@ impl Inventory {
         self.types.get(class)
     }
 
-    /// How this machine spells a combo's value: model names differ in the direction of their slashes.
+    /// How this machine spells a combo's value: model names differ in the direction of their slashes, and in the directory
+    /// below their folder.
     pub(super) fn spelling(&self, class: &str, input: &str, value: &str) -> Option<&str> {
-        let input = self.node_type(class)?.input(input)?;
-        let InputKind::Combo { options, .. } = &input.kind else { return None };
-        let plain = value.replace('\\', "/");
+        let known = self.node_type(class)?.input(input)?;
+        let InputKind::Combo { options, .. } = &known.kind else { return None };
         let mut names = options.iter().filter_map(Value::as_str);
+        if input_folder(class, input).is_some() {
+            return ModelName::find_name(value, names);
+        }
+        let plain = value.replace('\\', "/");
         names.find(|option| *option == value || option.replace('\\', "/") == plain)
     }
 }
@@ -311,6 +315,9 @@ mod tests {
         let inventory = Inventory::read(info.as_bytes(), Vec::new()).unwrap();
         let spelt = inventory.spelling("LoraLoader", "lora_name", "film/grain.safetensors");
         assert_eq!(spelt, Some("film\\grain.safetensors"));
+        let below = inventory.spelling("LoraLoader", "lora_name", "grain.safetensors");
+        assert_eq!(below, Some("film\\grain.safetensors"), "one of that name, wherever it is kept");
+        assert_eq!(inventory.spelling("LoraLoader", "lora_name", "other/grain.safetensors"), None);
         assert_eq!(inventory.spelling("LoraLoader", "lora_name", "other.safetensors"), None);
     }
 }

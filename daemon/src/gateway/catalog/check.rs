@@ -388,16 +388,13 @@ fn not_listed(
     let folder = input_folder(class, input.name);
     let elsewhere = folder.filter(|_| !lists_files(offered));
     let listed = |value: &Value| {
-        let plain = value.as_str().filter(|_| folder.is_some()).map(|name| name.replace('\\', "/"));
-        if let (Some(folder), Some(name)) = (elsewhere, &plain)
-            && has_model(&ModelName::new(folder, name))
-        {
+        if offered.iter().any(|option| python::same(option, value)) {
             return true;
         }
-        offered.iter().any(|option| {
-            let spelt = plain.is_some() && option.as_str().map(|name| name.replace('\\', "/")) == plain;
-            spelt || python::same(option, value)
-        })
+        let Some(name) = value.as_str().filter(|_| folder.is_some()) else { return false };
+        let names = offered.iter().filter_map(Value::as_str);
+        ModelName::find_name(name, names).is_some()
+            || elsewhere.is_some_and(|folder| has_model(&ModelName::new(folder, name)))
     };
     let many = input.spec.get(1).is_some_and(|options| options["multiselect"] == true);
     let all_listed = match value {

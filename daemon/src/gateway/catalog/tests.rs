@@ -163,7 +163,7 @@ fn definitions_are_read_within_bounds() {
 #[test]
 fn a_graph_that_one_node_can_run_is_fine_however_its_slashes_lean() {
     let catalog = pool();
-    for name in ["film/a.ckpt", "film\\a.ckpt", "film/b.ckpt"] {
+    for name in ["film/a.ckpt", "film\\a.ckpt", "film/b.ckpt", "b.ckpt", "disk1/film/b.ckpt"] {
         let graph = graph(|graph| graph["1"]["inputs"]["ckpt_name"] = json!(name));
         let fine = Verdict::Fine { outputs: vec!["3".into()], node_errors: Map::new() };
         assert_eq!(judge(&catalog, &graph), fine, "{name}");

@@ -1,11 +1,11 @@
 //! Checks of the contract suite that hold for a gateway as they do for a ComfyUI.
 
 use anyhow::{Context, ensure};
-use scenemesh_testnet::cluster::CHECKPOINT;
-use serde_json::Value;
+use scenemesh_testnet::cluster::{CHECKPOINT, Comfy};
+use serde_json::{Value, json};
 
 use super::clients::defined;
-use super::tell;
+use super::{GATEWAY, knows_models, rendered_on, tell};
 use crate::comfyui_contract::judged_alike::prompts_are_judged_alike;
 use crate::comfyui_contract::node_definitions;
 use crate::comfyui_contract::refusals::more_prompt_errors;
@@ -18,6 +18,30 @@ fn definitions_are_told_and_prompts_are_refused_as_comfyui_does_it() {
         node_definitions(&gateway).await;
         more_prompt_errors(&gateway).await;
         prompts_are_judged_alike(&gateway).await;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_model_is_found_where_the_renderer_keeps_it() {
+    tell(async |mesh| {
+        let kept = format!("film/{CHECKPOINT}");
+        mesh.add("amber", Comfy::simulated(&["--model", &format!("checkpoints/{kept}")])).await?;
+        mesh.add_with("desk", Comfy::Absent, GATEWAY).await?;
+        mesh.found("desk", "film", "oak").await?;
+        mesh.admit("desk", "amber", None).await?;
+        mesh.all_up().await?;
+        let gateway = Subject::at(&mesh.node("desk").gateway().context("desk tells where its gateway is")?);
+        knows_models(&gateway, 1, &kept).await?;
+        let ran = gateway.run(&sampler_graph(CHECKPOINT, 1, 4), false).await;
+        ensure!(ran.history[&ran.id]["status"]["status_str"] == "success", "{:#}", ran.history);
+        ensure!(rendered_on(mesh) == ["amber"], "{:?}", rendered_on(mesh));
+        let elsewhere = sampler_graph(&format!("other/{CHECKPOINT}"), 1, 4);
+        let refused = gateway.post("/prompt", &json!({"prompt": elsewhere})).await;
+        ensure!(
+            refused.status == 400 && refused.body.to_string().contains("value_not_in_list"),
+            "{refused:?}"
+        );
         Ok(())
     });
 }
