@@ -106,6 +106,11 @@ impl Catalog {
         self.offerings.is_empty()
     }
 
+    /// Whether no class is defined yet, but somebody is about to.
+    pub fn is_about_to_tell(&self) -> bool {
+        self.incomplete && self.classes.is_empty()
+    }
+
     /// The body of `/object_info`.
     pub fn object_info(&self) -> &Map<String, Value> {
         &self.classes

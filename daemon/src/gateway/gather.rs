@@ -29,8 +29,14 @@ const MOST: usize = 64 << 20;
 /// Roots that a question names at most.
 const MOST_KNOWN: usize = 32;
 
-/// What nodes told, each definition as often as it differs.
-pub(super) type Gathered = BTreeMap<NodeId, Arc<Definitions>>;
+/// What nodes told.
+#[derive(Clone, Debug, Default)]
+pub struct Gathered {
+    /// Those of a studio's nodes are mostly the same ones.
+    pub definitions: BTreeMap<NodeId, Arc<Definitions>>,
+    /// Who was asked to the end, whatever came of it.
+    pub heard: BTreeSet<NodeId>,
+}
 
 /// Keeps it as nodes come and change.
 pub(super) fn spawn(network: Network, tasks: &Tasks) -> watch::Receiver<Arc<Gathered>> {
@@ -247,7 +253,8 @@ impl Shelf {
 
     fn answered(&mut self, now: Instant, node: NodeId, said: ContentHash, answer: Result<Answer, Failure>) {
         self.asking.remove(&node);
-        let before = self.nodes.get(&node).and_then(|told| told.root);
+        let known = self.nodes.get(&node);
+        let (first, before) = (known.is_none(), known.and_then(|told| told.root));
         let (root, again) = match answer {
             Ok(Answer::None) => (None, None),
             Ok(Answer::Known(root)) if self.definitions.contains_key(&root) => (Some(root), None),
@@ -273,7 +280,7 @@ impl Shelf {
             }
         };
         self.nodes.insert(node, Told { said, root, again });
-        if root != before {
+        if first || root != before {
             self.changed = true;
             self.forget_unused();
         }
@@ -281,7 +288,8 @@ impl Shelf {
 
     fn gathered(&self) -> Gathered {
         let of = |told: &Told| Some(self.definitions.get(&told.root?)?.0.clone());
-        self.nodes.iter().filter_map(|(node, told)| Some((*node, of(told)?))).collect()
+        let definitions = self.nodes.iter().filter_map(|(node, told)| Some((*node, of(told)?)));
+        Gathered { definitions: definitions.collect(), heard: self.nodes.keys().copied().collect() }
     }
 }
 
@@ -385,7 +393,7 @@ mod tests {
         assert_eq!(shelf.next(now + PAUSE, &peers), Some((id(2), root(1))));
         assert_eq!(shelf.known(), [root(9)]);
         shelf.answered(now, id(2), root(1), Ok(Answer::Known(root(9))));
-        let gathered = shelf.gathered();
+        let gathered = shelf.gathered().definitions;
         assert!(Arc::ptr_eq(&gathered[&id(1)], &gathered[&id(2)]), "they are here once");
         assert_eq!(
             shelf.next(now, &table(&[(1, 1), (2, 3)])),
@@ -404,7 +412,7 @@ mod tests {
         shelf.forget_all_but(&table(&[(1, 1)]));
         assert!(!shelf.changed && !shelf.definitions.is_empty());
         shelf.forget_all_but(&table(&[]));
-        assert!(shelf.changed && shelf.definitions.is_empty() && shelf.gathered().is_empty());
+        assert!(shelf.changed && shelf.definitions.is_empty() && shelf.gathered().definitions.is_empty());
     }
 
     #[test]
@@ -428,7 +436,9 @@ mod tests {
             let new = Answer::New(root(node), definitions("A"), MOST / 2 + 1);
             shelf.answered(now, id(node), root(1), Ok(new));
         }
-        assert_eq!(shelf.gathered().keys().collect::<Vec<_>>(), [&id(1)]);
+        let gathered = shelf.gathered();
+        assert_eq!(gathered.definitions.keys().collect::<Vec<_>>(), [&id(1)]);
+        assert_eq!(gathered.heard.len(), 2);
         assert_eq!(shelf.next_try(&peers), None);
     }
 }

@@ -9,7 +9,7 @@ use super::catalog::{Catalog, Offering};
 use super::gather::Gathered;
 use crate::executor::definitions::Definitions;
 use crate::executor::{self, SlotState, SlotView};
-use crate::network::{Link, PeerTable};
+use crate::network::{Link, PeerTable, PeerView};
 
 /// The catalog as of the last look. Definitions are long and change rarely, so it is made once per change.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ impl Reachable {
     ) -> Arc<Catalog> {
         let ready: Vec<&SlotView> = slots.iter().filter(|view| has_told(view)).collect();
         let theirs = theirs(peers, told, name);
-        let incomplete = somebody_is_silent(slots, peers);
+        let incomplete = somebody_is_silent(slots, peers, told);
         let same = self.ours.len() == ready.len()
             && self.incomplete == incomplete
             && self.theirs == theirs
@@ -93,9 +93,13 @@ fn has_told(view: &SlotView) -> bool {
 }
 
 /// Whether a ComfyUI beside us is about to be asked, or a linked node is about to tell.
-fn somebody_is_silent(slots: &[SlotView], peers: &PeerTable) -> bool {
+fn somebody_is_silent(slots: &[SlotView], peers: &PeerTable, told: &Gathered) -> bool {
     let starting = slots.iter().any(|view| view.state == SlotState::Starting);
-    starting || peers.peers.values().any(|peer| peer.link == Link::Up && peer.inventory.is_none())
+    let silent = |(node, peer): (&NodeId, &PeerView)| match &peer.inventory {
+        Some(inventory) => !inventory.classes.is_empty() && !told.heard.contains(node),
+        None => true,
+    };
+    starting || peers.peers.iter().filter(|(_, peer)| peer.link == Link::Up).any(silent)
 }
 
 /// A machine with several ComfyUIs says which.
@@ -120,7 +124,12 @@ fn theirs(peers: &PeerTable, told: &Gathered, name: impl Fn(&NodeId) -> String) 
     let linked = peers.peers.iter().filter(|(_, peer)| peer.link == Link::Up);
     let shown = linked.filter_map(|(node, peer)| {
         let inventory = peer.inventory.clone().filter(|inventory| !inventory.classes.is_empty())?;
-        Some(Theirs { id: *node, node: name(node), inventory, definitions: told.get(node).cloned() })
+        Some(Theirs {
+            id: *node,
+            node: name(node),
+            inventory,
+            definitions: told.definitions.get(node).cloned(),
+        })
     });
     let mut theirs: Vec<_> = shown.collect();
     theirs.sort_by(|one, other| (&one.node, one.id).cmp(&(&other.node, other.id)));
@@ -137,7 +146,6 @@ pub(super) mod tests {
     use crate::executor::SlotId;
     use crate::gateway::catalog::Verdict;
     use crate::messages::Lang;
-    use crate::network::PeerView;
 
     fn slot(number: u16, state: SlotState, inventory: &Arc<executor::Inventory>) -> SlotView {
         SlotView {
@@ -178,6 +186,11 @@ pub(super) mod tests {
         }
     }
 
+    /// Everybody was asked, and told no more than names.
+    fn heard() -> Gathered {
+        Gathered { heard: [1, 2].map(|n| NodeId::from_bytes([n; 32])).into(), ..Gathered::default() }
+    }
+
     fn classes(catalog: &Catalog) -> Vec<&str> {
         catalog.object_info().keys().map(String::as_str).collect()
     }
@@ -190,7 +203,7 @@ pub(super) mod tests {
         let mut peers = PeerTable::default();
         peers.peers.insert(NodeId::from_bytes([1; 32]), peer(Link::Up, &["near.pt"]));
         peers.peers.insert(NodeId::from_bytes([2; 32]), peer(Link::Down, &["far.pt"]));
-        let catalog = Reachable::default().look(&slots, &peers, &Gathered::new(), "amber", NodeId::short);
+        let catalog = Reachable::default().look(&slots, &peers, &heard(), "amber", NodeId::short);
         assert_eq!(classes(&catalog), ["Here"]);
         assert_eq!(catalog.models("vae").unwrap(), ["near.pt"]);
     }
@@ -202,7 +215,7 @@ pub(super) mod tests {
         let mut reachable = Reachable::default();
         let mut look = |peers: &PeerTable, inventory: &Arc<executor::Inventory>| {
             let slots = [slot(0, SlotState::Ready, inventory)];
-            reachable.look(&slots, peers, &Gathered::new(), "amber", NodeId::short)
+            reachable.look(&slots, peers, &heard(), "amber", NodeId::short)
         };
         let first = look(&peers, &here);
         assert!(Arc::ptr_eq(&first, &look(&peers, &here)));
@@ -218,7 +231,7 @@ pub(super) mod tests {
         let here = has("Here");
         let graph = serde_json::json!({"1": {"class_type": "Theirs", "inputs": {}}});
         let judge = |slots: &[SlotView], peers: &PeerTable| {
-            let catalog = Reachable::default().look(slots, peers, &Gathered::new(), "amber", NodeId::short);
+            let catalog = Reachable::default().look(slots, peers, &heard(), "amber", NodeId::short);
             catalog.validate(graph.as_object().unwrap(), None, &|_| false)
         };
         let ready = [slot(0, SlotState::Ready, &here)];
@@ -226,30 +239,25 @@ pub(super) mod tests {
         let mut peers = PeerTable::default();
         assert!(matches!(judge(&ready, &peers), Verdict::Refused(_)));
         assert_eq!(judge(&starting, &peers), Verdict::Unjudged);
+        let mut unheard = PeerTable::default();
+        unheard.peers.insert(NodeId::from_bytes([7; 32]), peer(Link::Up, &[]));
+        assert_eq!(judge(&ready, &unheard), Verdict::Unjudged, "its definitions are being asked for");
         let silent = PeerView { inventory: None, ..peer(Link::Up, &[]) };
         peers.peers.insert(NodeId::from_bytes([1; 32]), silent.clone());
         assert_eq!(judge(&ready, &peers), Verdict::Unjudged);
         let mut looked = Reachable::default();
-        let before = looked.look(&ready, &peers, &Gathered::new(), "amber", NodeId::short);
+        let before = looked.look(&ready, &peers, &heard(), "amber", NodeId::short);
         peers.peers.insert(NodeId::from_bytes([1; 32]), PeerView { link: Link::Down, ..silent });
         assert!(matches!(judge(&ready, &peers), Verdict::Refused(_)), "whoever is away tells nothing");
-        assert!(!Arc::ptr_eq(
-            &before,
-            &looked.look(&ready, &peers, &Gathered::new(), "amber", NodeId::short)
-        ));
+        assert!(!Arc::ptr_eq(&before, &looked.look(&ready, &peers, &heard(), "amber", NodeId::short)));
     }
 
     #[test]
     fn a_machine_with_two_comfyuis_says_which_lacks_what() {
         let (one, other) = (has("One"), has("Other"));
         let slots = [slot(0, SlotState::Ready, &one), slot(1, SlotState::Ready, &other)];
-        let catalog = Reachable::default().look(
-            &slots,
-            &PeerTable::default(),
-            &Gathered::new(),
-            "amber",
-            NodeId::short,
-        );
+        let catalog =
+            Reachable::default().look(&slots, &PeerTable::default(), &heard(), "amber", NodeId::short);
         let graph = serde_json::json!({"1": {"class_type": "One", "inputs": {}}, "2": {"class_type": "Other", "inputs": {}}});
         let graph = graph.as_object().unwrap();
         let Verdict::Refused(refusal) = catalog.validate(graph, None, &|_| false) else {

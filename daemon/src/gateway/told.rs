@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -30,6 +31,8 @@ use crate::supervisor::Tasks;
 /// The release of ComfyUI whose dialect this is, where no ComfyUI beside us says another.
 const DIALECT: &str = "0.3.64";
 const MIB: u64 = 1 << 20;
+/// Longest that a program which has just come waits until the first node has told its definitions.
+const FIRST_WORDS: Duration = Duration::from_secs(10);
 
 /// What can be reached as far as each reach goes.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +64,20 @@ impl Node {
     pub(super) fn catalog(&self, caller: &Caller) -> Arc<Catalog> {
         let reach = terms(&self.ports, &self.listeners[caller.listener]).map(|terms| terms.reach);
         self.catalogs.borrow().of(&reach.unwrap_or(Reach::Machine))
+    }
+
+    /// The same; where nobody has told anything yet and somebody is about to, as soon as that is there. Programs ask once, when
+    /// they start.
+    async fn whole_catalog(&self, caller: &Caller) -> Arc<Catalog> {
+        let mut catalogs = self.catalogs.clone();
+        let told = async {
+            while self.catalog(caller).is_about_to_tell() {
+                change(&mut catalogs).await;
+            }
+        };
+        // As it is then, is what there is.
+        drop(tokio::time::timeout(FIRST_WORDS, told).await);
+        self.catalog(caller)
     }
 }
 
@@ -178,7 +195,7 @@ pub(super) async fn object_info(
     State(node): State<Node>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Response, Problem> {
-    let (catalog, uploads) = (node.catalog(&caller), uploads(&node, &caller));
+    let (catalog, uploads) = (node.whole_catalog(&caller).await, uploads(&node, &caller));
     let written = node.tasks.blocking(move || {
         let mut classes: Map<String, Value> = catalog.object_info().clone();
         for (class, definition) in &mut classes {
