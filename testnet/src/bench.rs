@@ -59,6 +59,9 @@ enum What {
         /// A file of so many MiB goes in and out again, and the daemon's memory is watched; 0: none
         #[arg(long, default_value_t = 1024)]
         mib: usize,
+        /// So many more prompts are rendered, and the memory that their history takes is watched; 0: none
+        #[arg(long, default_value_t = 10_000)]
+        prompts: u32,
     },
     /// A large sealed blob from node to node, against one raw libp2p stream
     Blob {
@@ -101,7 +104,9 @@ pub async fn run(options: Options) -> Result<()> {
         What::Dispatch { count, queued } if queued.is_empty() => ("dispatch", dispatch::run(count).await?),
         What::Dispatch { count, queued } => ("dispatch", queued::run(&queued, count).await?),
         What::Overhead { count, comfyui } => ("overhead", overhead::run(count, comfyui).await?),
-        What::Gateway { count, clients, mib } => ("gateway", gateway::run(count, &clients, mib).await?),
+        What::Gateway { count, clients, mib, prompts } => {
+            ("gateway", gateway::run(count, &clients, mib, prompts).await?)
+        }
         What::Blob { mib, line_mbit: Some(mbit), .. } => ("blob", line::run(mib, mbit).await?),
         What::Blob { mib, line_mbit: None, place } => ("blob", blob::run(mib, &place).await?),
         What::BlobTaker { listen } => return blob::serve(listen).await,

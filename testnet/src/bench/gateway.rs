@@ -19,7 +19,7 @@ use crate::workflows;
 /// Sampling steps of a watched render.
 const STEPS: u32 = 20;
 
-pub(super) async fn run(count: usize, clients: &[usize], mib: usize) -> Result<Figures> {
+pub(super) async fn run(count: usize, clients: &[usize], mib: usize, prompts: u32) -> Result<Figures> {
     let home = tempfile::tempdir().context("making a directory for the mesh")?;
     let mut mesh = Cluster::new(Programs::this_binary()?, home.path());
     mesh.add_with("desk", Comfy::Absent, "[gateway]\nlisten = \"127.0.0.1:0\"\n").await?;
@@ -72,7 +72,34 @@ pub(super) async fn run(count: usize, clients: &[usize], mib: usize) -> Result<F
         figures.insert("view_mib_per_s".into(), ms(down));
         figures.insert("peak_growth_mib".into(), ms(grown));
     }
+    if prompts > 0 {
+        let (kept, grown) = history(mesh.node("desk"), &gateway, color, prompts).await?;
+        figures.insert("history_prompts".into(), json!(kept));
+        figures.insert("history_growth_mib".into(), ms(grown));
+    }
     Ok(figures)
+}
+
+/// Clients that fill a history.
+const WRITERS: usize = 16;
+
+/// How many prompts the history has after so many more, and how much the daemon's memory grew meanwhile.
+async fn history(node: &Node, gateway: &str, color: u32, prompts: u32) -> Result<(usize, f64)> {
+    let before = memory_mib(node, "VmRSS:")?;
+    let mut clients = group(gateway, WRITERS).await?;
+    let many = WRITERS as u32;
+    let renders = clients.iter_mut().zip(0..).map(async |(client, at)| {
+        for turn in (at..prompts).step_by(WRITERS) {
+            client.render(&workflows::tiny(color + many + turn)).await?;
+        }
+        Ok::<_, anyhow::Error>(())
+    });
+    try_join_all(renders).await?;
+    let grown = memory_mib(node, "VmRSS:")? - before;
+    let http = reqwest::Client::new();
+    let kept: Value =
+        http.get(format!("{gateway}/history?max_items={}", u32::MAX)).send().await?.json().await?;
+    Ok((kept.as_object().map_or(0, serde_json::Map::len), grown))
 }
 
 async fn group(url: &str, many: usize) -> Result<Vec<Direct>> {
@@ -114,10 +141,10 @@ async fn previews(node: &Node, comfyui: &str, gateway: &str) -> Result<(f64, f64
     Ok((medians[0], medians[1]))
 }
 
-/// Memory of the daemon at its highest so far, in MiB.
-fn peak_mib(node: &Node) -> Result<f64> {
+/// Memory of the daemon, in MiB: `VmRSS:` now, `VmHWM:` at its highest so far.
+fn memory_mib(node: &Node, figure: &str) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid().context("a daemon")?))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("a peak of memory")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(figure)).context("a figure of memory")?;
     let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib / 1024.0)
 }
@@ -125,7 +152,7 @@ fn peak_mib(node: &Node) -> Result<f64> {
 /// MiB a second in, and out again, and how much the daemon's highest memory grew.
 async fn large_file(node: &Node, gateway: &str, mib: usize) -> Result<(f64, f64, f64)> {
     let http = reqwest::Client::new();
-    let before = peak_mib(node)?;
+    let before = memory_mib(node, "VmHWM:")?;
     let piece = Bytes::from(
         (0..1 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>(),
     );
@@ -144,5 +171,5 @@ async fn large_file(node: &Node, gateway: &str, mib: usize) -> Result<(f64, f64,
     }
     let down = mib as f64 / began.elapsed().as_secs_f64();
     ensure!(got == mib << 20, "{got} bytes came back");
-    Ok((up, down, peak_mib(node)? - before))
+    Ok((up, down, memory_mib(node, "VmHWM:")? - before))
 }
