@@ -191,10 +191,10 @@ pub enum Phase {
     Sealing,
 }
 
-/// A preview picture as ComfyUI made it.
+/// A preview picture as ComfyUI made it, or another binary frame of its event socket.
 #[derive(Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Preview {
-    /// `image/jpeg` or `image/png`.
+    /// `image/jpeg` or `image/png`; [`RELAYED`] for a frame.
     pub mime: String,
     pub bytes: Vec<u8>,
 }
@@ -207,6 +207,13 @@ impl std::fmt::Debug for Preview {
 
 /// Largest preview that is passed on, in bytes; larger ones are dropped.
 pub const PREVIEW_LIMIT: usize = 256 << 10;
+
+/// Media type of a whole binary frame of ComfyUI's event socket, as it came: a text that a node shows, or what only a
+/// client of some extension understands.
+pub const RELAYED: &str = "application/vnd.comfyui.frame";
+
+/// Largest frame that is passed on, in bytes; larger ones are dropped.
+pub const RELAYED_LIMIT: usize = 32 << 10;
 
 /// Answer to a [`Progress`], and to a [`Probe`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

@@ -89,6 +89,9 @@ pub struct Options {
     /// Send no previews, as a server without --preview-method
     #[arg(long)]
     pub no_previews: bool,
+    /// With each sampling step, send the text that a node shows and a binary frame of an extension's own
+    #[arg(long)]
+    pub talkative: bool,
     /// A node class this machine lacks; may be repeated
     #[arg(long, value_name = "CLASS")]
     pub without: Vec<String>,
@@ -107,6 +110,7 @@ impl Default for Options {
             gpu: "NVIDIA GeForce RTX 4090".to_owned(),
             vram_mib: 24 * 1024,
             models: vec!["checkpoints/tiny_sd15.safetensors".to_owned()],
+            talkative: false,
             step_ms: 5,
             load_ms: 0,
             decode_ms: 0,

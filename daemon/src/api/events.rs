@@ -168,6 +168,7 @@ fn job_of(event: &JobEvent) -> JobId {
         | JobEvent::Task { job, .. }
         | JobEvent::Progress { job, .. }
         | JobEvent::Preview { job, .. }
+        | JobEvent::Relayed { job, .. }
         | JobEvent::Log { job, .. } => *job,
     }
 }

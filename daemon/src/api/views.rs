@@ -313,7 +313,7 @@ pub(super) fn event(
         return Some(Event::Task { job: *job, task: Box::new(hidden_task(task, shorts)) });
     }
     Some(match event {
-        scheduler::JobEvent::Job { .. } => return None,
+        scheduler::JobEvent::Job { .. } | scheduler::JobEvent::Relayed { .. } => return None,
         scheduler::JobEvent::Task { job, task } => {
             Event::Task { job: *job, task: Box::new(task_view(node, task, shorts, lang)) }
         }

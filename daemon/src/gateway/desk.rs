@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use scenemesh_protocol::ids::{ContentHash, JobId};
 use scenemesh_protocol::lease::Progress;
 use scenemesh_protocol::sealed::BlobKey;
@@ -409,6 +410,14 @@ impl Desk {
         };
         let preview = Preview::new(&prompt.key.id, node, mime, picture);
         self.tell(prompt, |socket| preview.frame(socket.metadata))
+    }
+
+    /// What a node shows, or an extension says, as its ComfyUI sent it. What tells of prompts is ours to say.
+    pub(super) fn on_relayed(&mut self, job: JobId, frame: Bytes) -> Vec<Effect> {
+        let prompt = self.by_job.get(&job).and_then(|key| self.prompts.get(key));
+        let Some(prompt) = prompt.filter(|prompt| prompt.is_live()) else { return Vec::new() };
+        let Some(frame) = Frame::relayed(frame) else { return Vec::new() };
+        self.tell(prompt, |_| frame.clone())
     }
 
     /// Whether anybody would see a preview of this job.

@@ -15,7 +15,7 @@ pub(super) enum Frame {
     Text(String),
     /// A text that the next of its kind makes worthless.
     Passing(String),
-    /// A preview.
+    /// A preview, or another binary frame, whole.
     Picture(Bytes),
     /// A whole result, for nodes that send theirs over the socket: this head, then the blob, opened as it is sent.
     Result {
@@ -27,6 +27,12 @@ pub(super) enum Frame {
 }
 
 impl Frame {
+    /// A binary frame that came from a renderer's ComfyUI. None for what we say ourselves, with whose prompt it is.
+    pub(super) fn relayed(frame: Bytes) -> Option<Self> {
+        let event = u32::from_be_bytes(frame.get(..4)?.try_into().ok()?);
+        (event != 1 && event != 4).then_some(Self::Picture(frame))
+    }
+
     /// Whether a client that falls behind can do without it.
     pub(super) fn is_passing(&self) -> bool {
         matches!(self, Self::Passing(_) | Self::Picture(_))
@@ -192,6 +198,18 @@ mod tests {
             "value": 1, "max": 3, "state": "running", "node_id": "3", "prompt_id": "p", "display_node_id": "3",
             "parent_node_id": null, "real_node_id": "3"}}}});
         assert_eq!(state, wanted);
+    }
+
+    #[test]
+    fn frames_of_a_renderer_are_not_those_that_tell_whose_they_are() {
+        for event in [3_u32, 7, 0x4d45_5348] {
+            let frame = Bytes::from([&event.to_be_bytes()[..], b"words"].concat());
+            let Some(Frame::Picture(relayed)) = Frame::relayed(frame.clone()) else { panic!("{event}") };
+            assert_eq!(relayed, frame);
+        }
+        for frame in [&b"\0\0\0\x01\0\0\0\x02png"[..], b"\0\0\0\x04\0\0\0\0", b"\0\0", b""] {
+            assert!(Frame::relayed(Bytes::from_static(frame)).is_none(), "{frame:?}");
+        }
     }
 
     #[test]

@@ -237,6 +237,7 @@ impl Actor {
                     None => Vec::new(),
                 }
             }
+            JobEvent::Relayed { job, frame } => self.desk.on_relayed(job, frame),
             JobEvent::Job { job } if self.desk.knows(job) => return self.look_at(job).await,
             JobEvent::Job { .. } | JobEvent::Preview { .. } | JobEvent::Log { .. } => Vec::new(),
         };

@@ -187,6 +187,11 @@ pub enum JobEvent {
         job: JobId,
         task: TaskId,
     },
+    /// A binary frame of the renderer's ComfyUI, for whoever speaks as that one does. It is not kept.
+    Relayed {
+        job: JobId,
+        frame: bytes::Bytes,
+    },
     Log {
         job: JobId,
         line: LogLine,

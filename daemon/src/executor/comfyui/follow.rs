@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use scenemesh_protocol::lease::RELAYED;
 use scenemesh_protocol::task::{Failure, FailureClass};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -42,6 +43,8 @@ const IN_LINE: Duration = Duration::from_hours(1);
 pub(super) const INTERRUPT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 120 });
 /// Previews passed on per second at most.
 const PREVIEW_EVERY: Duration = Duration::from_millis(250);
+/// Frames of other kinds passed on per second at most: a node that shows text as it is made sends a few dozen.
+const RELAYED_A_SECOND: u32 = 32;
 
 pub(super) struct Followed {
     /// The history entry.
@@ -62,6 +65,8 @@ pub(super) struct Following<'a> {
     started: Option<Instant>,
     ended: Option<Instant>,
     previewed: Option<Instant>,
+    /// Frames passed on since then.
+    relaying: (Instant, u32),
     /// Reconciliations since the socket last said something of ours.
     silent: u32,
     doubts: Doubts,
@@ -94,6 +99,7 @@ impl<'a> Following<'a> {
             started: None,
             ended: None,
             previewed: None,
+            relaying: (Instant::now(), 0),
             silent: 0,
             doubts: Doubts::default(),
         }
@@ -221,6 +227,10 @@ impl<'a> Following<'a> {
                 }
                 return Ok(Heard::Alive);
             }
+            Heard::Relayed(frame) => {
+                self.relay(now, frame);
+                return Ok(Heard::Alive);
+            }
             Heard::Alive | Heard::Nothing => {}
         }
         Ok(heard)
@@ -238,6 +248,16 @@ impl<'a> Following<'a> {
         if self.run.previews && !soon {
             self.previewed = Some(now);
             self.report.preview(format, bytes);
+        }
+    }
+
+    fn relay(&mut self, now: Instant, frame: Bytes) {
+        if now - self.relaying.0 >= Duration::from_secs(1) {
+            self.relaying = (now, 0);
+        }
+        if self.run.previews && self.relaying.1 < RELAYED_A_SECOND {
+            self.relaying.1 += 1;
+            self.report.preview(RELAYED, frame);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Frames of ComfyUI's event socket. Pure; what is not understood is [`Frame::Other`], never an error.
 
 use bytes::Bytes;
+use scenemesh_protocol::lease::RELAYED_LIMIT;
 use serde_json::Value;
 
 /// What a frame says, and of which prompt.
@@ -41,6 +42,8 @@ pub(super) enum Frame {
         success: bool,
     },
     Picture(Picture),
+    /// A binary frame of another kind, whole.
+    Relayed(Bytes),
     Other,
 }
 
@@ -94,9 +97,14 @@ fn read_value(value: &Value) -> Option<Frame> {
 }
 
 /// Reads a binary frame: a big-endian event number, then what that event says. Event 1 is a picture behind its
-/// format number, event 4 one behind a length and JSON that says whose it is.
+/// format number, event 4 one behind a length and JSON that says whose it is. Event 3 is a text that a node shows, other
+/// numbers are extensions' own: clients may understand them.
 pub(super) fn read_binary(frame: &Bytes) -> Frame {
-    read_picture(frame).map_or(Frame::Other, Frame::Picture)
+    match number(frame, 0) {
+        Some(1 | 4) => read_picture(frame).map_or(Frame::Other, Frame::Picture),
+        Some(_) if frame.len() <= RELAYED_LIMIT => Frame::Relayed(frame.clone()),
+        Some(_) | None => Frame::Other,
+    }
 }
 
 fn read_picture(frame: &Bytes) -> Option<Picture> {

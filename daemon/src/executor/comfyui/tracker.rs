@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::frames::{Frame, Picture};
@@ -20,6 +21,8 @@ pub(super) enum Heard {
         node: String,
         picture: Picture,
     },
+    /// A frame that only the client may understand.
+    Relayed(Bytes),
 }
 
 /// Most bytes of announced outputs that are kept, as JSON.
@@ -98,6 +101,8 @@ impl Tracker {
                 Heard::Ended
             }
             Frame::Picture(picture) => self.on_picture(picture),
+            // It names no prompt. Some extensions tell everybody: what comes before ours begins is not ours.
+            Frame::Relayed(frame) if self.started => Heard::Relayed(frame),
             _ => Heard::Nothing,
         }
     }

@@ -7,7 +7,7 @@ use scenemesh_protocol::envelope::{
     Desk, GrantPayload, Recipient, Refused, Standing, judge_header, open_header,
 };
 use scenemesh_protocol::ids::{ClaimId, ContentHash, NodeId, TaskId};
-use scenemesh_protocol::lease::{BlobRef, Finished, Grant, PREVIEW_LIMIT, Preview, RefusalReason};
+use scenemesh_protocol::lease::{BlobRef, Finished, Grant, PREVIEW_LIMIT, Preview, RELAYED, RefusalReason};
 use scenemesh_protocol::roster::Member;
 use scenemesh_protocol::studio::Memo;
 use scenemesh_protocol::task::{Class, Failure, FailureClass, TaskSpec};
@@ -21,6 +21,7 @@ use crate::clock;
 use crate::executor::graph::Graph;
 use crate::executor::policy::Whose;
 use crate::executor::{self, Executor, Rules, Run, RunError, SlotId, Wipe};
+use crate::scheduler::JobEvent;
 use crate::scheduler::conversation::{AttemptKey, NoAnswer};
 use crate::scheduler::discretion;
 use crate::scheduler::link::{self, Question, Sorted};
@@ -119,7 +120,11 @@ impl Actor {
             }
             A::Preview { task, preview } => {
                 if let Some(job) = self.requester.jobs().task(&task).map(|task| task.job) {
-                    self.board.set_preview(job, task, preview);
+                    if preview.mime == RELAYED {
+                        self.board.tell(JobEvent::Relayed { job, frame: preview.bytes.into() });
+                    } else {
+                        self.board.set_preview(job, task, preview);
+                    }
                 }
             }
             A::Log { task, line } => self.log(task, line),

@@ -1,10 +1,12 @@
 //! An accepted attempt: inputs, run, result, and the result's way to whoever asked for it.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use scenemesh_protocol::ids::{ContentHash, NodeId, TaskId};
 use scenemesh_protocol::lease::{
-    Ack, AttemptState as Report, Cancel, Finished, FinishedReply, Phase, Preview, Probe, Progress, Verdict,
+    Ack, AttemptState as Report, Cancel, Finished, FinishedReply, Phase, Preview, Probe, Progress, RELAYED,
+    Verdict,
 };
 use scenemesh_protocol::messages::{Decline, Declined, Done};
 use scenemesh_protocol::task::{Failure, FailureClass};
@@ -21,6 +23,8 @@ use crate::scheduler::record::RendererRecord;
 
 /// Between two reports of news.
 const REPORT_GAP: Duration = Duration::from_millis(300);
+/// Previews and other frames that wait for a report.
+const PREVIEWS_WAITING: usize = 32;
 /// How long inputs may stay out of reach, and a slot unready, before the attempt fails and the slot is somebody
 /// else's.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -45,7 +49,8 @@ pub(super) struct Work {
     pub(super) max: u32,
     nodes_done: u32,
     nodes_total: u32,
-    preview: Option<Preview>,
+    /// The newest picture and what else ComfyUI sent; one goes with each report.
+    previews: VecDeque<Preview>,
     /// Something new since the last report.
     news: bool,
     /// None: a report is due at once.
@@ -82,7 +87,7 @@ impl Work {
             max: 0,
             nodes_done: 0,
             nodes_total: 0,
-            preview: None,
+            previews: VecDeque::new(),
             news: false,
             reported: Some(now),
             reporting: false,
@@ -97,10 +102,10 @@ impl Work {
             return None;
         }
         // A preview is already as rare as previews are to be: whoever watches does not wait for the next report.
-        let gap = match (&self.preview, self.news) {
-            (Some(_), _) => Duration::ZERO,
-            (None, true) => REPORT_GAP,
-            (None, false) => HEARTBEAT,
+        let gap = match (self.previews.is_empty(), self.news) {
+            (false, _) => Duration::ZERO,
+            (true, true) => REPORT_GAP,
+            (true, false) => HEARTBEAT,
         };
         self.reported.map(|at| at + gap)
     }
@@ -116,6 +121,20 @@ impl Work {
         };
         let report = self.report_due().filter(|_| up);
         stage.filter(|_| up || !needs_peer).into_iter().chain(report).min()
+    }
+
+    /// A picture takes the place of the one before it; other frames wait their turn, the oldest not for ever.
+    fn show(&mut self, preview: Preview) {
+        let before = self.previews.iter_mut().find(|before| before.mime != RELAYED);
+        match before.filter(|_| preview.mime != RELAYED) {
+            Some(before) => *before = preview,
+            None => {
+                if self.previews.len() >= PREVIEWS_WAITING {
+                    self.previews.pop_front();
+                }
+                self.previews.push_back(preview);
+            }
+        }
     }
 
     fn set_phase(&mut self, phase: Phase) {
@@ -301,7 +320,7 @@ impl Renderer {
                 work.news = true;
             }
             RunEvent::Preview(preview) => {
-                work.preview = Some(preview);
+                work.show(preview);
                 work.news = true;
             }
             RunEvent::Ended { outcome, wipe } => {
@@ -501,7 +520,7 @@ impl Renderer {
                 max: work.max,
                 nodes_done: work.nodes_done,
                 nodes_total: work.nodes_total,
-                preview: work.preview.take(),
+                preview: work.previews.pop_front(),
             };
             self.out.push(Action::Progress { key: *key, progress: Box::new(progress) });
         }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use scenemesh_protocol::ids::{NodeId, TaskId};
 use scenemesh_protocol::keys::PublicKey;
 use scenemesh_protocol::lease::{
-    Ack, AckKind, AttemptState as Report, GrantReply, PREVIEW_LIMIT, Phase, Probe, Progress, RefusalReason,
-    Verdict,
+    Ack, AckKind, AttemptState as Report, GrantReply, PREVIEW_LIMIT, Phase, Preview, Probe, Progress,
+    RELAYED, RELAYED_LIMIT, RefusalReason, Verdict,
 };
 use scenemesh_protocol::task::{Failure, FailureClass};
 
@@ -346,8 +346,11 @@ impl Requester {
             return;
         }
         let mut progress = progress;
-        if let Some(preview) = progress.preview.take().filter(|preview| preview.bytes.len() <= PREVIEW_LIMIT)
-        {
+        let fits = |preview: &Preview| {
+            let limit = if preview.mime == RELAYED { RELAYED_LIMIT } else { PREVIEW_LIMIT };
+            preview.bytes.len() <= limit
+        };
+        if let Some(preview) = progress.preview.take().filter(fits) {
             self.out.push(Action::Preview { task, preview });
         }
         let quarter = (u64::from(progress.step) * 4).checked_div(u64::from(progress.max)).unwrap_or(0);

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, ensure};
 use scenemesh_testnet::cluster::{CHECKPOINT, Comfy};
+use scenemesh_testnet::workflows;
 use serde_json::{Value, json};
 
 use super::clients::defined;
@@ -41,6 +42,43 @@ fn a_model_is_found_where_the_renderer_keeps_it() {
         ensure!(
             refused.status == 400 && refused.body.to_string().contains("value_not_in_list"),
             "{refused:?}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn what_a_node_shows_and_an_extension_says_arrives_as_it_was_sent() {
+    tell(async |mesh| {
+        let gateway = defined(mesh, &["--step-ms", "60", "--decode-ms", "300", "--talkative"], "").await?;
+        let mut other = gateway.listen("somebody-else").await;
+        let ran = gateway.run(&sampler_graph(CHECKPOINT, 1, 6), true).await;
+        let binary = |event: u32| -> Vec<&[u8]> {
+            let frames = ran.frames.iter().filter_map(|frame| match frame {
+                Heard::Binary(bytes) => bytes.strip_prefix(&event.to_be_bytes()[..]),
+                Heard::Text(_) => None,
+            });
+            frames.collect()
+        };
+        let (texts, own) = (binary(3), binary(0x4d45_5348));
+        ensure!(!texts.is_empty() && !own.is_empty(), "{} texts, {} of its own", texts.len(), own.len());
+        for (at, text) in texts.iter().enumerate() {
+            let words = format!("step {} of 6", at + 1);
+            ensure!(*text == [&1_u32.to_be_bytes()[..], b"3", words.as_bytes()].concat(), "{text:?}");
+        }
+        ensure!(own.iter().all(|frame| frame.starts_with(b"step ")), "{own:?}");
+        ensure!(
+            texts.len() == 6 && own.len() == 6,
+            "all of a slow render: {} and {}",
+            texts.len(),
+            own.len()
+        );
+        // Whatever came for the other client lies in its socket before its own render.
+        let id = gateway.submit(&workflows::tiny(3), "somebody-else").await;
+        let heard = other.until_done(&id).await;
+        ensure!(
+            heard.iter().all(|frame| frame.text().is_some()),
+            "another client hears none of it: {heard:?}"
         );
         Ok(())
     });
