@@ -147,7 +147,8 @@ pub(super) fn shown(id: &str, outputs: &[Output], classes: &Classes) -> Map<Stri
 pub(super) struct Summary {
     pub(super) outputs: usize,
     pub(super) previewable: usize,
-    pub(super) preview: Option<Value>,
+    /// JSON: as a text it takes a third of the memory, and there are thousands of them.
+    pub(super) preview: Option<Box<str>>,
 }
 
 pub(super) fn summary(shown: &Map<String, Value>) -> Summary {
@@ -179,7 +180,7 @@ pub(super) fn summary(shown: &Map<String, Value>) -> Summary {
             }
         }
     }
-    summary.preview = saved.or(other).or(words);
+    summary.preview = saved.or(other).or(words).map(|preview| preview.to_string().into());
     summary
 }
 
@@ -404,7 +405,8 @@ mod tests {
         assert_eq!(json!(shown), wanted);
         let summary = summary(&shown);
         assert_eq!((summary.outputs, summary.previewable), (7, 7));
-        assert_eq!(summary.preview.unwrap()["filename"], "a_00001_.png");
+        let preview: Value = serde_json::from_str(&summary.preview.unwrap()).unwrap();
+        assert_eq!(preview["filename"], "a_00001_.png");
         assert!(is_shown_text(&files[6].0) && !is_shown_text(&file("6", OutputKind::Text, "notes.txt")));
     }
 

@@ -11,6 +11,8 @@ use crate::scheduler::view::{JobEvent, LogLine};
 
 /// Lines kept of one task.
 const LINES: usize = 200;
+/// Room is made for so many more.
+const LINES_AT_ONCE: usize = 4;
 /// Tasks whose lines are kept; the oldest go first.
 const TASKS: usize = 20_000;
 /// Previews kept; each is at most a quarter of a megabyte.
@@ -53,6 +55,10 @@ impl Board {
         });
         if lines.len() == LINES {
             lines.pop_front();
+        }
+        if lines.len() == lines.capacity() {
+            // Thousands of tasks are remembered with a dozen lines each: not twice as many as there are.
+            lines.reserve_exact(LINES_AT_ONCE);
         }
         lines.push_back(line.clone());
         if self.order.len() > TASKS

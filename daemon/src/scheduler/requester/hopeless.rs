@@ -92,7 +92,7 @@ impl Requester {
         let waits = task.state == TaskState::Ready && !task.paused && !self.promised.contains_key(&id);
         let counts = task.failures.iter().any(|(_, failure)| failure.class.may_be_the_tasks_own());
         // A result that is late may still come.
-        let comes = task.attempts.values().any(super::jobs::Attempt::is_live);
+        let comes = task.attempts.values().any(|attempt| attempt.is_live());
         let nodes = self.nodes.nodes.keys();
         waits && counts && !comes && nodes.copied().all(|node| self.is_lost_on(id, task, node))
     }

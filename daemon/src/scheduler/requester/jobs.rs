@@ -63,7 +63,8 @@ pub struct Task {
     /// Place in the job, from 0.
     pub index: u32,
     pub state: TaskState,
-    pub attempts: BTreeMap<u32, Attempt>,
+    /// Boxed: a map has room for eleven at once, and most tasks have one.
+    pub attempts: BTreeMap<u32, Box<Attempt>>,
     /// Failures since the task was submitted or last retried.
     pub failures: Vec<(NodeId, Failure)>,
     /// Nodes that must not have it again.
@@ -164,7 +165,7 @@ impl Jobs {
     }
 
     pub fn attempt(&self, task: &TaskId, attempt: u32) -> Option<&Attempt> {
-        self.tasks.get(task)?.attempts.get(&attempt)
+        self.tasks.get(task)?.attempts.get(&attempt).map(|attempt| &**attempt)
     }
 
     pub fn jobs(&self) -> impl Iterator<Item = &Job> {
@@ -198,7 +199,7 @@ impl Jobs {
         let tasks = plans.flat_map(|job| job.submission.tasks.iter().map(|plan| plan.task));
         tasks.filter_map(|id| Some((id, self.tasks.get(&id)?))).flat_map(|(id, task)| {
             let live = task.attempts.iter().filter(|(_, attempt)| attempt.is_live());
-            live.map(move |(number, attempt)| (id, *number, attempt))
+            live.map(move |(number, attempt)| (id, *number, &**attempt))
         })
     }
 
@@ -303,7 +304,7 @@ impl Jobs {
                 let roots = roots.clone();
                 let new = Attempt { node: *node, claim: *claim, grant_hash, roots, state, wipe: None };
                 if let Some(known) = self.tasks.get_mut(task) {
-                    known.attempts.insert(*attempt, new);
+                    known.attempts.insert(*attempt, Box::new(new));
                     self.set_state(task, TaskState::Held(*attempt), None);
                 }
             }
@@ -372,7 +373,7 @@ impl Jobs {
                 let state = AttemptState::Running;
                 let tried = Attempt { node, claim, grant_hash, roots: Vec::new(), state, wipe: None };
                 if let Some(known) = self.tasks.get_mut(task) {
-                    known.attempts.insert(*attempt, tried);
+                    known.attempts.insert(*attempt, Box::new(tried));
                     self.set_state(task, TaskState::Held(*attempt), None);
                 }
             }
