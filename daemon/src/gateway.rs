@@ -300,6 +300,7 @@ fn routes(node: &Node) -> Router {
         .route("/favicon.ico", get(local::no_picture))
         // Where things lie on a disk is nobody's business.
         .route("/internal/folder_paths", get(local::nothing))
+        .route("/internal/files/{folder}", get(upload::names))
         .route("/api/jobs", get(jobs::list))
         .route("/api/jobs/cancel", post(jobs::cancel_all))
         .route("/api/jobs/{id}", get(jobs::show))

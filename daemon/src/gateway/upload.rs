@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::multipart::{Field, Multipart, MultipartError};
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use scenemesh_protocol::task::InputFile;
@@ -32,6 +32,18 @@ struct Form {
     subfolder: String,
     overwrite: bool,
     original: Option<String>,
+}
+
+/// `GET /internal/files/FOLDER`: what was uploaded into it, the newest first. Results are in folders of their own below.
+pub(super) async fn names(
+    State(node): State<Node>,
+    Extension(caller): Extension<Caller>,
+    Path(folder): Path<String>,
+) -> Result<Json<Vec<String>>, Problem> {
+    let Some(folder) = Folder::of(&folder) else {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "Invalid directory type"));
+    };
+    Ok(Json(node.uploads.newest(&caller.scope, folder)))
 }
 
 pub(super) async fn image(

@@ -179,6 +179,18 @@ impl Uploads {
         own.map(|(_, place)| place.name.clone()).collect()
     }
 
+    /// Names in a folder itself, the newest first.
+    pub(super) fn newest(&self, scope: &Scope, folder: Folder) -> Vec<String> {
+        let table = self.table();
+        let own = table
+            .iter()
+            .filter(|((of, place), _)| of == scope && place.folder == folder && place.subfolder.is_empty());
+        let mut names: Vec<(u64, String)> =
+            own.map(|((_, place), upload)| (upload.at_ms, place.name.clone())).collect();
+        names.sort_by(|one, other| other.cmp(one));
+        names.into_iter().map(|(_, name)| name).collect()
+    }
+
     /// Keeps a sealed file under a name, or under one like it; says where it is.
     ///
     /// # Errors
