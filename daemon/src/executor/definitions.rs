@@ -82,8 +82,10 @@ impl Definitions {
                     continue;
                 }
                 let told = |value: &Value| folder.is_none() && !value.as_str().is_some_and(names_a_file);
-                let Some(options) = options_mut(spec) else { continue };
-                options.retain(|option| told(option));
+                // Text has a default too: a folder of that machine, now and then.
+                if let Some(options) = options_mut(spec) {
+                    options.retain(|option| told(option));
+                }
                 if let Some(config) = spec.get_mut(1).and_then(Value::as_object_mut)
                     && config.get("default").is_some_and(|default| !told(default))
                 {
@@ -293,6 +295,7 @@ mod tests {
                 "lora_name": [["None", "client/hero_v3.safetensors"], {"default": "client/hero_v3.safetensors"}],
                 "strength_model": ["FLOAT", {"default": 1.0}]}}, "output": ["MODEL"]},
             "Custom": {"input": {"required": {
+                "where": ["STRING", {"default": "/home/kim/hero/out"}], "words": ["STRING", {"default": "a lighthouse"}],
                 "how": ["COMBO", {"options": ["fast", "plates/hero_012.exr"], "default": "plates/hero_012.exr"}],
                 "grid": [["2x2", 4], {"default": "2x2"}]},
                 "optional": {"file": [["secret hero.mov"], {"video_upload": true}]}}, "output": []},
@@ -310,7 +313,8 @@ mod tests {
         let lora = &shown["LoraLoader"]["input"]["required"];
         assert_eq!(*lora, json!({"lora_name": [[], {}], "strength_model": ["FLOAT", {"default": 1.0}]}));
         let custom = &shown["Custom"]["input"]["required"];
-        let kept = json!({"how": ["COMBO", {"options": ["fast"]}], "grid": [["2x2", 4], {"default": "2x2"}]});
+        let kept = json!({"where": ["STRING", {}], "words": ["STRING", {"default": "a lighthouse"}],
+            "how": ["COMBO", {"options": ["fast"]}], "grid": [["2x2", 4], {"default": "2x2"}]});
         assert_eq!(*custom, kept);
     }
 }
