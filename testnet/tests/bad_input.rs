@@ -110,10 +110,6 @@ fn a_daemon_that_is_badly_configured() {
             ("[gateway]\nreach = \"pool\"\n", ["gateway.reach", "gateway.listen"]),
             ("[gateway]\nlisten = \"127.0.0.1:0\"\ntokens = { lee = \"short\" }\n", ["lee", "openssl"]),
             (
-                "[gateway]\nlisten = \"127.0.0.1:0\"\ndefinitions = \"absent.json\"\n",
-                ["absent.json", "gateway.definitions"],
-            ),
-            (
                 "[gateway]\nlisten = \"127.0.0.1:0\"\nfrontend_dir = \"absent\"\n",
                 ["absent", "gateway.frontend_dir"],
             ),
