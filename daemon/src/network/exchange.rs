@@ -7,7 +7,6 @@ use std::time::Duration;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::StreamProtocol;
 use libp2p::request_response::{self, OutboundFailure, ProtocolSupport};
-use multistream_select::NegotiationError;
 use scenemesh_protocol::codec::{DecodeError, HEADER_LEN};
 use scenemesh_protocol::ids::{ContentHash, NodeId};
 use scenemesh_protocol::messages::{PorchRequest, PorchResponse, Request, Response};
@@ -190,27 +189,18 @@ pub(super) struct Pending {
     pub(super) again: Option<Request>,
 }
 
-/// Whether the other side does not know the protocol. It says so when the first bytes of a question are there already.
-pub(super) fn is_unknown_there(failure: &OutboundFailure) -> bool {
-    match failure {
-        OutboundFailure::UnsupportedProtocols => true,
-        OutboundFailure::Io(error) => error.get_ref().is_some_and(|cause| cause.is::<NegotiationError>()),
-        _ => false,
-    }
-}
-
 /// Puts a failed exchange into the caller's terms.
 pub(super) fn request_error(peer: NodeId, failure: &OutboundFailure) -> RequestError {
     match failure {
-        failure if is_unknown_there(failure) => {
-            RequestError::Garbled { peer, cause: "it does not speak this pool's control protocol".into() }
-        }
         OutboundFailure::DialFailure => RequestError::NotConnected(peer),
         OutboundFailure::Timeout => RequestError::TimedOut(peer),
         OutboundFailure::ConnectionClosed => {
             RequestError::Broken { peer, cause: "the connection was closed".into() }
         }
-        other => RequestError::Broken { peer, cause: other.to_string() },
+        OutboundFailure::UnsupportedProtocols => {
+            RequestError::Garbled { peer, cause: "it does not speak this pool's control protocol".into() }
+        }
+        OutboundFailure::Io(error) => RequestError::Broken { peer, cause: error.to_string() },
     }
 }
 

@@ -19,7 +19,6 @@ use tokio::time::Instant;
 
 use super::behaviour::{self, PorchDoor, PorchDoorEvent, ip_of};
 use super::bucket::{Gate, Rate};
-use super::exchange::is_unknown_there;
 use super::{PorchReply, RosterEvent, declined, swarm};
 use crate::supervisor::Tasks;
 
@@ -236,7 +235,7 @@ fn dial_error(node: NodeId, tried: &str, error: DialError) -> PorchError {
 fn failure(node: NodeId, failure: &OutboundFailure) -> PorchError {
     match failure {
         OutboundFailure::Timeout => PorchError::TimedOut(node),
-        failure if is_unknown_there(failure) => {
+        OutboundFailure::UnsupportedProtocols => {
             PorchError::Garbled { node, cause: "this is not a porch: is it the main port?".into() }
         }
         other => PorchError::Closed { node, cause: other.to_string() },

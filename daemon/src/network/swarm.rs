@@ -66,10 +66,8 @@ pub(super) fn build<B: NetworkBehaviour>(
             secured(tcp(), keypair)?
         }
     };
-    // A stream names its one protocol along with its first bytes: a verb takes one round trip, not two.
-    let config = libp2p::swarm::Config::with_executor(Links(tasks.clone()))
-        .with_idle_connection_timeout(idle)
-        .with_substream_upgrade_protocol_override(Version::V1Lazy);
+    let config =
+        libp2p::swarm::Config::with_executor(Links(tasks.clone())).with_idle_connection_timeout(idle);
     Ok(Swarm::new(transport, behaviour, keypair.public().to_peer_id(), config))
 }
 

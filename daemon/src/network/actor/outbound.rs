@@ -14,7 +14,7 @@ use super::{
 };
 use crate::network::Parting;
 use crate::network::adverts::BATCH;
-use crate::network::exchange::{IN_FLIGHT, QUEUED, is_unknown_there, request_error};
+use crate::network::exchange::{IN_FLIGHT, QUEUED, request_error};
 use crate::network::peers::Peer;
 
 /// Adverts are compared with a few random peers this often, and a little more.
@@ -178,7 +178,7 @@ impl Actor {
         if self.peers.get(&node).is_none_or(|peer| peer.hello_round != round) {
             return;
         }
-        if is_unknown_there(failure) {
+        if matches!(failure, OutboundFailure::UnsupportedProtocols) {
             let words = "it does not speak this pool's protocol: it is in another pool, has left this one, or runs \
                          a release too far from this node's";
             return self.refuse(now, node, words.into());
