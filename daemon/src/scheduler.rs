@@ -300,19 +300,33 @@ pub fn spawn(
     Ok(Scheduler { commands, news, load, store })
 }
 
+/// The node is stopping.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node is stopping")]
+pub struct Stopping;
+
 impl Scheduler {
     /// Queues a job. Resolves when it is written down, not when it has run.
     ///
     /// # Errors
     /// As [`SubmitError`] says.
     pub async fn submit(&self, spec: JobSpec) -> Result<JobId, SubmitError> {
+        let job = JobId::random();
+        self.submit_as(job, spec).await?;
+        Ok(job)
+    }
+
+    /// The same under an id that its submitter drew, and may have written down before. After [`SubmitError::Stopping`] the
+    /// job may be there or not.
+    ///
+    /// # Errors
+    /// As [`SubmitError`] says.
+    pub async fn submit_as(&self, job: JobId, spec: JobSpec) -> Result<(), SubmitError> {
         let keep_on = spec.keep_on;
-        let batch = Box::new(planning::plan(&self.store.blobs, spec).await?);
-        let job = batch.submission.job;
+        let batch = Box::new(planning::plan(&self.store.blobs, job, spec).await?);
         let (reply, answer) = oneshot::channel();
         self.send(Command::Submit { batch, keep_on, reply }).await.map_err(|()| SubmitError::Stopping)?;
-        answer.await.map_err(|_| SubmitError::Stopping)??;
-        Ok(job)
+        answer.await.map_err(|_| SubmitError::Stopping)?.map(drop)
     }
 
     /// All jobs, newest first.
@@ -325,8 +339,17 @@ impl Scheduler {
         self.ask(|reply| Command::OpenTasks { reply }).await.unwrap_or_default()
     }
 
+    /// None for a job that is not known, and when the node stops.
     pub async fn show(&self, job: JobId) -> Option<JobView> {
-        self.ask(|reply| Command::Show { job, reply }).await.flatten()
+        self.look_up(job).await.ok().flatten()
+    }
+
+    /// None for a job that is not known.
+    ///
+    /// # Errors
+    /// When the node stops, and nobody can say.
+    pub async fn look_up(&self, job: JobId) -> Result<Option<JobView>, Stopping> {
+        self.ask(|reply| Command::Show { job, reply }).await.ok_or(Stopping)
     }
 
     pub async fn task(&self, task: TaskId) -> Option<TaskView> {

@@ -32,10 +32,11 @@ impl Files {
         self.prompts.join(named(&[&key.scope, &key.id]))
     }
 
-    /// Blocks.
+    /// Durable when it returns. Blocks.
     pub(super) fn write(&self, record: &Record) -> io::Result<()> {
         let path = self.prompts.join(named(&[&record.scope, &record.id]));
-        platform::replace_file(&path, &record.to_bytes())
+        platform::replace_file(&path, &record.to_bytes())?;
+        platform::sync_dir(&self.prompts)
     }
 
     /// Blocks. None when there is none, or none that can be read.

@@ -17,6 +17,7 @@ use super::outbox::Outbox;
 use super::record::{Ended, How, Output, Record, STREAMS, is_shown_text};
 use super::view::whole;
 use crate::clock;
+pub(super) use crate::scheduler::Stopping;
 use crate::scheduler::{JobEvent, Scheduler};
 use crate::store::Blobs;
 use crate::supervisor::Tasks;
@@ -37,11 +38,6 @@ enum Command {
     Accepted(Box<Prompt>),
     Ended { key: Key, ended: Box<Ended>, streamed: Vec<Streamed> },
 }
-
-/// The node is stopping.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the node is stopping")]
-pub(super) struct Stopping;
 
 /// Handle to the hub; cheap to clone.
 #[derive(Clone, Debug)]
@@ -251,13 +247,13 @@ impl Actor {
     }
 
     async fn look_at(&mut self, job: JobId) {
-        let effects = match self.ground.scheduler.show(job).await {
-            Some(view) => {
+        let effects = match self.ground.scheduler.look_up(job).await {
+            Ok(Some(view)) => {
                 view.tasks.iter().flat_map(|task| self.desk.on_task(task, clock::wall_ms())).collect()
             }
-            // A scheduler that stops knows nothing of anything.
-            None if self.ground.tasks.stopping().is_cancelled() => Vec::new(),
-            None => self.desk.lost(job),
+            Ok(None) => self.desk.lost(job),
+            // It is found again after the next start.
+            Err(Stopping) => Vec::new(),
         };
         self.perform(effects);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use scenemesh_protocol::ids::random_bytes;
+use scenemesh_protocol::ids::{JobId, random_bytes};
 use scenemesh_protocol::task::{InputFile, OnSuspect};
 use serde_json::{Map, Number, Value, json};
 use tokio::sync::oneshot;
@@ -342,17 +342,25 @@ async fn submit(
         full_hygiene: terms.full_hygiene,
         time_limit: TIME_LIMIT,
     };
-    let job = node.ports.scheduler.submit(spec).await.map_err(|error| refused(&error))?;
+    // The prompt's file first: a job without one would render for nobody. A file without a job goes at the next start.
+    let job = JobId::random();
     let Wanted { id, client, prompt, extra_data, .. } = wanted;
     let asked = Asked { number, client, prompt, extra_data, outputs_to_execute: outputs };
     let record = Arc::new(Record::new(&caller.scope, &id, job.to_string(), clock::wall_ms(), asked));
     let (files, written) = (node.files.clone(), record.clone());
     let wrote = node.tasks.blocking(move || files.write(&written)).await;
     if let Err(error) = wrote.unwrap_or_else(|_| Err(std::io::Error::other("the node is stopping"))) {
-        // A prompt that its client cannot ask about is not to render.
-        super::queue::cancel(node, move |_| (vec![job], Vec::new())).await?;
         let why = format!("the prompt could not be written down: {error}");
         return Err(Problem::prompt(StatusCode::INSUFFICIENT_STORAGE, "not_written", &why));
+    }
+    if let Err(error) = node.ports.scheduler.submit_as(job, spec).await {
+        // A node that stops may have taken it: it looks at its next start.
+        if !matches!(error, SubmitError::Stopping) {
+            let (files, key) =
+                (node.files.clone(), Key { scope: caller.scope.clone(), id: id.as_str().into() });
+            drop(node.tasks.blocking(move || files.remove(&key)).await);
+        }
+        return Err(refused(&error));
     }
     node.hub.accepted(&record, job).await.map_err(answer::Problem::from)
 }

@@ -152,7 +152,7 @@ pub enum SubmitError {
 ///
 /// # Errors
 /// As [`SubmitError`] says.
-pub(super) async fn plan(blobs: &Blobs, spec: JobSpec) -> Result<Batch, SubmitError> {
+pub(super) async fn plan(blobs: &Blobs, job: JobId, spec: JobSpec) -> Result<Batch, SubmitError> {
     if spec.stages.len() > STAGES_LIMIT {
         return Err(SubmitError::TooManyStages { count: spec.stages.len() });
     }
@@ -175,7 +175,7 @@ pub(super) async fn plan(blobs: &Blobs, spec: JobSpec) -> Result<Batch, SubmitEr
         return Err(SubmitError::Count { count: 0 });
     }
     let submission = Submission {
-        job: JobId::random(),
+        job,
         label: spec.label,
         person: spec.person,
         class: spec.class,

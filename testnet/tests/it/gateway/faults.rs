@@ -1,10 +1,10 @@
 //! What goes wrong in the mesh, as a client of ComfyUI sees it.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use scenemesh_testnet::cluster::{CHECKPOINT, Cluster, Comfy};
 use scenemesh_testnet::eventually::eventually;
 use scenemesh_testnet::workflows;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{GATEWAY, kinds, knows_models, studio, tell};
 use crate::comfyui_contract::subject::{Heard, Subject, fresh};
@@ -107,9 +107,54 @@ fn what_a_node_says_is_wrong_is_said_as_comfyui_says_it() {
         let unknown = json!({"1": {"class_type": "NobodyHasThis", "inputs": {}}});
         let refused = gateway.post("/prompt", &json!({"prompt": unknown})).await;
         ensure!(refused.status == 400, "{refused:?}");
-        let message = refused.body["error"]["message"].as_str().unwrap_or_default();
-        ensure!(message.contains("NobodyHasThis"), "{message}");
+        let error = &refused.body["error"];
+        ensure!(error["type"] == "invalid_prompt", "{error}");
+        ensure!(error["message"] == "Cannot execute because node NobodyHasThis does not exist.", "{error}");
         ensure!(gateway.get("/queue").await.body["queue_pending"] == json!([]), "nothing is queued");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_prompt_that_cannot_be_written_down_is_no_job_and_a_file_without_a_job_goes() {
+    tell(async |mesh| {
+        let gateway = studio(mesh, GATEWAY, &[("amber", &[])]).await?;
+        let ran = gateway.run(&workflows::tiny(1), false).await;
+        let prompts = mesh.node("desk").dir.join("gateway/prompts");
+        let [written] = &std::fs::read_dir(&prompts)?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<Vec<_>, _>>()?[..]
+        else {
+            bail!("one prompt has one file");
+        };
+        let mut record: Value = serde_json::from_slice(&std::fs::read(written)?)?;
+        std::fs::rename(&prompts, prompts.with_extension("aside"))?;
+        std::fs::write(&prompts, "no directory")?;
+        let refused = gateway.post("/prompt", &json!({"prompt": workflows::tiny(2)})).await;
+        ensure!(refused.status == 507 && refused.body["error"]["type"] == "not_written", "{refused:?}");
+        let jobs = mesh.ok("desk", &["jobs"]).await?;
+        ensure!(jobs["jobs"].as_array().map(Vec::len) == Some(1), "only the first: {jobs:#}");
+
+        // As a kill between the file and the job leaves it: not ended, and a job that never was.
+        std::fs::remove_file(&prompts)?;
+        std::fs::rename(prompts.with_extension("aside"), &prompts)?;
+        let fields = record.as_object_mut().context("a record is an object")?;
+        fields.insert("job".into(), json!("0f".repeat(16)));
+        fields.insert("ended".into(), Value::Null);
+        mesh.kill("desk").await?;
+        std::fs::write(written, record.to_string())?;
+        mesh.start("desk").await?;
+        let gateway = Subject::at(&mesh.node("desk").gateway().context("a gateway")?);
+        eventually("it is forgotten", || async {
+            let queue = gateway.get("/queue").await.body;
+            let empty = queue["queue_pending"] == json!([]) && queue["queue_running"] == json!([]);
+            Ok(if empty && !written.exists() { Ok(()) } else { Err(queue) })
+        })
+        .await?;
+        knows_models(&gateway, 1, CHECKPOINT).await?;
+        let again =
+            gateway.post("/prompt", &json!({"prompt": workflows::tiny(3), "prompt_id": ran.id})).await;
+        ensure!(again.status == 200, "its id is free again: {again:?}");
         Ok(())
     });
 }
