@@ -47,6 +47,8 @@ mod swarm;
 mod transfer;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use porch::PorchError;

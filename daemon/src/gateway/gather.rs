@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use scenemesh_protocol::ids::{ContentHash, NodeId};
+use scenemesh_protocol::ids::{ContentHash, NodeId, StudioId};
 use scenemesh_protocol::messages::{
     DEFINITIONS_PART, DEFINITIONS_PARTS, Decline, DefinitionsGet, DefinitionsPart, Response,
 };
@@ -197,7 +197,6 @@ impl Parts {
 /// PURE: what was told by whom, and whom to ask next.
 #[derive(Debug, Default)]
 struct Shelf {
-    /// By the root of what the node shows, which its advert names: it is asked again when that changes.
     nodes: BTreeMap<NodeId, Told>,
     asking: BTreeSet<NodeId>,
     definitions: HashMap<ContentHash, (Arc<Definitions>, usize)>,
@@ -205,9 +204,13 @@ struct Shelf {
     changed: bool,
 }
 
+/// What makes it worth asking: the root of what the node shows, which its advert names, and whose it is: the nodes of
+/// one's own studio tell more.
+type Said = (ContentHash, StudioId);
+
 #[derive(Debug)]
 struct Told {
-    said: ContentHash,
+    said: Said,
     root: Option<ContentHash>,
     again: Option<Instant>,
 }
@@ -233,9 +236,10 @@ impl Shelf {
     }
 
     /// A node that is to be asked now, and the root that its advert names.
-    fn next(&mut self, now: Instant, peers: &PeerTable) -> Option<(NodeId, ContentHash)> {
+    fn next(&mut self, now: Instant, peers: &PeerTable) -> Option<(NodeId, Said)> {
         let next = peers.peers.iter().find_map(|(node, peer)| {
-            let said = peer.advert.as_ref().filter(|_| peer.link == Link::Up)?.inventory_root;
+            let advert = peer.advert.as_ref().filter(|_| peer.link == Link::Up)?;
+            let said = (advert.inventory_root, peer.studio);
             let news = match self.nodes.get(node) {
                 Some(told) => told.said != said || told.again.is_some_and(|again| again <= now),
                 None => true,
@@ -251,7 +255,7 @@ impl Shelf {
         waiting.filter_map(|(_, told)| told.again).min()
     }
 
-    fn answered(&mut self, now: Instant, node: NodeId, said: ContentHash, answer: Result<Answer, Failure>) {
+    fn answered(&mut self, now: Instant, node: NodeId, said: Said, answer: Result<Answer, Failure>) {
         self.asking.remove(&node);
         let known = self.nodes.get(&node);
         let (first, before) = (known.is_none(), known.and_then(|told| told.root));
@@ -295,12 +299,12 @@ impl Shelf {
 
 #[cfg(test)]
 mod tests {
-    use scenemesh_protocol::advert::{Advert, Availability, Hygiene};
-    use scenemesh_protocol::ids::{BootId, PoolId};
+    use scenemesh_protocol::advert::Advert;
     use scenemesh_protocol::messages::Declined;
 
     use super::super::reachable::tests::peer;
     use super::*;
+    use crate::network::testing::advert;
 
     fn part(root: u8, of: u16, len: usize) -> DefinitionsPart {
         DefinitionsPart { root: ContentHash::from_bytes([root; 32]), parts: of, bytes: vec![root; len] }
@@ -344,33 +348,16 @@ mod tests {
         ContentHash::from_bytes([n; 32])
     }
 
-    fn advert(node: NodeId, inventory_root: ContentHash) -> Advert {
-        Advert {
-            pool: PoolId::from_bytes([0; 16]),
-            node,
-            boot: BootId::from_bytes([0; 16]),
-            seq: 1,
-            created_ms: 0,
-            ttl_s: 90,
-            availability: Availability::Available,
-            hygiene: Hygiene::Full,
-            slots_total: 1,
-            slots_free: 1,
-            queue: 0,
-            gpus: Vec::new(),
-            warm: Vec::new(),
-            inventory_root,
-            external: Vec::new(),
-            porch: Vec::new(),
-            comfyui: String::new(),
-        }
+    /// As the advert of a node of the studio that [`peer`] gives it.
+    fn said(n: u8) -> Said {
+        (root(n), StudioId::from_bytes([1; 16]))
     }
 
     /// `(node, the root its advert names)`.
     fn table(nodes: &[(u8, u8)]) -> PeerTable {
         let row = |&(node, said): &(u8, u8)| {
             let mut view = peer(Link::Up, &[]);
-            view.advert = Some(Arc::new(advert(id(node), root(said))));
+            view.advert = Some(Arc::new(Advert { inventory_root: root(said), ..advert(id(node)) }));
             (id(node), view)
         };
         PeerTable { peers: nodes.iter().map(row).collect() }
@@ -381,25 +368,29 @@ mod tests {
         let now = Instant::now();
         let peers = table(&[(1, 1), (2, 1)]);
         let mut shelf = Shelf::default();
-        assert_eq!(shelf.next(now, &peers), Some((id(1), root(1))));
-        assert_eq!(shelf.next(now, &peers), Some((id(2), root(1))));
+        assert_eq!(shelf.next(now, &peers), Some((id(1), said(1))));
+        assert_eq!(shelf.next(now, &peers), Some((id(2), said(1))));
         assert_eq!(shelf.next(now, &peers), None, "both are being asked");
         let new = Answer::New(root(9), definitions("A"), 10);
-        shelf.answered(now, id(1), root(1), Ok(new));
-        shelf.answered(now, id(2), root(1), Err(Failure::Slow));
+        shelf.answered(now, id(1), said(1), Ok(new));
+        shelf.answered(now, id(2), said(1), Err(Failure::Slow));
         assert_eq!(shelf.next(now, &peers), None);
         assert_eq!(shelf.next_try(&peers), Some(now + PAUSE));
         assert_eq!(shelf.next_try(&table(&[(1, 1)])), None, "whoever is away is not waited for");
-        assert_eq!(shelf.next(now + PAUSE, &peers), Some((id(2), root(1))));
+        assert_eq!(shelf.next(now + PAUSE, &peers), Some((id(2), said(1))));
         assert_eq!(shelf.known(), [root(9)]);
-        shelf.answered(now, id(2), root(1), Ok(Answer::Known(root(9))));
+        shelf.answered(now, id(2), said(1), Ok(Answer::Known(root(9))));
         let gathered = shelf.gathered().definitions;
         assert!(Arc::ptr_eq(&gathered[&id(1)], &gathered[&id(2)]), "they are here once");
         assert_eq!(
             shelf.next(now, &table(&[(1, 1), (2, 3)])),
-            Some((id(2), root(3))),
+            Some((id(2), said(3))),
             "it shows something new"
         );
+        let mut moved = peers;
+        moved.peers.get_mut(&id(1)).unwrap().studio = StudioId::from_bytes([2; 16]);
+        let new = (root(1), StudioId::from_bytes([2; 16]));
+        assert_eq!(shelf.next(now, &moved), Some((id(1), new)), "it is another studio's now");
     }
 
     #[test]
@@ -407,7 +398,7 @@ mod tests {
         let now = Instant::now();
         let mut shelf = Shelf::default();
         shelf.next(now, &table(&[(1, 1)])).unwrap();
-        shelf.answered(now, id(1), root(1), Ok(Answer::New(root(9), definitions("A"), 10)));
+        shelf.answered(now, id(1), said(1), Ok(Answer::New(root(9), definitions("A"), 10)));
         assert!(std::mem::take(&mut shelf.changed));
         shelf.forget_all_but(&table(&[(1, 1)]));
         assert!(!shelf.changed && !shelf.definitions.is_empty());
@@ -422,7 +413,7 @@ mod tests {
         let mut shelf = Shelf::default();
         shelf.next(now, &peers).unwrap();
         let declined = Declined { why: Decline::Unsupported, detail: String::new() };
-        shelf.answered(now, id(1), root(1), Err(RequestError::Declined(declined).into()));
+        shelf.answered(now, id(1), said(1), Err(RequestError::Declined(declined).into()));
         assert_eq!((shelf.next(now + 10 * PAUSE, &peers), shelf.next_try(&peers)), (None, None));
     }
 
@@ -434,7 +425,7 @@ mod tests {
         for node in [1, 2] {
             shelf.next(now, &peers).unwrap();
             let new = Answer::New(root(node), definitions("A"), MOST / 2 + 1);
-            shelf.answered(now, id(node), root(1), Ok(new));
+            shelf.answered(now, id(node), said(1), Ok(new));
         }
         let gathered = shelf.gathered();
         assert_eq!(gathered.definitions.keys().collect::<Vec<_>>(), [&id(1)]);

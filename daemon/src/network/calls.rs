@@ -13,9 +13,10 @@ const ALL: Rate = Rate { burst: 400.0, per_second: 200.0 };
 const BYTES: Rate = Rate { burst: 64.0 * MIB, per_second: 16.0 * MIB };
 /// Each can end what rests on the run of the peer before.
 const HELLOS: Rate = Rate { burst: 20.0, per_second: 1.0 };
-/// Each is answered with up to a mebibyte: an inventory, or one of at most sixteen parts of definitions. This release asks
-/// for all of them once in two seconds at most.
-const INVENTORIES: Rate = Rate { burst: 20.0, per_second: 1.0 };
+/// Each is answered with up to a mebibyte, and asked for once in two seconds at most by this release.
+const INVENTORIES: Rate = Rate { burst: 10.0, per_second: 1.0 };
+/// Each is answered with up to half a mebibyte; there are sixteen parts at most, asked for when they change.
+const DEFINITIONS: Rate = Rate { burst: 20.0, per_second: 1.0 };
 /// Each is compared with the whole roster.
 const ROSTERS: Rate = Rate { burst: 60.0, per_second: 2.0 };
 /// Each has a signature to check. A node's own comes once a second at most.
@@ -30,6 +31,7 @@ pub(super) struct Calls {
     bytes: Bucket,
     hellos: Bucket,
     inventories: Bucket,
+    definitions: Bucket,
     rosters: Bucket,
     adverts: Bucket,
 }
@@ -41,6 +43,7 @@ impl Calls {
             bytes: Bucket::full(BYTES, now),
             hellos: Bucket::full(HELLOS, now),
             inventories: Bucket::full(INVENTORIES, now),
+            definitions: Bucket::full(DEFINITIONS, now),
             rosters: Bucket::full(ROSTERS, now),
             adverts: Bucket::full(ADVERTS, now),
         }
@@ -65,10 +68,11 @@ impl Calls {
             Some(Request::Hello(_) | Request::Goodbye(_)) if !self.hellos.take(HELLOS, now) => {
                 over("more than one Hello a second")
             }
-            Some(Request::Inventory(_) | Request::Definitions(_))
-                if !self.inventories.take(INVENTORIES, now) =>
-            {
-                over("the inventory or definitions were asked for more than once a second")
+            Some(Request::Definitions(_)) if !self.definitions.take(DEFINITIONS, now) => {
+                over("more than one part of definitions a second")
+            }
+            Some(Request::Inventory(_)) if !self.inventories.take(INVENTORIES, now) => {
+                over("the inventory was asked for more than once a second")
             }
             Some(
                 Request::RosterSync(_) | Request::Roster(_) | Request::StudioSync(_) | Request::Studio(_),
@@ -108,7 +112,7 @@ mod tests {
 
     use scenemesh_protocol::ids::TaskId;
     use scenemesh_protocol::lease::{Phase, Preview, Probe, Progress};
-    use scenemesh_protocol::messages::{Goodbye, InventoryGet};
+    use scenemesh_protocol::messages::{DefinitionsGet, Goodbye, InventoryGet};
 
     use super::*;
 
@@ -142,7 +146,8 @@ mod tests {
             (probe, 400, "200 requests"),
             (progress, 256, "16 MiB"),
             (Goodbye.into(), 20, "Hello"),
-            (InventoryGet.into(), 20, "inventory"),
+            (InventoryGet.into(), 10, "inventory"),
+            (DefinitionsGet { part: 0, have: Vec::new() }.into(), 20, "definitions"),
         ] {
             let mut calls = Calls::new(now);
             let (before, said) = granted(&mut calls, now, &request);

@@ -1,6 +1,6 @@
 //! Doors for the fuzzer to everything here that reads what ComfyUI, or a submitter, says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use super::inventory::Inventory;
 use super::rewrite::{self, Names, Saving};
 use super::tracker::Tracker;
 use super::{answers, classify, collect, devices, frames, testing};
+use crate::executor::definitions::Definitions;
 use crate::executor::graph::Graph;
 use crate::executor::policy::{self, Policy, Whose};
 
@@ -60,8 +61,14 @@ pub(crate) fn comfyui_history(bytes: &[u8]) {
     black_box((collect::ending(&entry), collect::cached_nodes(&entry)));
 }
 
-/// `/object_info` and `/system_stats`.
+/// `/object_info`, on its way to other nodes too, and `/system_stats`.
 pub(crate) fn comfyui_inventory(bytes: &[u8]) {
+    black_box(Definitions::unpack(bytes).is_ok());
+    if let Ok(definitions) = Definitions::read(bytes) {
+        let told = definitions.for_others(&BTreeSet::new()).without_models();
+        let unpacked = Definitions::unpack(&told.pack().expect("it is short")).map(|(there, _)| there);
+        assert_eq!(unpacked, Ok(told), "what arrives is what was told");
+    }
     if let Ok(stats) = serde_json::from_slice::<Value>(bytes) {
         black_box(devices(&stats));
     }

@@ -171,10 +171,12 @@ impl Attempt<'_> {
         Ok((streamed, exec_ms))
     }
 
-    /// Looks for the prompt before posting it. What is in neither was never posted: whoever leaves the queue is in the
-    /// history already.
+    /// Looks for the prompt before posting it: history, queue, and history again, since it may end in between.
     async fn look_up(&self) -> Result<Already, CallError> {
         let id = &self.names.prompt_id;
+        if let Some(entry) = self.client.history(id).await? {
+            return Ok(Already::Ended(entry));
+        }
         let queue = self.client.queue().await?;
         if queue.running.iter().chain(&queue.pending).any(|row| row.prompt_id == *id) {
             return Ok(Already::Queued);

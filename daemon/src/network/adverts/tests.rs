@@ -1,6 +1,6 @@
 use scenemesh_protocol::advert::{Availability, Hygiene};
 
-use super::super::Pack;
+use super::super::{Pack, testing};
 use super::*;
 
 const POOL: PoolId = PoolId::from_bytes([7; 16]);
@@ -10,25 +10,7 @@ const SECOND: BootId = BootId::from_bytes([2; 16]);
 const HEARSAY: Heard = Heard::FromOthers { linked: None };
 
 fn advert(key: &SecretKey, boot: BootId, seq: u64, created_ms: u64) -> Advert {
-    Advert {
-        pool: POOL,
-        node: key.public().node(),
-        boot,
-        seq,
-        created_ms,
-        ttl_s: TTL_S,
-        availability: Availability::Available,
-        hygiene: Hygiene::Full,
-        slots_total: 1,
-        slots_free: 1,
-        queue: 0,
-        gpus: Vec::new(),
-        warm: Vec::new(),
-        inventory_root: ContentHash::of(b""),
-        external: Vec::new(),
-        porch: Vec::new(),
-        comfyui: String::new(),
-    }
+    Advert { pool: POOL, boot, seq, created_ms, ..testing::advert(key.public().node()) }
 }
 
 fn signed(key: &SecretKey, boot: BootId, seq: u64, created_ms: u64) -> Signed<Advert> {

@@ -158,6 +158,6 @@ async fn the_inventory_is_told_a_few_times_and_then_the_limit() {
     let (count, _) = watch::channel(0);
     let (declined, words) =
         flood(&mut hostile, node.id, std::iter::repeat_n(InventoryGet.into(), 30), &count).await;
-    assert!((5..=10).contains(&declined), "{declined}");
+    assert!((15..=20).contains(&declined), "{declined}");
     assert!(words.contains("inventory") && words.contains("limit of this node"), "{words}");
 }

@@ -50,21 +50,25 @@ async fn an_advert_reaches_a_third_node_and_its_changes_too() {
     middle.sees(far.id, |peer| peer.advert.as_ref().is_some_and(|advert| advert.slots_free == 1)).await;
 }
 
-#[tokio::test]
-async fn the_full_inventory_is_for_the_own_studio() {
+/// A node, another of its studio, and one of another.
+async fn two_studios() -> [Node; 3] {
     let [a, b, c] = keys();
     let members = [&a, &b, &c];
     let mut view = roster(&members);
     let shared_studio = view.members[&a.public().node()];
     view.members.insert(b.public().node(), shared_studio);
-    let mut nodes = Vec::new();
-    for key in members {
+    let started = async |key| {
         let node = Node::new(key, loopback()).await;
         node.network.set_roster(view.clone());
         node.network.start(POOL).await.unwrap();
-        nodes.push(node);
-    }
-    let [owner, mate, other] = &nodes[..] else { panic!() };
+        node
+    };
+    [started(&a).await, started(&b).await, started(&c).await]
+}
+
+#[tokio::test]
+async fn the_full_inventory_is_for_the_own_studio() {
+    let [owner, mate, other] = &two_studios().await;
     owner.network.publish(publication(4));
     owner.knows(mate).await;
     owner.knows(other).await;
@@ -79,19 +83,7 @@ async fn the_full_inventory_is_for_the_own_studio() {
 
 #[tokio::test]
 async fn definitions_are_told_to_each_as_far_as_it_may_know() {
-    let [a, b, c] = keys();
-    let members = [&a, &b, &c];
-    let mut view = roster(&members);
-    let shared_studio = view.members[&a.public().node()];
-    view.members.insert(b.public().node(), shared_studio);
-    let mut nodes = Vec::new();
-    for key in members {
-        let node = Node::new(key, loopback()).await;
-        node.network.set_roster(view.clone());
-        node.network.start(POOL).await.unwrap();
-        nodes.push(node);
-    }
-    let [owner, mate, other] = &nodes[..] else { panic!() };
+    let [owner, mate, other] = &two_studios().await;
     owner.network.publish(publication(4));
     owner.network.tell(Told { studio: Pack::of(b"all of it".to_vec()), shared: Pack::of(b"some".to_vec()) });
     for (node, told) in [(mate, &b"all of it"[..]), (other, b"some")] {

@@ -48,6 +48,39 @@ fn a_model_is_found_where_the_renderer_keeps_it() {
 }
 
 #[test]
+fn a_graph_whose_models_are_on_two_nodes_is_refused_with_what_each_lacks() {
+    tell(async |mesh| {
+        mesh.add("amber", Comfy::simulated(&["--model", "checkpoints/dawn.safetensors"])).await?;
+        mesh.add("birch", Comfy::simulated(&["--model", "checkpoints/dusk.safetensors"])).await?;
+        mesh.add_with("desk", Comfy::Absent, GATEWAY).await?;
+        mesh.found("desk", "film", "oak").await?;
+        for name in ["amber", "birch"] {
+            mesh.admit("desk", name, None).await?;
+        }
+        mesh.all_up().await?;
+        let gateway = Subject::at(&mesh.node("desk").gateway().context("desk tells where its gateway is")?);
+        for checkpoint in ["dawn.safetensors", "dusk.safetensors"] {
+            knows_models(&gateway, 2, checkpoint).await?;
+        }
+        let mut graph = sampler_graph("dawn.safetensors", 1, 4);
+        graph["14"] =
+            json!({"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "dusk.safetensors"}});
+        graph["8"]["inputs"]["vae"] = json!(["14", 2]);
+        let refused = gateway.post("/prompt", &json!({"prompt": graph})).await;
+        ensure!(refused.status == 400, "{refused:?}");
+        let message = refused.body["error"]["message"].as_str().unwrap_or_default();
+        for lack in [
+            "amber: shows no model checkpoints/dusk.safetensors",
+            "birch: shows no model checkpoints/dawn.safetensors",
+        ] {
+            ensure!(message.contains(lack), "{message}");
+        }
+        ensure!(gateway.get("/queue").await.body["queue_pending"] == json!([]), "nothing is queued");
+        Ok(())
+    });
+}
+
+#[test]
 fn what_a_node_shows_and_an_extension_says_arrives_as_it_was_sent() {
     tell(async |mesh| {
         let gateway = defined(mesh, &["--step-ms", "60", "--decode-ms", "300", "--talkative"], "").await?;
