@@ -118,6 +118,16 @@ with sync_playwright() as playwright:
     page.wait_for_function("window.plate.imgs?.[0]?.naturalWidth === 8", timeout=60_000)
     page.wait_for_timeout(500)
     page.screenshot(path=shots / "uploaded.png")
+
+    # What workflows come along: none of the gateway's own, and its page says so without an error.
+    with page.expect_response(lambda answer: "/templates/index" in answer.url) as templates:
+        with page.expect_response(lambda answer: answer.url.endswith("/api/workflow_templates")) as customs:
+            page.locator('button[aria-label^="Templates"], .templates-tab-button').first.click()
+    for answer in (templates.value, customs.value):
+        if not answer.ok:
+            sys.exit(f"{answer.url} was answered with {answer.status}")
+    page.wait_for_timeout(1000)
+    page.screenshot(path=shots / "templates.png")
     browser.close()
 
 if errors:
