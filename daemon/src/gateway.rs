@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post, put};
 use axum::{Router, middleware};
 use scenemesh_protocol::api::ReachWords;
 use scenemesh_protocol::ids::NodeId;
@@ -35,6 +35,7 @@ mod answer;
 mod beside;
 pub mod catalog;
 mod desk;
+mod etn;
 mod files;
 mod frames;
 mod frontend;
@@ -51,6 +52,7 @@ pub mod reachable;
 mod record;
 mod terms;
 mod told;
+mod tooling;
 mod upload;
 mod uploads;
 mod view;
@@ -301,6 +303,10 @@ fn routes(node: &Node) -> Router {
         // Where things lie on a disk is nobody's business.
         .route("/internal/folder_paths", get(local::nothing))
         .route("/internal/files/{folder}", get(upload::names))
+        .route("/api/etn/image/{id}", get(etn::get).put(etn::put))
+        .route("/api/etn/upload/{folder}/{file}", put(etn::model))
+        .route("/api/etn/languages", get(etn::languages))
+        .route("/api/etn/{*path}", any(etn::nothing))
         .route("/api/jobs", get(jobs::list))
         .route("/api/jobs/cancel", post(jobs::cancel_all))
         .route("/api/jobs/{id}", get(jobs::show))

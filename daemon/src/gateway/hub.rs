@@ -14,7 +14,7 @@ use tokio::time::MissedTickBehavior;
 use super::desk::{Desk, Effect, Key, Live, Over, Prompt, Scope, SocketId, State, Streamed};
 use super::files::Files;
 use super::outbox::Outbox;
-use super::record::{Ended, How, Output, Record, STREAMS, is_shown_text};
+use super::record::{Class, Ended, How, Output, Record, is_shown_text};
 use super::view::whole;
 use crate::clock;
 pub(super) use crate::scheduler::Stopping;
@@ -335,7 +335,7 @@ async fn end(
     };
     let streamed = files
         .into_iter()
-        .filter(|file| classes.get(&file.node).is_some_and(|class| class == STREAMS))
+        .filter(|file| classes.get(&file.node).is_some_and(Class::streams))
         .map(|file| Streamed {
             node: file.node,
             filename: file.filename,

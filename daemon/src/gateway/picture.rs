@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::codecs::webp::WebPEncoder;
-use image::{DynamicImage, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 
 /// Longer files are sent as they are.
 pub(super) const LIMIT: u64 = 64 << 20;
@@ -87,6 +87,26 @@ pub(super) fn change(bytes: &[u8], wish: Wish) -> Option<(&'static str, Vec<u8>)
         }
     };
     Some((kind, out))
+}
+
+/// What a picture's pixels have, as far as masks are read from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bands {
+    Grey,
+    Colours,
+    /// With whatever else.
+    Alpha,
+}
+
+/// Looks at a picture's head; none when it cannot be read.
+pub(super) fn bands(bytes: &[u8]) -> Option<Bands> {
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?;
+    let color = reader.into_decoder().ok()?.color_type();
+    Some(match (color.has_alpha(), color.has_color()) {
+        (true, _) => Bands::Alpha,
+        (false, true) => Bands::Colours,
+        (false, false) => Bands::Grey,
+    })
 }
 
 /// A picture with another's alpha as its own, as PNG; texts that stood in it stay. None when either cannot be read.

@@ -21,7 +21,7 @@ use super::record::{Asked, Record};
 use super::terms::{Terms, terms};
 use super::uploads::{Folder, Place, Uploads};
 use super::view::locate;
-use super::{Node, answer};
+use super::{Node, answer, etn};
 use crate::clock;
 use crate::executor::graph::{self, FileInput, Graph};
 use crate::executor::policy::strip_tokens;
@@ -116,7 +116,7 @@ fn read(bytes: &[u8]) -> Result<Wanted, Problem> {
 }
 
 /// It is part of file names and of folders' names.
-fn is_id(id: &str) -> bool {
+pub(super) fn is_id(id: &str) -> bool {
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     !id.is_empty() && id.len() <= LONGEST && id.bytes().all(letter)
 }
@@ -135,7 +135,8 @@ async fn queue(node: &Node, caller: &Caller, lang: Lang, wanted: Wanted) -> Resu
     let terms = terms(&node.ports, listener)
         .map_err(|error| Problem::prompt(StatusCode::FORBIDDEN, "no_terms", &error.to_string()))?;
     let key = Key { scope: caller.scope.clone(), id: wanted.id.as_str().into() };
-    let judged = judge(node, caller, lang, &wanted).await?;
+    let prompt = etn::lowered(node, caller, &wanted.prompt).await?;
+    let judged = judge(node, caller, lang, prompt, wanted.targets.clone()).await?;
     let (graph, inputs) = bring(node, caller, &judged.graph).await?;
     let reserved = key.clone();
     let room = node
@@ -166,9 +167,14 @@ struct Judged {
     node_errors: Map<String, Value>,
 }
 
-async fn judge(node: &Node, caller: &Caller, lang: Lang, wanted: &Wanted) -> Result<Judged, Problem> {
+async fn judge(
+    node: &Node,
+    caller: &Caller,
+    lang: Lang,
+    prompt: Map<String, Value>,
+    targets: Option<Vec<String>>,
+) -> Result<Judged, Problem> {
     let catalog: Arc<Catalog> = node.catalog(caller);
-    let (prompt, targets) = (wanted.prompt.clone(), wanted.targets.clone());
     let shelf =
         Shelf { uploads: node.uploads.clone(), files: node.files.clone(), scope: caller.scope.clone() };
     let judging = node.tasks.blocking(move || {

@@ -6,6 +6,8 @@ use scenemesh_protocol::task::{Failure, OutputFile, OutputKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value, json};
 
+use super::tooling;
+
 /// The node class whose pictures go over the socket and stand in no history.
 pub(super) const STREAMS: &str = "SaveImageWebsocket";
 /// Most characters of a text that a node shows, as programs without a file get it.
@@ -95,20 +97,53 @@ pub(super) fn is_shown_text(file: &OutputFile) -> bool {
         && number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
+/// The class of a node, and what it says of its results where that is not in them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Class {
+    pub(super) name: String,
+    words: Option<Box<Value>>,
+}
+
+impl Class {
+    /// Whether its pictures go over the socket.
+    pub(super) fn streams(&self) -> bool {
+        self.name == STREAMS || tooling::streams(&self.name)
+    }
+}
+
 /// Classes of a prompt's nodes.
-pub(super) type Classes = BTreeMap<String, String>;
+pub(super) type Classes = BTreeMap<String, Class>;
 
 pub(super) fn classes(prompt: &Map<String, Value>) -> Classes {
-    let class = |node: &Value| node["class_type"].as_str().unwrap_or_default().to_owned();
+    let class = |node: &Value| {
+        let name = node["class_type"].as_str().unwrap_or_default();
+        let words = tooling::words(name, &node["inputs"]).map(Box::new);
+        Class { name: name.to_owned(), words }
+    };
     prompt.iter().map(|(id, node)| (id.clone(), class(node))).collect()
+}
+
+fn name<'a>(classes: &'a Classes, node: &str) -> &'a str {
+    classes.get(node).map_or("", |class| class.name.as_str())
 }
 
 /// What each node shows, in the order in which its files came; names are those of the prompt's own folder.
 pub(super) fn shown(id: &str, outputs: &[Output], classes: &Classes) -> Map<String, Value> {
     let mut all = Map::new();
     for output in outputs {
-        let class = classes.get(&output.node).map_or("", String::as_str);
+        let class = name(classes, &output.node);
         if class == STREAMS {
+            continue;
+        }
+        let words = classes.get(&output.node).and_then(|class| class.words.as_deref());
+        let own = words
+            .and_then(|words| tooling::shown(class, words, id, &output.filename, output.text.as_deref()));
+        if let Some(tooling::Shown { list, item, beside }) = own {
+            let node = all.entry(output.node.clone()).or_insert_with(|| json!({}));
+            if let Some((key, value)) = beside {
+                node[key] = value;
+            }
+            push(node, list, item);
             continue;
         }
         let extension = output.filename.rsplit_once('.').map_or("", |(_, extension)| extension);
@@ -132,14 +167,17 @@ pub(super) fn shown(id: &str, outputs: &[Output], classes: &Classes) -> Map<Stri
             (Kind::Text | Kind::Other, _) => ("files", file, false),
         };
         let node = all.entry(output.node.clone()).or_insert_with(|| json!({}));
-        if let Some(list) = node.as_object_mut().map(|node| node.entry(key).or_insert_with(|| json!([]))) {
-            list.as_array_mut().into_iter().for_each(|list| list.push(item.clone()));
-        }
+        push(node, key, item);
         if animated {
             node["animated"] = json!([true]);
         }
     }
     all
+}
+
+fn push(node: &mut Value, key: &str, item: Value) {
+    let list = node.as_object_mut().map(|node| node.entry(key).or_insert_with(|| json!([])));
+    list.and_then(Value::as_array_mut).into_iter().for_each(|list| list.push(item.clone()));
 }
 
 /// What came of a prompt, in the few words that lists of jobs have.
@@ -195,7 +233,7 @@ pub(super) fn error_data(
     let told = failure.detail.strip_prefix("node ").and_then(|rest| {
         let (node, rest) = rest.split_once(" (")?;
         let (class, rest) = rest.split_once("): ")?;
-        classes.get(node).is_some_and(|known| known == class).then_some((node, rest))
+        (name(classes, node) == class).then_some((node, rest))
     });
     let (node, said) = told.unwrap_or((running.unwrap_or_default(), failure.detail.as_str()));
     let (kind, message) = match said.split_once(": ") {
@@ -204,7 +242,7 @@ pub(super) fn error_data(
     };
     let message = if on.is_empty() { message.to_owned() } else { format!("{message} (on {on})") };
     json!({
-        "prompt_id": id, "node_id": node, "node_type": classes.get(node).map_or("", String::as_str), "executed": [],
+        "prompt_id": id, "node_id": node, "node_type": name(classes, node), "executed": [],
         "exception_message": message, "exception_type": kind, "traceback": [], "current_inputs": {}, "current_outputs": [],
     })
 }
@@ -221,7 +259,7 @@ pub(super) fn ending(id: &str, ended: &Ended, classes: &Classes) -> (&'static st
         How::Error(data) => ("execution_error", at(data.clone(), ended.at_ms)),
         How::Interrupted(node) => {
             let node = node.as_deref().unwrap_or_default();
-            let class = classes.get(node).map_or("", String::as_str);
+            let class = name(classes, node);
             let data = json!({"prompt_id": id, "node_id": node, "node_type": class, "executed": []});
             ("execution_interrupted", at(data, ended.at_ms))
         }

@@ -16,7 +16,7 @@ use super::uploads::{BadPlace, Folder, Place, Refused};
 use super::view::{gone, locate, whole};
 use super::{Node, picture};
 use crate::http::body::SILENCE;
-use crate::store::{BlobError, Sealed};
+use crate::store::{BlobError, Sealed, Sealer};
 
 /// Most bytes of a form's other fields, each.
 const SMALL: usize = 64 << 10;
@@ -141,14 +141,17 @@ async fn keep(node: &Node, caller: &Caller, form: Form) -> Result<Json<Value>, P
         }
     };
     let kept = node.uploads.add(&caller.scope, place, &sealed, hash, overwrite).await;
-    let place = kept.map_err(|refused| {
-        let status = match refused {
-            Refused::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Refused::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        Problem::new(status, refused)
-    })?;
+    let place = kept.map_err(|error| refused(&error))?;
     Ok(Json(json!({"name": place.name, "subfolder": place.subfolder, "type": place.folder.word()})))
+}
+
+/// An upload that is not kept.
+pub(super) fn refused(refused: &Refused) -> Problem {
+    let status = match refused {
+        Refused::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        Refused::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Problem::new(status, refused)
 }
 
 fn broken(error: &MultipartError) -> Problem {
@@ -247,16 +250,41 @@ async fn receive(node: &Node, field: &mut Field<'_>) -> Result<Received, Problem
     if name.is_empty() {
         return Err(Problem::bad("the file has no name"));
     }
-    let (mut sealer, mut hasher, mut bytes) = (node.ports.store.blobs.seal(), blake3::Hasher::new(), 0_u64);
+    let mut intake = Intake::new(node);
     while let Some(chunk) = soon(field.chunk()).await? {
-        bytes += chunk.len() as u64;
-        if bytes > node.upload_limit {
-            let why = format!("an upload may have {} bytes (gateway.upload_limit)", node.upload_limit);
+        intake.take(&chunk).await?;
+    }
+    let (sealed, hash) = intake.finish().await?;
+    Ok((name, sealed, hash))
+}
+
+/// A file that is sealed as it comes, up to the limit of an upload.
+pub(super) struct Intake {
+    sealer: Sealer,
+    hasher: blake3::Hasher,
+    bytes: u64,
+    limit: u64,
+}
+
+impl Intake {
+    pub(super) fn new(node: &Node) -> Self {
+        let sealer = node.ports.store.blobs.seal();
+        Self { sealer, hasher: blake3::Hasher::new(), bytes: 0, limit: node.upload_limit }
+    }
+
+    pub(super) async fn take(&mut self, chunk: &[u8]) -> Result<(), Problem> {
+        self.bytes += chunk.len() as u64;
+        if self.bytes > self.limit {
+            let why = format!("an upload may have {} bytes (gateway.upload_limit)", self.limit);
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, why));
         }
-        hasher.update(&chunk);
-        sealer.write(&chunk).await.map_err(|error| full(&error))?;
+        self.hasher.update(chunk);
+        self.sealer.write(chunk).await.map_err(|error| full(&error))
     }
-    let sealed = sealer.finish().await.map_err(|error| full(&error))?;
-    Ok((name, sealed, hasher.finalize()))
+
+    /// The file, and the hash of what is in it.
+    pub(super) async fn finish(self) -> Result<(Sealed, blake3::Hash), Problem> {
+        let sealed = self.sealer.finish().await.map_err(|error| full(&error))?;
+        Ok((sealed, self.hasher.finalize()))
+    }
 }

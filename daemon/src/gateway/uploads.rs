@@ -20,6 +20,9 @@ use crate::supervisor::Tasks;
 
 /// Uploads of one scope; beyond them the oldest goes. The bytes are bounded by the store's quota.
 const MOST: usize = 4096;
+/// Bytes of a folder that is used as a cache, and for how long what was used stays in any case.
+const CACHED: u64 = 256 << 20;
+const CACHED_MS: u64 = 600_000;
 const VERSION: u8 = 1;
 /// Bytes of an encoded reference to a blob.
 const REFERENCE: usize = 4096;
@@ -228,11 +231,31 @@ impl Uploads {
         loop {
             let oldest = oldest_beyond(&mut self.table(), scope);
             let Some((place, upload)) = oldest else { break };
-            self.blobs.release(upload.file.root);
-            let path = self.path(scope, &place);
-            drop(self.tasks.blocking(move || std::fs::remove_file(path)).await);
+            self.forget(scope, &place, &upload).await;
         }
         Ok(place)
+    }
+
+    async fn forget(&self, scope: &Scope, place: &Place, upload: &Upload) {
+        self.blobs.release(upload.file.root);
+        let path = self.path(scope, place);
+        drop(self.tasks.blocking(move || std::fs::remove_file(path)).await);
+    }
+
+    /// Whether a file is here; for [`Self::trim`] it is as new as if it had just come.
+    pub(super) fn used(&self, scope: &Scope, place: &Place) -> bool {
+        let mut table = self.table();
+        let found = table.get_mut(&(scope.clone(), place.clone()));
+        found.map(|upload| upload.at_ms = clock::wall_ms()).is_some()
+    }
+
+    /// Keeps a folder that programs use as a cache from growing: the longest unused go.
+    pub(super) async fn trim(&self, scope: &Scope, folder: Folder, subfolder: &str) {
+        let _turn = self.turn.lock().await;
+        let unused = unused_beyond(&mut self.table(), scope, folder, subfolder, clock::wall_ms());
+        for (place, upload) in unused {
+            self.forget(scope, &place, &upload).await;
+        }
     }
 
     async fn drop_blob(&self, root: ContentHash) {
@@ -282,6 +305,33 @@ fn oldest_beyond(table: &mut Table, scope: &Scope) -> Option<(Place, Upload)> {
     let (key, _) = own().min_by_key(|(_, upload)| upload.at_ms)?;
     let key = key.clone();
     table.remove(&key).map(|upload| (key.1, upload))
+}
+
+/// Takes the longest unused files out of a folder that has too much, but none that was used lately.
+fn unused_beyond(
+    table: &mut Table,
+    scope: &Scope,
+    folder: Folder,
+    subfolder: &str,
+    now_ms: u64,
+) -> Vec<(Place, Upload)> {
+    let own = table
+        .iter()
+        .filter(|((of, place), _)| of == scope && place.folder == folder && place.subfolder == subfolder);
+    let mut own: Vec<(u64, u64, Place)> =
+        own.map(|((_, place), upload)| (upload.at_ms, upload.file.bytes, place.clone())).collect();
+    own.sort();
+    let mut together: u64 = own.iter().map(|(_, bytes, _)| bytes).sum();
+    let mut taken = Vec::new();
+    for (at_ms, bytes, place) in own {
+        if together <= CACHED || now_ms.saturating_sub(at_ms) < CACHED_MS {
+            break;
+        }
+        together -= bytes;
+        let upload = table.remove(&(scope.clone(), place.clone()));
+        taken.extend(upload.map(|upload| (place, upload)));
+    }
+    taken
 }
 
 /// Where a file goes, and whether the same is there already.
@@ -384,6 +434,33 @@ mod tests {
         assert_eq!(oldest.at_ms, 0);
         assert!(oldest_beyond(&mut table, &"a".into()).is_none());
         assert_eq!(table.len(), 2 * MOST + 1, "another scope's own stay");
+    }
+
+    #[test]
+    fn a_cache_loses_what_was_not_used_for_long_and_only_when_it_is_full() {
+        let scope = Scope::from("a");
+        let mut table = Table::new();
+        let mut add = |scope: &str, subfolder: &str, name: &str, at_ms: u64, bytes: u64| {
+            let (root, key) = (ContentHash::from_bytes([1; 32]), BlobKey::from_bytes([1; 32]));
+            let file = InputFile { name: String::new(), root, key, bytes };
+            let upload = Upload { file, hash: blake3::hash(b"x"), at_ms };
+            table.insert((scope.into(), place(subfolder, name)), upload);
+        };
+        for (name, at_ms) in [("z", 1), ("y", 2), ("x", 3)] {
+            add("a", "etn", name, at_ms, CACHED / 2);
+        }
+        add("a", "etn", "new", CACHED_MS + 3, CACHED);
+        add("a", "", "mine", 1, CACHED * 2);
+        add("b", "etn", "theirs", 1, CACHED * 2);
+        let mut trim = |now_ms| {
+            let gone = unused_beyond(&mut table, &scope, Folder::Input, "etn", now_ms);
+            gone.into_iter().map(|(place, _)| place.name).collect::<Vec<_>>()
+        };
+        assert_eq!(trim(CACHED_MS), Vec::<String>::new(), "all were used lately");
+        assert_eq!(trim(CACHED_MS + 2), ["z", "y"]);
+        assert_eq!(trim(CACHED_MS + 4), ["x"]);
+        assert_eq!(trim(CACHED_MS * 9), Vec::<String>::new());
+        assert_eq!(table.len(), 3);
     }
 
     #[test]

@@ -44,10 +44,22 @@ pub(super) async fn view(
     let Some(filename) = asked.filename.as_deref() else { return Err(Problem::not_found()) };
     let place = place(filename, asked.kind.as_deref(), asked.subfolder.as_deref())?;
     let file = locate(&node, &caller.scope, &place).await.ok_or_else(Problem::not_found)?;
+    let wish = picture::wish(asked.preview.as_deref(), asked.channel.as_deref());
+    send(&node, &place.name, &file, wish, headers.get(RANGE)).await
+}
+
+/// A file, or what is wished for of a picture.
+pub(super) async fn send(
+    node: &Node,
+    name: &str,
+    file: &InputFile,
+    wish: Option<Wish>,
+    range: Option<&HeaderValue>,
+) -> Result<Response, Problem> {
     let opener = node.ports.store.blobs.open(file.root, &file.key).await.map_err(|error| gone(&error))?;
-    match picture::wish(asked.preview.as_deref(), asked.channel.as_deref()) {
-        Some(wish) if file.bytes <= picture::LIMIT => changed(&node, &place.name, opener, wish).await,
-        _ => plain(&place.name, opener, headers.get(RANGE)),
+    match wish {
+        Some(wish) if file.bytes <= picture::LIMIT => changed(node, name, opener, wish).await,
+        _ => plain(name, opener, range),
     }
 }
 

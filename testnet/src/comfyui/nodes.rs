@@ -198,6 +198,10 @@ pub(super) fn compute(place: &Place<'_>, inputs: &Inputs) -> Result<Product, Rai
             slot(Held::Frames(Arc::new(vec![frame; number(inputs, "batch_size") as usize])))
         }
         "LoadImage" => load_image(place, inputs),
+        "LoadImageMask" => load_mask(place, inputs),
+        // A mask is a picture whose bands are one; that is all these two change.
+        "InvertMask" => slot(changed(&frames(inputs, "mask", class)?, Raster::inverted)),
+        "MaskToImage" => slot(Held::Frames(frames(inputs, "mask", class)?)),
         "ImageInvert" => slot(changed(&frames(inputs, "image", class)?, Raster::inverted)),
         "ImageScale" | "ImageScaleBy" => {
             let source = frames(inputs, "image", class)?;
@@ -294,14 +298,40 @@ fn scaled_size(class: &str, inputs: &Inputs, frame: &Raster) -> (u32, u32) {
     }
 }
 
-fn load_image(place: &Place<'_>, inputs: &Inputs) -> Result<Product, Raised> {
+fn read_image(place: &Place<'_>, inputs: &Inputs) -> Result<(Raster, Option<Vec<u8>>), Raised> {
     let name = text(inputs, "image");
     let path = place.machine.disk.annotated_path(&name).ok_or_else(|| wrong(place.class, "image"))?;
     let bytes = fs::read(&path).map_err(|error| os_error(&error, &path.display().to_string()))?;
-    let Some((frame, alpha)) = Raster::read(&bytes) else {
+    Raster::read(&bytes).ok_or_else(|| {
         let message = format!("cannot identify image file '{}'", path.display());
-        return Err(Raised::new("PIL.UnidentifiedImageError", message));
+        Raised::new("PIL.UnidentifiedImageError", message)
+    })
+}
+
+/// One band of a picture. Of what is opaque, `alpha` gives what is not.
+fn load_mask(place: &Place<'_>, inputs: &Inputs) -> Result<Product, Raised> {
+    let (frame, alpha) = read_image(place, inputs)?;
+    let band = |at: usize| frame.pixels.iter().skip(at).step_by(3).copied().collect::<Vec<u8>>();
+    let mask = match text(inputs, "channel").as_str() {
+        "red" => band(0),
+        "green" => band(1),
+        "blue" => band(2),
+        // Core gives an empty mask of a size of its own where there is no alpha.
+        _ => match alpha {
+            Some(alpha) => alpha.into_iter().map(|alpha| 255 - alpha).collect(),
+            None => return slot_of(Raster::filled(64, 64, [0; 3])),
+        },
     };
+    let pixels = mask.into_iter().flat_map(|value| [value; 3]).collect();
+    slot_of(Raster { pixels, ..frame })
+}
+
+fn slot_of(frame: Raster) -> Result<Product, Raised> {
+    Ok(Product { slots: vec![Held::Frames(Arc::new(vec![frame]))], ui: None })
+}
+
+fn load_image(place: &Place<'_>, inputs: &Inputs) -> Result<Product, Raised> {
+    let (frame, alpha) = read_image(place, inputs)?;
     let hash = blake3::hash(&alpha.unwrap_or_default()).into();
     let mask = Held::Mark(Mark { hash, models: Vec::new() });
     Ok(Product { slots: vec![Held::Frames(Arc::new(vec![frame])), mask], ui: None })

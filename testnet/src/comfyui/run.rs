@@ -197,7 +197,7 @@ impl<'a> Run<'a> {
             }
         }
         match class {
-            "LoadImage" => {
+            "LoadImage" | "LoadImageMask" => {
                 let name =
                     self.inputs(id).find(|(name, _)| *name == "image").and_then(|(_, value)| value.as_str());
                 let path = name.and_then(|name| self.machine.disk.annotated_path(name));
@@ -528,7 +528,9 @@ fn link(value: &Value) -> Option<(&str, &Value)> {
 fn with_fingerprints(machine: &Machine, prompt: &Value) -> Value {
     let mut prompt = prompt.clone();
     for node in prompt.as_object_mut().into_iter().flat_map(|nodes| nodes.values_mut()) {
-        let file = node["inputs"]["image"].as_str().filter(|_| node["class_type"] == "LoadImage");
+        let file = node["inputs"]["image"]
+            .as_str()
+            .filter(|_| node["class_type"] == "LoadImage" || node["class_type"] == "LoadImageMask");
         let path = file.and_then(|name| machine.disk.annotated_path(name));
         if let Some(bytes) = path.and_then(|path| std::fs::read(path).ok()) {
             node["is_changed"] = json!([blake3::hash(&bytes).to_hex().as_str()]);

@@ -31,8 +31,8 @@ pub(super) enum Refused {
 }
 
 /// The inputs that a class checks itself (`VALIDATE_INPUTS`): a file that must be there, and how its kind is called in the message.
-const FILE_INPUTS: [(&str, &str, &str); 2] =
-    [("LoadImage", "image", "image"), ("LoadAudio", "audio", "audio")];
+const FILE_INPUTS: [(&str, &str, &str); 3] =
+    [("LoadImage", "image", "image"), ("LoadImageMask", "image", "image"), ("LoadAudio", "audio", "audio")];
 /// Longer option lists are not repeated in an error.
 const MOST_OPTIONS_SHOWN: usize = 20;
 

@@ -4,6 +4,7 @@ mod clients;
 mod contract;
 mod faults;
 mod frontend;
+mod krita;
 mod strangers;
 
 use anyhow::{Context, Result, ensure};

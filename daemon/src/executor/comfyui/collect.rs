@@ -82,6 +82,10 @@ fn read_item(key: &str, item: &Value) -> Option<What> {
     match item {
         Value::Object(item) => {
             let text = |key: &str| item.get(key).and_then(Value::as_str);
+            // Some nodes say beside a text what it is.
+            if let Some(shown) = text("text").filter(|_| text("filename").is_none() && key == "text") {
+                return Some(What::Text(shown.to_owned()));
+            }
             let kind = text("type").unwrap_or("output");
             // Loaders show what they loaded: that is the submitter's own file.
             let of_ours = kind != "input";
@@ -198,7 +202,7 @@ mod tests {
             "4": {"images": [{"filename": "anim.webp", "type": "output"}], "animated": [true]},
             "5": {"gifs": [{"filename": "b.mp4", "subfolder": "", "type": "temp", "fullpath": "/x/b.mp4"}]},
             "6": {"audio": ["voice.wav", "output"]},
-            "7": {"text": ["a lighthouse", "at dusk"]},
+            "7": {"text": ["a lighthouse", {"name": "When", "text": "at dusk", "content-type": "text/plain"}]},
             "8": {"result": ["mesh/m.glb", null, {"camera": 1}]},
             "10": {"3d": [{"filename": "n.glb", "subfolder": "mesh", "type": "output"}]},
             "11": {"new_key": [{"filename": "latent.bin"}], "numbers": [1, true]},

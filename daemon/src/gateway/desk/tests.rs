@@ -22,9 +22,9 @@ fn job(number: u8) -> JobId {
 }
 
 fn graph() -> Classes {
-    [("3", "KSampler"), ("8", "VAEDecode"), ("9", "SaveImage"), ("10", record::STREAMS)]
-        .map(|(id, class)| (id.to_owned(), class.to_owned()))
-        .into()
+    let nodes = [("3", "KSampler"), ("8", "VAEDecode"), ("9", "SaveImage"), ("10", record::STREAMS)]
+        .map(|(id, class)| (id.to_owned(), json!({"class_type": class, "inputs": {}})));
+    record::classes(&nodes.into_iter().collect())
 }
 
 fn prompt(desk: &mut Desk, id: &str, client: Option<&str>, number: u8) -> Vec<Effect> {

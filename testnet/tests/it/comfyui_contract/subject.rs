@@ -91,6 +91,10 @@ impl Subject {
         read(self.http.post(format!("{}{path}", self.url)).body(body)).await
     }
 
+    pub(crate) async fn put(&self, path: &str, bytes: &[u8]) -> Answer {
+        read(self.http.put(format!("{}{path}", self.url)).body(bytes.to_vec())).await
+    }
+
     /// As a web page does that may not read the answer.
     pub(crate) async fn post_with(&self, path: &str, header: (&str, &str)) -> Answer {
         read(self.http.post(format!("{}{path}", self.url)).header(header.0, header.1).body("{}")).await

@@ -19,7 +19,7 @@ fn tokens() -> String {
     )
 }
 
-async fn two(mesh: &mut Cluster, step_ms: &str) -> Result<(Subject, Subject, Subject)> {
+pub(super) async fn two(mesh: &mut Cluster, step_ms: &str) -> Result<(Subject, Subject, Subject)> {
     let port = scenemesh_testnet::port::Port::any()?;
     let config = tokens().replace("PORT", &port.address().port().to_string());
     let nobody =

@@ -1,0 +1,155 @@
+//! `/api/etn/…`: pictures that Krita's plugin hands in before a prompt and fetches after it, as comfyui-tooling-nodes
+//! serves them. What its nodes do is in [`tooling`](super::tooling).
+
+use std::collections::BTreeMap;
+
+use axum::body::{BodyDataStream, Bytes};
+use axum::extract::{Path, Request, State};
+use axum::http::header::RANGE;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use axum::{Extension, Json};
+use futures::StreamExt;
+use serde_json::{Map, Value, json};
+
+use super::answer::Problem;
+use super::guard::Caller;
+use super::picture::{self, Bands};
+use super::prompt::is_id;
+use super::upload::{self, Intake};
+use super::uploads::{Folder, Place};
+use super::view::{gone, locate, send};
+use super::{Node, tooling};
+use crate::http::body::SILENCE;
+
+/// Quality of a result that its node was to make a JPEG; theirs.
+const QUALITY: &str = "jpeg;95";
+/// Bytes of a picture's beginning that say what its pixels have.
+const HEAD: usize = 64 << 10;
+
+fn handed_in(id: &str) -> Place {
+    Place { folder: Folder::Temp, subfolder: tooling::FOLDER.into(), name: id.to_owned() }
+}
+
+/// `PUT /api/etn/image/ID`: keeps a picture. One that is here already is not taken in again: its id says what is in it.
+pub(super) async fn put(
+    State(node): State<Node>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    if !is_id(&id) {
+        return Err(Problem::bad("an image's id has up to 64 letters, digits, - and _"));
+    }
+    let place = handed_in(&id);
+    let mut body = request.into_body().into_data_stream();
+    if node.uploads.used(&caller.scope, &place) {
+        // Read to its end, so that the client hears an answer and no broken connection.
+        let mut bytes = 0;
+        while let Some(chunk) = next(&mut body).await?.filter(|_| bytes <= node.upload_limit) {
+            bytes += chunk.len() as u64;
+        }
+        return Ok((StatusCode::OK, Json(json!({"status": "cached"}))));
+    }
+    let mut intake = Intake::new(&node);
+    while let Some(chunk) = next(&mut body).await? {
+        intake.take(&chunk).await?;
+    }
+    let (sealed, hash) = intake.finish().await?;
+    let kept = node.uploads.add(&caller.scope, place, &sealed, hash, true).await;
+    kept.map_err(|refused| upload::refused(&refused))?;
+    node.uploads.trim(&caller.scope, Folder::Temp, tooling::FOLDER).await;
+    Ok((StatusCode::CREATED, Json(json!({"status": "success"}))))
+}
+
+async fn next(body: &mut BodyDataStream) -> Result<Option<Bytes>, Problem> {
+    let late = |_| Problem::bad("the client sent nothing for a minute");
+    let chunk = tokio::time::timeout(SILENCE, body.next()).await.map_err(late)?;
+    chunk.transpose().map_err(|error| Problem::bad(format!("the body broke off: {error}")))
+}
+
+/// `GET /api/etn/image/ID`: a result, or what was handed in.
+pub(super) async fn get(
+    State(node): State<Node>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let missing = || Problem::new(StatusCode::NOT_FOUND, "Image not found");
+    let result = tooling::result(&id);
+    let place = match &result {
+        Some(result) => Place::read(Folder::Output, result.prompt, result.filename).map_err(|_| missing())?,
+        None => handed_in(&id),
+    };
+    let file = locate(&node, &caller.scope, &place).await.ok_or_else(missing)?;
+    let jpeg = result.is_some_and(|result| result.jpeg);
+    let wish = picture::wish(jpeg.then_some(QUALITY), None);
+    send(&node, &place.name, &file, wish, headers.get(RANGE)).await
+}
+
+/// `PUT /api/etn/upload/FOLDER/FILE`: models stay where their machines' owners put them.
+pub(super) async fn model(
+    State(node): State<Node>,
+    Extension(caller): Extension<Caller>,
+    Path((folder, file)): Path<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    let catalog = node.catalog(&caller);
+    if catalog.models(&folder).is_some_and(|models| models.contains(&file.as_str())) {
+        return Ok(Json(json!({"status": "cached"})));
+    }
+    let why = "models are not taken in over the gateway; put the file into the model folder of the machines that are to render with it";
+    Err(Problem::new(StatusCode::FORBIDDEN, why))
+}
+
+/// `GET /api/etn/languages`: nobody translates. Nodes that do install what they need.
+pub(super) async fn languages() -> Json<Value> {
+    Json(json!([]))
+}
+
+/// What else comfyui-tooling-nodes serves. Programs that ask do without.
+pub(super) async fn nothing() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "the gateway does not serve this")
+}
+
+/// The prompt with core's nodes in the place of those that speak of pictures here.
+pub(super) async fn lowered(
+    node: &Node,
+    caller: &Caller,
+    prompt: &Map<String, Value>,
+) -> Result<Map<String, Value>, Problem> {
+    let mut bands: BTreeMap<String, Bands> = BTreeMap::new();
+    for id in tooling::loads(prompt) {
+        let place = handed_in(id);
+        let known = is_id(id) && node.uploads.used(&caller.scope, &place);
+        let file = if known { locate(node, &caller.scope, &place).await } else { None };
+        let file = file.ok_or_else(|| not_handed_in(prompt, id))?;
+        let mut opener =
+            node.ports.store.blobs.open(file.root, &file.key).await.map_err(|error| gone(&error))?;
+        let mut head = Vec::new();
+        while head.len() < HEAD {
+            let Some(chunk) = opener.next().await.map_err(|error| gone(&error))? else { break };
+            head.extend_from_slice(&chunk);
+        }
+        if let Some(found) = picture::bands(&head) {
+            bands.insert(id.to_owned(), found);
+        }
+    }
+    Ok(tooling::lowered(prompt.clone(), &bands))
+}
+
+fn not_handed_in(prompt: &Map<String, Value>, id: &str) -> Problem {
+    let id = id.escape_debug().take(80).collect::<String>();
+    let why = format!("Image with ID {id} not found: PUT /api/etn/image/{id} first");
+    let node = prompt.iter().find(|(_, node)| tooling::is_load_of(node, &id)).map(|(at, _)| at.as_str());
+    let error = json!({"type": "custom_validation_failed", "message": "Custom validation failed for node", "details": why,
+        "extra_info": {"input_name": "id"}});
+    let all = json!({"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation",
+        "details": why, "extra_info": {}});
+    let node_errors = match node {
+        Some(at) => {
+            json!({at: {"errors": [error], "dependent_outputs": [], "class_type": prompt[at]["class_type"]}})
+        }
+        None => json!({}),
+    };
+    Problem::with(StatusCode::BAD_REQUEST, json!({"error": all, "node_errors": node_errors}))
+}
