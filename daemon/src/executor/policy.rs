@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use bincode::{Decode, Encode};
 use scenemesh_protocol::ids::ContentHash;
 use scenemesh_protocol::task::{Failure, FailureClass};
 use serde_json::Value;
@@ -54,7 +55,7 @@ pub struct Policy {
 }
 
 /// Why a class may not run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum WhyDenied {
     Family(Family),
     /// It is not on the list.

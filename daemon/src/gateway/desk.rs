@@ -76,7 +76,8 @@ pub(super) struct Prompt {
 
 #[derive(Debug)]
 pub(super) enum State {
-    Live(Live),
+    /// Boxed: most that are remembered are over.
+    Live(Box<Live>),
     Over(Over),
 }
 
@@ -138,7 +139,8 @@ struct Socket {
 /// All prompts and sockets of the gateway.
 #[derive(Debug, Default)]
 pub(super) struct Desk {
-    prompts: BTreeMap<Key, Prompt>,
+    /// Boxed: a third of a map's places are empty.
+    prompts: BTreeMap<Key, Box<Prompt>>,
     by_job: HashMap<JobId, Key>,
     sockets: BTreeMap<SocketId, Socket>,
     /// Names of prompts that are being queued.
@@ -193,9 +195,18 @@ impl Desk {
         self.prompts.values().filter(|prompt| prompt.is_live()).map(|prompt| prompt.job).collect()
     }
 
-    fn put(&mut self, prompt: Prompt) {
+    fn put(&mut self, mut prompt: Prompt) {
+        // The same words are kept once, for however many prompts.
+        if let Some((scope, _)) = self.numbers.get_key_value(&prompt.key.scope) {
+            prompt.key.scope = scope.clone();
+        }
+        if let Some(client) = &prompt.client {
+            let known =
+                self.sockets_of(&prompt.key.scope, client).next().map(|(_, socket)| socket.sid.clone());
+            prompt.client = known.or(prompt.client);
+        }
         self.by_job.insert(prompt.job, prompt.key.clone());
-        self.prompts.insert(prompt.key.clone(), prompt);
+        self.prompts.insert(prompt.key.clone(), Box::new(prompt));
     }
 
     fn of(&self, scope: &Scope) -> impl Iterator<Item = &Prompt> {
@@ -203,7 +214,7 @@ impl Desk {
         let scope = scope.clone();
         self.prompts
             .range(from..)
-            .map(|(_, prompt)| prompt)
+            .map(|(_, prompt)| &**prompt)
             .take_while(move |prompt| prompt.key.scope == scope)
     }
 
@@ -262,7 +273,9 @@ impl Desk {
         self.sockets.insert(socket, Socket { scope: scope.clone(), sid: sid.clone(), metadata: false });
         effects.push(Effect::Send(socket, frames::welcome(self.waiting(scope, sid), sid)));
         for prompt in self.of(scope).filter(|prompt| prompt.client.as_ref() == Some(sid)) {
-            if let State::Live(Live { running: Some(node), .. }) = &prompt.state {
+            if let State::Live(live) = &prompt.state
+                && let Some(node) = &live.running
+            {
                 effects.push(Effect::Send(socket, frames::executing(&prompt.key.id, Some(node))));
             }
         }
@@ -405,9 +418,8 @@ impl Desk {
         let Some(prompt) = self.by_job.get(&job).and_then(|key| self.prompts.get(key)) else {
             return Vec::new();
         };
-        let State::Live(Live { running: Some(node), ending: false, .. }) = &prompt.state else {
-            return Vec::new();
-        };
+        let State::Live(live) = &prompt.state else { return Vec::new() };
+        let Some(node) = live.running.as_ref().filter(|_| !live.ending) else { return Vec::new() };
         let preview = Preview::new(&prompt.key.id, node, mime, picture);
         self.tell(prompt, |socket| preview.frame(socket.metadata))
     }

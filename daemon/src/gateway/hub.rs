@@ -82,7 +82,7 @@ fn restored(record: &Record) -> Option<Prompt> {
     let key = Key { scope: record.scope.as_str().into(), id: record.id.as_str().into() };
     let state = match &record.ended {
         Some(ended) => State::Over(Over::of(ended, &record.outputs())),
-        None => State::Live(Live::new(record.classes(), record.outputs_to_execute.clone())),
+        None => State::Live(Box::new(Live::new(record.classes(), record.outputs_to_execute.clone()))),
     };
     prompt(record, key, record.job.parse().ok()?, state)
 }
@@ -138,7 +138,7 @@ impl Hub {
     /// When the node is stopping.
     pub(super) async fn accepted(&self, record: &Record, job: JobId) -> Result<(), Stopping> {
         let key = Key { scope: record.scope.as_str().into(), id: record.id.as_str().into() };
-        let live = State::Live(Live::new(record.classes(), record.outputs_to_execute.clone()));
+        let live = State::Live(Box::new(Live::new(record.classes(), record.outputs_to_execute.clone())));
         let Some(prompt) = prompt(record, key, job, live) else { return Ok(()) };
         self.commands.send(Command::Accepted(Box::new(prompt))).await.map_err(|_| Stopping)
     }

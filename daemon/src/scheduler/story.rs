@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use bincode::{Decode, Encode};
 use scenemesh_protocol::lease::{Phase, Progress, RefusalReason};
 use scenemesh_protocol::task::{Failure, ModelName};
 
@@ -110,7 +111,7 @@ pub enum Held {
 }
 
 /// What a renderer does, as it last said.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Doing {
     FetchingInputs,
     QueuedInComfyui,
@@ -120,7 +121,7 @@ pub enum Doing {
 }
 
 /// A no, and whose.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum No {
     /// Its own words, cut to what is agreed on; they may be none.
     Refused {
@@ -148,7 +149,7 @@ pub enum No {
 }
 
 /// One event of a task's story.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Line {
     Queued,
     QueuedAgain,

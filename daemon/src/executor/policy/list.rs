@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::LazyLock;
 
+use bincode::{Decode, Encode};
 use serde::Deserialize;
 
 use crate::executor::graph::{input_folder, is_file_input};
 
 /// Why classes are denied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Encode, Decode)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     Paths,

@@ -68,7 +68,7 @@ impl Desk {
     /// A prompt of the scope that is in the queue or in the history.
     pub(in crate::gateway) fn find(&self, scope: &Scope, id: &str) -> Option<&Prompt> {
         let key = Key { scope: scope.clone(), id: Arc::from(id) };
-        self.prompts.get(&key).filter(|prompt| !prompt.hidden)
+        self.prompts.get(&key).map(|prompt| &**prompt).filter(|prompt| !prompt.hidden)
     }
 
     /// Jobs to cancel for an interrupt: what runs, of this scope alone. One that names nobody means the prompts that were

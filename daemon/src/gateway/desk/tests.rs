@@ -39,7 +39,7 @@ fn prompt(desk: &mut Desk, id: &str, client: Option<&str>, number: u8) -> Vec<Ef
         created_ms: u64::from(number),
         started_ms: None,
         workflow: None,
-        state: State::Live(Live::new(graph(), vec!["9".into(), "10".into()])),
+        state: State::Live(Box::new(Live::new(graph(), vec!["9".into(), "10".into()]))),
         hidden: false,
     })
 }

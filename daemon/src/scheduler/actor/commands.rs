@@ -137,7 +137,7 @@ impl Actor {
             Command::Log { id, reply } => {
                 let tasks = self.tasks_of(&Which::from(id));
                 let mut lines: Vec<LogLine> =
-                    tasks.into_iter().flat_map(|task| self.board.lines(task)).cloned().collect();
+                    tasks.into_iter().flat_map(|task| self.board.lines(task)).collect();
                 lines.sort_by_key(|line| line.at_ms);
                 drop(reply.send(lines));
             }

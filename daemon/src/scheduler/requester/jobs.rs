@@ -32,8 +32,9 @@ const DEATHS_THAT_FAIL_A_TASK: usize = 3;
 /// All jobs. Changed by [`Jobs::apply`] only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Jobs {
-    jobs: BTreeMap<JobId, Job>,
-    tasks: BTreeMap<TaskId, Task>,
+    /// Both boxed: a third of a map's places are empty, and jobs are remembered by the thousand.
+    jobs: BTreeMap<JobId, Box<Job>>,
+    tasks: BTreeMap<TaskId, Box<Task>>,
     /// Jobs with tasks that are not closed, most urgent first, then oldest.
     open: BTreeSet<(Reverse<Class>, u64, JobId)>,
     /// Blobs that are ours, inputs and results, and how often they are named.
@@ -42,6 +43,7 @@ pub struct Jobs {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
+    /// Without graphs once all tasks are done.
     pub submission: Arc<Submission>,
     pub stages: Arc<[Stage]>,
     pub on_suspect: OnSuspect,
@@ -111,6 +113,7 @@ pub struct Attempt {
     pub node: NodeId,
     pub claim: ClaimId,
     pub grant_hash: ContentHash,
+    /// What its renderer fetches; none when it is over.
     pub roots: Vec<BlobRef>,
     pub state: AttemptState,
     /// What its renderer has signed that it removed afterwards, and what not.
@@ -153,15 +156,22 @@ impl Attempt {
     pub fn is_live(&self) -> bool {
         !matches!(self.state, AttemptState::Over(_))
     }
+
+    fn set_state(&mut self, state: AttemptState) {
+        self.state = state;
+        if !self.is_live() {
+            self.roots = Vec::new();
+        }
+    }
 }
 
 impl Jobs {
     pub fn job(&self, id: &JobId) -> Option<&Job> {
-        self.jobs.get(id)
+        self.jobs.get(id).map(|job| &**job)
     }
 
     pub fn task(&self, id: &TaskId) -> Option<&Task> {
-        self.tasks.get(id)
+        self.tasks.get(id).map(|task| &**task)
     }
 
     pub fn attempt(&self, task: &TaskId, attempt: u32) -> Option<&Attempt> {
@@ -169,7 +179,7 @@ impl Jobs {
     }
 
     pub fn jobs(&self) -> impl Iterator<Item = &Job> {
-        self.jobs.values()
+        self.jobs.values().map(|job| &**job)
     }
 
     /// Jobs with tasks that have not ended, in the order in which they are served.
@@ -219,8 +229,8 @@ impl Jobs {
     pub fn roots(&self) -> BTreeSet<ContentHash> {
         let live =
             self.live_attempts().flat_map(|(_, _, attempt)| attempt.roots.iter().map(|blob| blob.root));
-        let results = self.tasks.values().flat_map(results_of);
-        let unfinished = self.jobs.values().filter(|job| {
+        let results = self.tasks.values().flat_map(|task| results_of(task));
+        let unfinished = self.jobs().filter(|job| {
             let mut tasks = job.submission.tasks.iter().filter_map(|plan| self.tasks.get(&plan.task));
             tasks.any(|task| task.state != TaskState::Done)
         });
@@ -246,7 +256,7 @@ impl Jobs {
     pub fn roots_of(&self, id: &JobId) -> BTreeSet<ContentHash> {
         let Some(job) = self.jobs.get(id) else { return BTreeSet::new() };
         let tasks = job.submission.tasks.iter().filter_map(|plan| self.tasks.get(&plan.task));
-        inputs_of(job).chain(tasks.flat_map(results_of)).collect()
+        inputs_of(job).chain(tasks.flat_map(|task| results_of(task))).collect()
     }
 
     /// Jobs go whole; an input that another job has too stays named. Open ones stay: whoever wrote the record knew of
@@ -398,7 +408,7 @@ impl Jobs {
                 result: None,
                 ended_ms: None,
             };
-            self.tasks.insert(plan.task, task);
+            self.tasks.insert(plan.task, Box::new(task));
         }
         let count = u32::try_from(submission.tasks.len()).unwrap_or(u32::MAX);
         let submission = Arc::new(submission.clone());
@@ -416,7 +426,7 @@ impl Jobs {
         };
         inputs_of(&new).for_each(|root| self.name(root));
         let plans = new.submission.clone();
-        self.jobs.insert(job, new);
+        self.jobs.insert(job, Box::new(new));
         for plan in &plans.tasks {
             self.queue(&plan.task);
         }
@@ -428,7 +438,7 @@ impl Jobs {
 
     fn set_attempt(&mut self, task: &TaskId, attempt: u32, state: AttemptState) {
         if let Some(known) = self.tasks.get_mut(task).and_then(|known| known.attempts.get_mut(&attempt)) {
-            known.state = state;
+            known.set_state(state);
         }
     }
 
@@ -450,20 +460,36 @@ impl Jobs {
             (false, true) => job.open += 1,
             _ => {}
         }
-        let place = Self::place(&job.submission);
-        if job.open == 0 {
+        let (id, place, open) = (known.job, Self::place(&job.submission), job.open);
+        if open == 0 {
             self.open.remove(&place);
+            self.let_go_of_graphs(&id);
         } else {
             self.open.insert(place);
         }
         self.queue(task);
     }
 
+    /// What is done is not rendered again: of thousands of jobs that are remembered only those that may be retried keep their
+    /// graphs in memory.
+    fn let_go_of_graphs(&mut self, id: &JobId) {
+        let Self { jobs, tasks, .. } = self;
+        let Some(job) = jobs.get_mut(id) else { return };
+        let done = |plan: &TaskPlan| tasks.get(&plan.task).is_some_and(|task| task.state == TaskState::Done);
+        if !job.submission.tasks.iter().all(done) {
+            return;
+        }
+        for recipe in &mut Arc::make_mut(&mut job.submission).recipes {
+            (recipe.graph, recipe.extra_data) = (Vec::new(), Vec::new());
+            (recipe.shape.classes, recipe.shape.models) = (Vec::new(), Vec::new());
+        }
+    }
+
     /// Ends a task; attempts that might still have brought a result are over in the given way.
     fn close(&mut self, task: &TaskId, state: TaskState, others: Over, at_ms: u64) {
         if let Some(known) = self.tasks.get_mut(task) {
             for attempt in known.attempts.values_mut().filter(|attempt| attempt.is_live()) {
-                attempt.state = AttemptState::Over(others);
+                attempt.set_state(AttemptState::Over(others));
             }
         }
         self.set_state(task, state, Some(at_ms));
@@ -482,7 +508,7 @@ impl Jobs {
             // Its result could not be had; should it still come first, it counts.
             Some(attempt)
                 if attempt.state == AttemptState::Lost && failure.class == FailureClass::Transfer => {}
-            Some(attempt) => attempt.state = AttemptState::Over(Over::Failed(failure.class)),
+            Some(attempt) => attempt.set_state(AttemptState::Over(Over::Failed(failure.class))),
             None => {}
         }
         let Some(node) = known.attempts.get(&number).map(|attempt| attempt.node) else { return };

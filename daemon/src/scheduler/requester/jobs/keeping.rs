@@ -103,7 +103,7 @@ impl Jobs {
     /// Whether this attempt is one of those, and the node the origin of its job.
     pub fn is_in_hand_for(&self, origin: &NodeId, id: &TaskId, attempt: u32) -> bool {
         let Some(task) = self.tasks.get(id) else { return false };
-        let of = self.jobs.get(&task.job).and_then(Job::origin);
+        let of = self.job(&task.job).and_then(Job::origin);
         of == Some(*origin) && is_in_hand(task, attempt)
     }
 }

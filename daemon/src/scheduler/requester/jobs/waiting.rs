@@ -42,6 +42,10 @@ impl Waiting {
             if waiting.is_empty() {
                 self.by_recipe.remove(&recipe);
             }
+            if self.by_recipe.is_empty() {
+                // A map that is emptied keeps its room, and jobs are remembered by the thousand.
+                self.by_recipe = BTreeMap::new();
+            }
         }
     }
 }
@@ -92,7 +96,7 @@ impl Jobs {
             let sources = stage.sources(&job.stages, task.index);
             sources.filter_map(move |source| {
                 let id = job.submission.tasks.get(source.index as usize)?.task;
-                Some((id, self.tasks.get(&id)?)).filter(|(_, task)| task.state != TaskState::Done)
+                Some((id, self.task(&id)?)).filter(|(_, task)| task.state != TaskState::Done)
             })
         })
     }
