@@ -270,7 +270,7 @@ pub(super) async fn view_metadata() -> Problem {
 }
 
 pub(super) fn flags(node: &Node) -> Value {
-    json!({"supports_preview_metadata": true, "max_upload_size": node.upload_limit})
+    json!({"supports_preview_metadata": true, "max_upload_size": node.upload_limit, "node_replacements": true})
 }
 
 pub(super) async fn features(State(node): State<Node>) -> Json<Value> {

@@ -5,6 +5,7 @@ mod contract;
 mod faults;
 mod frontend;
 mod krita;
+mod rucomfyui;
 mod strangers;
 
 use anyhow::{Context, Result, ensure};
