@@ -57,6 +57,19 @@ pub fn encode_body<T: Encode>(value: &T) -> Vec<u8> {
     bincode::encode_to_vec(value, config).expect("plain data always encodes")
 }
 
+/// Encodes in fewer bytes (integers by their size), for what stays in the memory of one process: no record and no message.
+///
+/// # Panics
+/// Never for types of this workspace, as [`encode_body`].
+pub fn encode_tight<T: Encode>(value: &T) -> Vec<u8> {
+    bincode::encode_to_vec(value, bincode::config::standard()).expect("plain data always encodes")
+}
+
+/// The first of the values that [`encode_tight`] put into these bytes, and how many it takes. `None` when they are none.
+pub fn first_tight<T: Decode<()>>(bytes: &[u8]) -> Option<(T, usize)> {
+    bincode::decode_from_slice(bytes, bincode::config::standard()).ok()
+}
+
 /// Decodes a body that must be exactly one `T`, of at most `limit` bytes.
 ///
 /// # Errors

@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use bincode::{Decode, Encode};
+use scenemesh_protocol::codec::{Decode, Encode};
 use scenemesh_protocol::ids::ContentHash;
 use scenemesh_protocol::task::{Failure, FailureClass};
 use serde_json::Value;

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use bincode::{Decode, Encode};
+use scenemesh_protocol::codec::{Decode, Encode};
 use scenemesh_protocol::lease::{Phase, Progress, RefusalReason};
 use scenemesh_protocol::task::{Failure, ModelName};
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::LazyLock;
 
-use bincode::{Decode, Encode};
+use scenemesh_protocol::codec::{Decode, Encode};
 use serde::Deserialize;
 
 use crate::executor::graph::{input_folder, is_file_input};

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use scenemesh_protocol::codec;
 use scenemesh_protocol::ids::{JobId, TaskId};
 use scenemesh_protocol::lease::Preview;
 use tokio::sync::broadcast;
@@ -36,8 +37,7 @@ impl Told {
             self.encoded.drain(..first);
             self.count -= 1;
         }
-        let line = bincode::encode_to_vec((at_ms, line), bincode::config::standard());
-        let line = line.expect("encoding to memory does not fail");
+        let line = codec::encode_tight(&(at_ms, line));
         if self.encoded.capacity() - self.encoded.len() < line.len() {
             self.encoded.reserve_exact(line.len().max(ROOM));
         }
@@ -57,7 +57,7 @@ impl Told {
 
 /// The first line, and how many bytes it takes.
 fn read(encoded: &[u8]) -> Option<((u64, Line), usize)> {
-    bincode::decode_from_slice(encoded, bincode::config::standard()).ok()
+    codec::first_tight(encoded)
 }
 
 #[derive(Debug)]
