@@ -185,7 +185,8 @@ fn push(node: &mut Value, key: &str, item: Value) {
 pub(super) struct Summary {
     pub(super) outputs: usize,
     pub(super) previewable: usize,
-    /// JSON: as a text it takes a third of the memory, and there are thousands of them.
+    /// JSON, but for the subfolder of a file, which is the prompt's id: as a text it takes a third of the memory, and there are
+    /// thousands of them.
     pub(super) preview: Option<Box<str>>,
 }
 
@@ -218,7 +219,10 @@ pub(super) fn summary(shown: &Map<String, Value>) -> Summary {
             }
         }
     }
-    summary.preview = saved.or(other).or(words).map(|preview| preview.to_string().into());
+    summary.preview = saved.or(other).or(words).map(|mut preview| {
+        preview.as_object_mut().map(|preview| preview.shift_remove("subfolder"));
+        preview.to_string().into()
+    });
     summary
 }
 

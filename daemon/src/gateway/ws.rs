@@ -27,6 +27,9 @@ const HEARD: usize = 256 << 10;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Something goes through a silent connection, or those in between forget it.
 const PING: Duration = Duration::from_secs(20);
+/// Bytes of a socket's own buffers: it hears little, and pictures are larger than any.
+const READING: usize = 4 << 10;
+const WRITING: usize = 16 << 10;
 /// Longest client id.
 const LONGEST: usize = 128;
 /// Largest result that goes over a socket; a larger one is left to `scenemesh fetch`.
@@ -52,6 +55,7 @@ pub(super) async fn open(
     let place = node.sockets.clone().try_acquire_owned().map_err(full)?;
     let sid = given.unwrap_or_else(|| data_encoding::HEXLOWER.encode(&random_bytes::<16>()));
     let upgrade = upgrade.max_message_size(HEARD).max_frame_size(HEARD);
+    let upgrade = upgrade.read_buffer_size(READING).write_buffer_size(WRITING);
     let run = move |socket| run(node, caller.scope, sid.into(), socket, place);
     Ok(upgrade.on_upgrade(run).into_response())
 }

@@ -310,19 +310,19 @@ impl Requester {
     /// Live attempts are watched and served; ended ones are not, and those that another end overtook are told.
     fn settle(&mut self, now: Now, task: TaskId) {
         let Some(known) = self.jobs.task(&task) else { return };
-        for (number, attempt) in &known.attempts {
-            let key = (task, *number);
+        for (number, attempt) in known.attempts.iter() {
+            let key = (task, number);
             match &attempt.state {
                 AttemptState::Over(over) => {
                     if self.contacts.remove(&key).is_none() {
                         continue;
                     }
                     let node = attempt.node;
-                    self.out.push(Action::Unserve { node, task, attempt: *number });
+                    self.out.push(Action::Unserve { node, task, attempt: number });
                     if matches!(over, Over::Cancelled | Over::Superseded) {
                         self.cancels.insert(key, node);
                         if self.up.contains_key(&node) {
-                            self.out.push(Action::Cancel { node, task, attempt: *number });
+                            self.out.push(Action::Cancel { node, task, attempt: number });
                         }
                     }
                 }
@@ -330,7 +330,7 @@ impl Requester {
                 _ => {
                     self.contacts.insert(key, Contact::new(attempt.node, now.at));
                     let roots = attempt.roots.iter().map(|blob| blob.root).collect();
-                    self.out.push(Action::Serve { node: attempt.node, task, attempt: *number, roots });
+                    self.out.push(Action::Serve { node: attempt.node, task, attempt: number, roots });
                 }
             }
         }

@@ -241,7 +241,11 @@ impl Prompt {
         view["outputs_count"] = json!(over.summary.outputs);
         view["previewable_outputs_count"] = json!(over.summary.previewable);
         if let Some(preview) = &over.summary.preview {
-            view["preview_output"] = serde_json::from_str(preview).unwrap_or_default();
+            let mut preview: Value = serde_json::from_str(preview).unwrap_or_default();
+            if preview.get("filename").is_some() {
+                preview["subfolder"] = json!(*self.key.id);
+            }
+            view["preview_output"] = preview;
         }
         if let How::Error(data) = &over.how {
             let mut data = data.clone();

@@ -395,7 +395,7 @@ impl Requester {
     pub(super) fn take_up_again(&mut self, now: Now, task: TaskId, attempt: u32) {
         let Some(known) = self.jobs.task(&task) else { return };
         let waits = known.state == TaskState::Ready && !self.promised.contains_key(&task);
-        let lost = known.attempts.get(&attempt).filter(|attempt| attempt.state == AttemptState::Lost);
+        let lost = known.attempts.get(attempt).filter(|attempt| attempt.state == AttemptState::Lost);
         let Some(node) = lost.filter(|_| waits).map(|attempt| attempt.node) else { return };
         let fetch = self.contacts.get(&(task, attempt)).and_then(|contact| contact.fetch.as_ref());
         if fetch.is_some_and(|fetch| fetch.given_up) {

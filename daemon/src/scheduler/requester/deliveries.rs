@@ -218,6 +218,6 @@ impl Requester {
         let mut attempts = self.jobs.task(task)?.attempts.iter();
         attempts
             .find(|(_, attempt)| attempt.state == AttemptState::Over(Over::Stored))
-            .map(|(number, _)| *number)
+            .map(|(number, _)| number)
     }
 }

@@ -161,7 +161,7 @@ impl Requester {
     pub(super) fn is_about_to_be_told_of(&self, node: NodeId, task: &TaskId, attempt: u32) -> bool {
         let Some(known) = self.jobs.task(task) else { return false };
         let asked = |talk: &Talk| talk.deputy == node && matches!(talk.stage, Stage::ToAsk | Stage::Asking);
-        let new = known.state.is_open() && !known.attempts.contains_key(&attempt);
+        let new = known.state.is_open() && !known.attempts.contains(attempt);
         new && self.is_with_deputy(task, attempt) && self.talks.get(&known.job).is_some_and(asked)
     }
 
@@ -391,7 +391,7 @@ impl Requester {
             if known.job != job || !self.is_with_deputy(&task, attempt) {
                 continue;
             }
-            if known.attempts.contains_key(&attempt) {
+            if known.attempts.contains(attempt) {
                 self.hear(now, task, attempt);
                 self.take_up_again(now, task, attempt);
                 continue;

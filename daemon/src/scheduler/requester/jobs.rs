@@ -16,9 +16,11 @@ use crate::scheduler::batch::{Batch, Stage};
 use crate::scheduler::record::{Recipe, RequesterRecord, Submission, TaskPlan};
 use crate::scheduler::suspicion::Suspect;
 
+mod attempts;
 mod keeping;
 mod waiting;
 
+pub use attempts::Attempts;
 pub use keeping::Kept;
 pub use waiting::Waiting;
 
@@ -43,7 +45,7 @@ pub struct Jobs {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// Without graphs once all tasks are done.
+    /// Without graphs, and without recipes that name no input, once all tasks are done.
     pub submission: Arc<Submission>,
     pub stages: Arc<[Stage]>,
     pub on_suspect: OnSuspect,
@@ -56,7 +58,7 @@ pub struct Job {
     /// Who held it until it had ended.
     pub last_deputy: Option<NodeId>,
     /// It is another node's, held here.
-    pub kept: Option<Kept>,
+    pub kept: Option<Box<Kept>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,8 +67,7 @@ pub struct Task {
     /// Place in the job, from 0.
     pub index: u32,
     pub state: TaskState,
-    /// Boxed: a map has room for eleven at once, and most tasks have one.
-    pub attempts: BTreeMap<u32, Box<Attempt>>,
+    pub attempts: Attempts,
     /// Failures since the task was submitted or last retried.
     pub failures: Vec<(NodeId, Failure)>,
     /// Nodes that must not have it again.
@@ -175,7 +176,7 @@ impl Jobs {
     }
 
     pub fn attempt(&self, task: &TaskId, attempt: u32) -> Option<&Attempt> {
-        self.tasks.get(task)?.attempts.get(&attempt).map(|attempt| &**attempt)
+        self.tasks.get(task)?.attempts.get(attempt)
     }
 
     pub fn jobs(&self) -> impl Iterator<Item = &Job> {
@@ -209,7 +210,7 @@ impl Jobs {
         let tasks = plans.flat_map(|job| job.submission.tasks.iter().map(|plan| plan.task));
         tasks.filter_map(|id| Some((id, self.tasks.get(&id)?))).flat_map(|(id, task)| {
             let live = task.attempts.iter().filter(|(_, attempt)| attempt.is_live());
-            live.map(move |(number, attempt)| (id, *number, &**attempt))
+            live.map(move |(number, attempt)| (id, number, attempt))
         })
     }
 
@@ -314,7 +315,7 @@ impl Jobs {
                 let roots = roots.clone();
                 let new = Attempt { node: *node, claim: *claim, grant_hash, roots, state, wipe: None };
                 if let Some(known) = self.tasks.get_mut(task) {
-                    known.attempts.insert(*attempt, Box::new(new));
+                    known.attempts.insert(*attempt, new);
                     self.set_state(task, TaskState::Held(*attempt), None);
                 }
             }
@@ -345,7 +346,7 @@ impl Jobs {
             RequesterRecord::Stored { task, attempt, outputs, exec_ms, at_ms } => {
                 self.set_attempt(task, *attempt, AttemptState::Over(Over::Stored));
                 if let Some(known) = self.tasks.get_mut(task)
-                    && let Some(first) = known.attempts.get(attempt)
+                    && let Some(first) = known.attempts.get(*attempt)
                 {
                     let (node, suspects) = (first.node, Vec::new());
                     let result = TaskResult { node, outputs: outputs.clone(), exec_ms: *exec_ms, suspects };
@@ -365,7 +366,7 @@ impl Jobs {
             }
             RequesterRecord::Retried { tasks, .. } => tasks.iter().for_each(|task| self.retried(task)),
             RequesterRecord::Wiped { task, attempt, wipe } => {
-                let known = self.tasks.get_mut(task).and_then(|known| known.attempts.get_mut(attempt));
+                let known = self.tasks.get_mut(task).and_then(|known| known.attempts.get_mut(*attempt));
                 // Its signature was checked before it was written down: a start need not check all of them again.
                 let record = codec::decode_body::<WipeRecord>(wipe.body(), WIPE_LIMIT);
                 if let (Some(known), Ok(record)) = (known, record) {
@@ -383,7 +384,7 @@ impl Jobs {
                 let state = AttemptState::Running;
                 let tried = Attempt { node, claim, grant_hash, roots: Vec::new(), state, wipe: None };
                 if let Some(known) = self.tasks.get_mut(task) {
-                    known.attempts.insert(*attempt, Box::new(tried));
+                    known.attempts.insert(*attempt, tried);
                     self.set_state(task, TaskState::Held(*attempt), None);
                 }
             }
@@ -400,7 +401,7 @@ impl Jobs {
                 job,
                 index,
                 state: TaskState::Ready,
-                attempts: BTreeMap::new(),
+                attempts: Attempts::default(),
                 failures: Vec::new(),
                 barred: BTreeSet::new(),
                 more_vram_than_mib: None,
@@ -413,7 +414,8 @@ impl Jobs {
         let count = u32::try_from(submission.tasks.len()).unwrap_or(u32::MAX);
         let submission = Arc::new(submission.clone());
         self.open.insert(Self::place(&submission));
-        let (stages, ready) = (stages.into(), Waiting::default());
+        let stages = if stages.is_empty() { Arc::default() } else { stages.into() };
+        let ready = Waiting::default();
         let new = Job {
             submission,
             stages,
@@ -437,7 +439,7 @@ impl Jobs {
     }
 
     fn set_attempt(&mut self, task: &TaskId, attempt: u32, state: AttemptState) {
-        if let Some(known) = self.tasks.get_mut(task).and_then(|known| known.attempts.get_mut(&attempt)) {
+        if let Some(known) = self.tasks.get_mut(task).and_then(|known| known.attempts.get_mut(attempt)) {
             known.set_state(state);
         }
     }
@@ -471,7 +473,7 @@ impl Jobs {
     }
 
     /// What is done is not rendered again: of thousands of jobs that are remembered only those that may be retried keep their
-    /// graphs in memory.
+    /// graphs in memory. Of the others stays what people are told of them, and what blobs they name.
     fn let_go_of_graphs(&mut self, id: &JobId) {
         let Self { jobs, tasks, .. } = self;
         let Some(job) = jobs.get_mut(id) else { return };
@@ -479,7 +481,11 @@ impl Jobs {
         if !job.submission.tasks.iter().all(done) {
             return;
         }
-        for recipe in &mut Arc::make_mut(&mut job.submission).recipes {
+        let recipes = &mut Arc::make_mut(&mut job.submission).recipes;
+        if recipes.iter().all(|recipe| recipe.inputs.is_empty() && !recipe.shape.full_hygiene) {
+            *recipes = Vec::new();
+        }
+        for recipe in recipes {
             (recipe.graph, recipe.extra_data) = (Vec::new(), Vec::new());
             (recipe.shape.classes, recipe.shape.models) = (Vec::new(), Vec::new());
         }
@@ -504,14 +510,14 @@ impl Jobs {
 
     fn failed(&mut self, task: &TaskId, number: u32, failure: &Failure, vram: Option<u32>, at_ms: u64) {
         let Some(known) = self.tasks.get_mut(task) else { return };
-        match known.attempts.get_mut(&number) {
+        match known.attempts.get_mut(number) {
             // Its result could not be had; should it still come first, it counts.
             Some(attempt)
                 if attempt.state == AttemptState::Lost && failure.class == FailureClass::Transfer => {}
             Some(attempt) => attempt.set_state(AttemptState::Over(Over::Failed(failure.class))),
             None => {}
         }
-        let Some(node) = known.attempts.get(&number).map(|attempt| attempt.node) else { return };
+        let Some(node) = known.attempts.get(number).map(|attempt| attempt.node) else { return };
         known.failures.push((node, failure.clone()));
         if !failure.class.may_return_here() {
             known.barred.insert(node);

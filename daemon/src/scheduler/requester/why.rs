@@ -85,7 +85,7 @@ impl Requester {
             TaskState::Held(attempt) => Some(attempt),
             _ => None,
         };
-        let holder = held.and_then(|attempt| task.attempts.get(&attempt)).map(|attempt| attempt.node);
+        let holder = held.and_then(|attempt| task.attempts.get(attempt)).map(|attempt| attempt.node);
         let node = holder.or(task.result.as_ref().map(|result| result.node));
         let contact = held.and_then(|attempt| self.contacts.get(&(id, attempt)));
         let result = task.result.as_ref();
@@ -120,7 +120,7 @@ impl Requester {
     fn wipes(&self, task: &Task) -> Vec<WipeView> {
         let wiped = task.attempts.iter().filter_map(|(number, attempt)| {
             let record = attempt.wipe.clone()?;
-            Some(WipeView { attempt: *number, node_name: self.name(attempt.node), record })
+            Some(WipeView { attempt: number, node_name: self.name(attempt.node), record })
         });
         wiped.collect()
     }
@@ -148,7 +148,7 @@ impl Requester {
                 if contact.is_some_and(|contact| contact.fetch.is_some()) {
                     return TaskPhase::Fetching;
                 }
-                let granted = task.attempts.get(&attempt);
+                let granted = task.attempts.get(attempt);
                 match granted.map(|attempt| &attempt.state) {
                     Some(AttemptState::Granted(_)) => TaskPhase::Granted,
                     _ => TaskPhase::Running,
@@ -174,7 +174,7 @@ impl Requester {
     }
 
     fn why_held(&self, now: Now, id: TaskId, task: &Task, number: u32) -> Why {
-        let Some(attempt) = task.attempts.get(&number) else { return Why::Waits };
+        let Some(attempt) = task.attempts.get(number) else { return Why::Waits };
         let node = self.name(attempt.node);
         let Some(contact) = self.contacts.get(&(id, number)) else {
             return Why::Held { node, at: Held::Somehow, silent_s: None };

@@ -66,7 +66,7 @@ fn assert_compaction_changes_nothing(world: &World) {
             }
             let states = |task: &requester::jobs::Task| {
                 let attempts =
-                    task.attempts.iter().map(|(n, a)| (*n, a.node, a.claim, a.grant_hash, a.state.clone()));
+                    task.attempts.iter().map(|(n, a)| (n, a.node, a.claim, a.grant_hash, a.state.clone()));
                 (
                     task.state,
                     task.result.clone(),

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use scenemesh_protocol::ids::{JobId, TaskId};
+use scenemesh_protocol::ids::{ContentHash, JobId, TaskId};
+use scenemesh_protocol::sealed::BlobKey;
+use scenemesh_protocol::task::InputFile;
 use tokio::time::Instant;
 
 use super::world::{Line, World};
 use crate::scheduler::actor::retention::judge;
-use crate::scheduler::record::{RequesterRecord, Submission};
+use crate::scheduler::record::{RequesterRecord, Submission, TaskPlan};
 use crate::scheduler::renderer::holdings::Holdings;
 use crate::scheduler::requester::jobs::{Jobs, TaskState};
 use crate::store::{self, Entry, Replay, Store};
@@ -111,5 +113,40 @@ async fn many_past_tasks_take_little_room_and_no_time_to_start() {
     supervisor.run_until(async {}).await.unwrap();
     if count != PAST_TASKS {
         std::fs::write(std::env::temp_dir().join("scenemesh-past-tasks.txt"), said).unwrap();
+    }
+}
+
+#[test]
+fn of_what_is_done_no_graph_stays_in_memory_and_all_of_what_may_be_retried() {
+    let (mut submission, records) = story();
+    let input = InputFile {
+        name: "plate.png".into(),
+        root: ContentHash::from_bytes([3; 32]),
+        key: BlobKey::from_bytes([3; 32]),
+        bytes: 7,
+    };
+    let second = TaskPlan { task: TaskId::from_bytes([9; 16]), ..submission.tasks[0] };
+    submission.tasks.push(second);
+    for inputs in [Vec::new(), vec![input.clone()]] {
+        submission.recipes[0].inputs = inputs.clone();
+        let (first, id) = (submission.tasks[0].task, submission.job);
+        let mut jobs = Jobs::default();
+        jobs.apply(&RequesterRecord::Submitted(Box::new(submission.clone())));
+        let recipes = |jobs: &Jobs| jobs.job(&id).unwrap().submission.recipes.clone();
+        records.iter().for_each(|record| jobs.apply(&told_of(record, first)));
+        assert_eq!(jobs.task(&first).unwrap().state, TaskState::Done);
+        assert_eq!(recipes(&jobs), submission.recipes, "another task of the job is open");
+        jobs.apply(&RequesterRecord::Cancelled { tasks: vec![second.task], at_ms: 1 });
+        assert_eq!(recipes(&jobs), submission.recipes, "it may be retried");
+        jobs.apply(&RequesterRecord::Retried { tasks: vec![second.task], at_ms: 2 });
+        assert_eq!(jobs.recipe_of(&second.task).unwrap().unwrap().graph, submission.recipes[0].graph);
+        records.iter().for_each(|record| jobs.apply(&told_of(record, second.task)));
+        assert!(jobs.all_tasks().all(|(_, open)| !open));
+        let left = recipes(&jobs);
+        assert!(left.iter().all(|recipe| recipe.graph.is_empty() && recipe.inputs == inputs), "{left:?}");
+        assert_eq!(left.len(), inputs.len());
+        assert_eq!(jobs.names(&input.root), !inputs.is_empty(), "its input is still its own");
+        jobs.apply(&RequesterRecord::Forgotten { jobs: vec![id] });
+        assert!(!jobs.names(&input.root) && jobs.roots().is_empty());
     }
 }

@@ -51,7 +51,8 @@ impl Jobs {
         let Batch { submission, stages, on_suspect } = batch;
         self.submitted(submission, stages, *on_suspect);
         if let Some(known) = self.jobs.get_mut(&job) {
-            known.kept = Some(Kept { origin: verified.origin, right: right.clone(), term: 0, pen: false });
+            let kept = Kept { origin: verified.origin, right: right.clone(), term: 0, pen: false };
+            known.kept = Some(Box::new(kept));
         }
         self.queue_all(&job);
     }
@@ -76,8 +77,11 @@ impl Jobs {
         let kept = self.jobs.get(&task.job).and_then(|job| job.kept.as_ref());
         let term = kept.map_or(0, |kept| kept.term);
         let first = first_attempt(term);
-        let last =
-            task.attempts.range(first..).map(|(number, _)| *number).take_while(|last| term_of(*last) == term);
+        let last = task
+            .attempts
+            .iter()
+            .map(|(number, _)| number)
+            .filter(|last| *last >= first && term_of(*last) == term);
         last.last().map_or(first, |last| last + 1)
     }
 
@@ -94,8 +98,8 @@ impl Jobs {
         let tasks =
             job.submission.tasks.iter().filter_map(|plan| Some((plan.task, self.tasks.get(&plan.task)?)));
         let hand = tasks.flat_map(|(id, task)| {
-            let ours = task.attempts.iter().filter(|(number, _)| is_in_hand(task, **number));
-            ours.map(move |(attempt, known)| InHand { task: id, attempt: *attempt, grant: known.grant_hash })
+            let ours = task.attempts.iter().filter(|(number, _)| is_in_hand(task, *number));
+            ours.map(move |(attempt, known)| InHand { task: id, attempt, grant: known.grant_hash })
         });
         hand.collect()
     }
@@ -110,7 +114,7 @@ impl Jobs {
 
 /// One that has the task, or has brought its result.
 fn is_in_hand(task: &Task, number: u32) -> bool {
-    let Some(attempt) = task.attempts.get(&number).filter(|_| term_of(number) > 0) else { return false };
+    let Some(attempt) = task.attempts.get(number).filter(|_| term_of(number) > 0) else { return false };
     // Whatever the journal has of earlier attempts: one at a time holds the task, one alone brought its result.
     task.state == TaskState::Held(number) || attempt.state == AttemptState::Over(Over::Stored)
 }
