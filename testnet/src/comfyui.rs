@@ -92,6 +92,9 @@ pub struct Options {
     /// With each sampling step, send the text that a node shows and a binary frame of an extension's own
     #[arg(long)]
     pub talkative: bool,
+    /// Behind every saved file whose prefix ends in `large`, so many MiB that mean nothing
+    #[arg(long, value_name = "MIB", default_value_t = 0)]
+    pub large_mib: usize,
     /// A node class this machine lacks; may be repeated
     #[arg(long, value_name = "CLASS")]
     pub without: Vec<String>,
@@ -111,6 +114,7 @@ impl Default for Options {
             vram_mib: 24 * 1024,
             models: vec!["checkpoints/tiny_sd15.safetensors".to_owned()],
             talkative: false,
+            large_mib: 0,
             step_ms: 5,
             load_ms: 0,
             decode_ms: 0,

@@ -43,9 +43,8 @@ impl Direct {
         let part = |name: &str| image[name].as_str().unwrap_or_default().to_owned();
         let query =
             [("filename", part("filename")), ("subfolder", part("subfolder")), ("type", part("type"))];
-        let picture =
-            self.http.get(format!("{}/view", self.url)).query(&query).send().await?.error_for_status()?;
-        Ok(picture.bytes().await?.len())
+        let picture = self.http.get(format!("{}/view", self.url)).query(&query).send();
+        length(picture.await?.error_for_status()?).await
     }
 
     /// The prompt's id once it is over, and when binary frames came until then.
@@ -81,4 +80,13 @@ impl Direct {
         }
         Ok((id, previews))
     }
+}
+
+/// Reads an answer to its end; gives its bytes.
+pub(super) async fn length(mut answer: reqwest::Response) -> Result<usize> {
+    let mut got = 0;
+    while let Some(chunk) = answer.chunk().await? {
+        got += chunk.len();
+    }
+    Ok(got)
 }

@@ -8,7 +8,7 @@ use futures::stream;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::direct::Direct;
+use super::direct::{Direct, length};
 use super::{Figures, ms, percentile};
 use crate::cluster::{CHECKPOINT, Cluster, Comfy, Node};
 use crate::eventually::eventually;
@@ -23,7 +23,8 @@ pub(super) async fn run(count: usize, clients: &[usize], mib: usize, prompts: u3
     let home = tempfile::tempdir().context("making a directory for the mesh")?;
     let mut mesh = Cluster::new(Programs::this_binary()?, home.path());
     mesh.add_with("desk", Comfy::Absent, "[gateway]\nlisten = \"127.0.0.1:0\"\n").await?;
-    mesh.add("ws-01", Comfy::simulated(&["--step-ms", "300"])).await?;
+    let large = mib.to_string();
+    mesh.add("ws-01", Comfy::simulated(&["--step-ms", "300", "--large-mib", &large])).await?;
     crate::scenarios::one_studio(&mut mesh, "desk", &["ws-01"]).await?;
     let comfyui = mesh.node("ws-01").comfy_url().context("a ComfyUI")?.to_owned();
     let gateway = mesh.node("desk").gateway().context("a gateway")?;
@@ -66,11 +67,20 @@ pub(super) async fn run(count: usize, clients: &[usize], mib: usize, prompts: u3
     figures.insert("preview_gateway_p50_ms".into(), ms(through));
     figures.insert("preview_added_p50_ms".into(), ms(through - direct));
     if mib > 0 {
-        let (up, down, grown) = large_file(mesh.node("desk"), &gateway, mib).await?;
+        let daemons = [mesh.node("desk"), mesh.node("ws-01")];
+        let before: Vec<f64> =
+            daemons.iter().map(|node| memory_mib(node, "VmHWM:")).collect::<Result<_>>()?;
+        let (up, down) = large_file(&gateway, mib).await?;
+        color += 1;
+        let result = large_result(&gateway, color, mib).await?;
         figures.insert("file_mib".into(), json!(mib));
         figures.insert("upload_mib_per_s".into(), ms(up));
         figures.insert("view_mib_per_s".into(), ms(down));
-        figures.insert("peak_growth_mib".into(), ms(grown));
+        figures.insert("result_mib_per_s".into(), ms(result));
+        for ((node, before), whose) in daemons.iter().zip(before).zip(["", "renderer_"]) {
+            let grown = memory_mib(node, "VmHWM:")? - before;
+            figures.insert(format!("{whose}peak_growth_mib"), ms(grown));
+        }
     }
     if prompts > 0 {
         let (kept, grown) = history(mesh.node("desk"), &gateway, color, prompts).await?;
@@ -149,10 +159,9 @@ fn memory_mib(node: &Node, figure: &str) -> Result<f64> {
     Ok(kib / 1024.0)
 }
 
-/// MiB a second in, and out again, and how much the daemon's highest memory grew.
-async fn large_file(node: &Node, gateway: &str, mib: usize) -> Result<(f64, f64, f64)> {
+/// MiB a second in, and out again.
+async fn large_file(gateway: &str, mib: usize) -> Result<(f64, f64)> {
     let http = reqwest::Client::new();
-    let before = memory_mib(node, "VmHWM:")?;
     let piece = Bytes::from(
         (0..1 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>(),
     );
@@ -163,13 +172,22 @@ async fn large_file(node: &Node, gateway: &str, mib: usize) -> Result<(f64, f64,
     http.post(format!("{gateway}/upload/image")).multipart(form).send().await?.error_for_status()?;
     let up = mib as f64 / began.elapsed().as_secs_f64();
     let began = Instant::now();
-    let mut answer =
-        http.get(format!("{gateway}/view?filename=large.bin&type=input")).send().await?.error_for_status()?;
-    let mut got = 0;
-    while let Some(chunk) = answer.chunk().await? {
-        got += chunk.len();
-    }
+    let answer = http.get(format!("{gateway}/view?filename=large.bin&type=input")).send();
+    let got = length(answer.await?.error_for_status()?).await?;
     let down = mib as f64 / began.elapsed().as_secs_f64();
     ensure!(got == mib << 20, "{got} bytes came back");
-    Ok((up, down, memory_mib(node, "VmHWM:")? - before))
+    Ok((up, down))
+}
+
+/// MiB a second from a prompt until its one large result is read.
+async fn large_result(gateway: &str, color: u32, mib: usize) -> Result<f64> {
+    let mut graph = workflows::tiny(color);
+    let nodes = graph.as_object_mut().context("a graph")?;
+    let save = nodes.values_mut().find(|node| node["class_type"] == "SaveImage").context("it saves")?;
+    save["inputs"]["filename_prefix"] = json!("large");
+    let began = Instant::now();
+    let mut client = Direct::named(gateway, "scenemesh-bench-large").await?;
+    let got = client.render(&graph).await?;
+    ensure!(got > mib << 20, "{got} bytes came back");
+    Ok(mib as f64 / began.elapsed().as_secs_f64())
 }

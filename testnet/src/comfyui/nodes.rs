@@ -1,7 +1,8 @@
 //! What each node computes. Classes without an entry of their own pass a mark on: a hash of their class and inputs.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -372,6 +373,16 @@ pub(super) fn saved_frames(machine: &Machine, frames: Arc<Vec<Raster>>) -> Arc<V
 }
 
 /// Writes one file and gives its entry for the `ui`.
+/// How the names begin of files that `--large-mib` makes large.
+const LARGE: &str = "large";
+
+/// A MiB that does not compress.
+fn noise() -> Vec<u8> {
+    let mut piece = vec![0; 1 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut piece);
+    piece
+}
+
 fn save(
     place: &Place<'_>,
     to: &mut SavePlace,
@@ -390,7 +401,14 @@ fn save(
     }
     let kept =
         if place.machine.strikes(FaultKind::Corrupt, None) { &bytes[..bytes.len() / 2] } else { bytes };
-    fs::write(&path, kept).map_err(|error| os_error(&error, &shown))?;
+    let mut written = File::create(&path).map_err(|error| os_error(&error, &shown))?;
+    written.write_all(kept).map_err(|error| os_error(&error, &shown))?;
+    if file.starts_with(LARGE) {
+        let piece = noise();
+        for _ in 0..place.machine.options.large_mib {
+            written.write_all(&piece).map_err(|error| os_error(&error, &shown))?;
+        }
+    }
     Ok(json!({"filename": file, "subfolder": to.subfolder, "type": folder.name()}))
 }
 

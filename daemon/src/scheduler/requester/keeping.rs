@@ -357,7 +357,7 @@ impl Requester {
         // One that was under way when this machine died is told again.
         let again =
             |attempt: &Attempt| matches!(attempt.state, AttemptState::Over(Over::Unheld | Over::Superseded));
-        let new = known.state.is_open() && known.attempts.get(attempt).is_none_or(|attempt| again(attempt));
+        let new = known.state.is_open() && known.attempts.get(attempt).is_none_or(again);
         if of_it && new && term_of(attempt) == 0 && matches!(terms.outcome, Outcome::Done { .. }) {
             if let TaskState::Held(attempt) = known.state {
                 self.commit(now, RequesterRecord::Lost { task, attempt });

@@ -82,7 +82,7 @@ impl Jobs {
             .iter()
             .map(|(number, _)| number)
             .filter(|last| *last >= first && term_of(*last) == term);
-        last.last().map_or(first, |last| last + 1)
+        last.max().map_or(first, |last| last + 1)
     }
 
     /// Tasks of a job whose results are here.
