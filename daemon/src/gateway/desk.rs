@@ -26,6 +26,9 @@ pub(super) use asked::{Named, Page, Sorted};
 pub(super) const LIVE_LIMIT: usize = 2000;
 /// Prompts of one scope that are remembered; core's own number.
 pub(super) const HISTORY_LIMIT: usize = 10_000;
+/// Bytes of the files of one scope's prompts, of those that have ended and of those that have not. A prompt may bring
+/// pictures along.
+const WRITTEN_LIMIT: u64 = 2 << 30;
 /// Nodes of one prompt whose progress is told: `progress_state` names all that have begun, every time.
 const STEPS_TOLD: usize = 512;
 
@@ -68,6 +71,8 @@ pub(super) struct Prompt {
     pub(super) client: Option<Arc<str>>,
     pub(super) job: JobId,
     pub(super) created_ms: u64,
+    /// Of its file, as it was queued.
+    pub(super) bytes: u64,
     pub(super) started_ms: Option<u64>,
     pub(super) workflow: Option<String>,
     pub(super) state: State,
@@ -162,17 +167,21 @@ impl Desk {
 
     /// Nobody forgets a scope's oldest prompts twice: called once all are restored, and with each new one.
     pub(super) fn forget_oldest(&mut self, scope: &Scope) -> Vec<Effect> {
-        let mut over: Vec<(u64, Key)> = self
-            .of(scope)
-            .filter(|prompt| matches!(prompt.state, State::Over(_)))
-            .map(|prompt| (prompt.created_ms, prompt.key.clone()))
-            .collect();
-        if over.len() <= HISTORY_LIMIT {
+        let over = || self.of(scope).filter(|prompt| !prompt.is_live());
+        let (mut many, mut bytes) =
+            over().fold((0, 0), |(many, bytes), prompt| (many + 1, bytes + prompt.bytes));
+        if many <= HISTORY_LIMIT && bytes <= WRITTEN_LIMIT {
             return Vec::new();
         }
+        let mut over: Vec<(u64, Key, u64)> =
+            over().map(|prompt| (prompt.created_ms, prompt.key.clone(), prompt.bytes)).collect();
         over.sort();
-        let many = over.len() - HISTORY_LIMIT;
-        over.into_iter().take(many).map(|(_, key)| self.forget(&key)).collect()
+        let beyond = over.into_iter().take_while(|(_, _, of_it)| {
+            let goes = many > HISTORY_LIMIT || bytes > WRITTEN_LIMIT;
+            (many, bytes) = (many - 1, bytes - of_it);
+            goes
+        });
+        beyond.map(|(_, key, _)| self.forget(&key)).collect()
     }
 
     fn forget(&mut self, key: &Key) -> Effect {
@@ -234,7 +243,9 @@ impl Desk {
             return Err(NoRoom::Taken);
         }
         let coming = self.reserved.iter().filter(|reserved| reserved.scope == key.scope).count();
-        if self.remaining(&key.scope) + coming >= LIVE_LIMIT {
+        let written: u64 =
+            self.of(&key.scope).filter(|prompt| prompt.is_live()).map(|prompt| prompt.bytes).sum();
+        if self.remaining(&key.scope) + coming >= LIVE_LIMIT || written > WRITTEN_LIMIT {
             return Err(NoRoom::Full);
         }
         self.reserved.insert(key.clone());
@@ -357,10 +368,7 @@ impl Desk {
                     let running = live.running.as_deref();
                     How::Error(record::error_data(&key.id, failure, on, running, &live.classes))
                 }
-                None => How::Error(json!({
-                    "prompt_id": *key.id, "node_id": "", "node_type": "", "executed": [], "exception_type": "failed",
-                    "exception_message": "the task failed", "traceback": [], "current_inputs": {}, "current_outputs": [],
-                })),
+                None => How::Error(record::unexplained(&key.id, "the task failed")),
             },
         };
         let outputs = if view.state == TaskPhase::Done { view.outputs.clone() } else { Vec::new() };
@@ -487,13 +495,21 @@ impl Desk {
         effects
     }
 
-    /// The job is not known to the mesh any more: kept no longer, or never written down.
-    pub(super) fn lost(&mut self, job: JobId) -> Vec<Effect> {
+    /// The job is not known to the mesh any more: kept no longer, or never written down. Whoever waits for it hears so.
+    pub(super) fn lost(&mut self, job: JobId, now_ms: u64) -> Vec<Effect> {
         let Some(key) = self.by_job.get(&job).cloned() else { return Vec::new() };
+        let live = self.prompts.get(&key).is_some_and(|prompt| prompt.is_live());
+        let mut said = Vec::new();
+        if live {
+            let why = "the prompt came as the node stopped, and was not kept: send it again";
+            let (event, mut data) = ("execution_error", record::unexplained(&key.id, why));
+            data["timestamp"] = json!(now_ms);
+            said = self.say(&key, vec![frames::event(event, &data), frames::executing(&key.id, None)]);
+        }
         let client = self.prompts.get(&key).and_then(|prompt| prompt.client.clone());
-        let mut effects = vec![self.forget(&key)];
-        effects.extend(self.status_of(&key.scope, client.as_deref()));
-        effects
+        said.push(self.forget(&key));
+        said.extend(self.status_of(&key.scope, client.as_deref()));
+        said
     }
 }
 

@@ -32,11 +32,13 @@ impl Files {
         self.prompts.join(named(&[&key.scope, &key.id]))
     }
 
-    /// Durable when it returns. Blocks.
-    pub(super) fn write(&self, record: &Record) -> io::Result<()> {
+    /// Durable when it returns; says how many bytes it has. Blocks.
+    pub(super) fn write(&self, record: &Record) -> io::Result<u64> {
         let path = self.prompts.join(named(&[&record.scope, &record.id]));
-        platform::replace_file(&path, &record.to_bytes())?;
-        platform::sync_dir(&self.prompts)
+        let bytes = record.to_bytes();
+        platform::replace_file(&path, &bytes)?;
+        platform::sync_dir(&self.prompts)?;
+        Ok(bytes.len() as u64)
     }
 
     /// Blocks. None when there is none, or none that can be read.
@@ -50,10 +52,10 @@ impl Files {
         drop(std::fs::remove_file(self.prompt(key)));
     }
 
-    /// Every prompt that can be read; blocks.
-    pub(super) fn prompts(&self) -> impl Iterator<Item = Record> {
+    /// Every prompt that can be read, and how many bytes it has; blocks.
+    pub(super) fn prompts(&self) -> impl Iterator<Item = (Record, u64)> {
         contents(&self.prompts, "prompt").filter_map(|(path, bytes)| match Record::read(&bytes) {
-            Ok(record) => Some(record),
+            Ok(record) => Some((record, bytes.len() as u64)),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "a prompt of the gateway cannot be read and is left out");
                 None
@@ -120,7 +122,7 @@ mod tests {
         files.write(&record("b", "same")).unwrap();
         std::fs::write(dir.path().join("gateway/prompts/torn.json"), b"{\"version\":").unwrap();
         let files = Files::open(dir.path()).unwrap();
-        let mut scopes: Vec<String> = files.prompts().map(|record| record.scope).collect();
+        let mut scopes: Vec<String> = files.prompts().map(|(record, _)| record.scope).collect();
         scopes.sort();
         assert_eq!(scopes, ["a", "b"]);
         files.remove(&key("a", "same"));

@@ -63,7 +63,10 @@ pub(super) async fn spawn(ground: Ground) -> Hub {
     let files = ground.files.clone();
     let restored = ground.tasks.blocking(move || {
         let mut desk = Desk::default();
-        files.prompts().filter_map(|record| restored(&record)).for_each(|prompt| desk.restore(prompt));
+        files
+            .prompts()
+            .filter_map(|(record, bytes)| restored(&record, bytes))
+            .for_each(|prompt| desk.restore(prompt));
         desk
     });
     let desk = restored.await.unwrap_or_default();
@@ -78,22 +81,23 @@ pub(super) async fn spawn(ground: Ground) -> Hub {
     hub
 }
 
-fn restored(record: &Record) -> Option<Prompt> {
+fn restored(record: &Record, bytes: u64) -> Option<Prompt> {
     let key = Key { scope: record.scope.as_str().into(), id: record.id.as_str().into() };
     let state = match &record.ended {
         Some(ended) => State::Over(Over::of(ended, &record.outputs())),
         None => State::Live(Box::new(Live::new(record.classes(), record.outputs_to_execute.clone()))),
     };
-    prompt(record, key, record.job.parse().ok()?, state)
+    prompt(record, key, record.job.parse().ok()?, state, bytes)
 }
 
-fn prompt(record: &Record, key: Key, job: JobId, state: State) -> Option<Prompt> {
+fn prompt(record: &Record, key: Key, job: JobId, state: State, bytes: u64) -> Option<Prompt> {
     Some(Prompt {
         key,
         number: record.number.clone(),
         client: record.client.as_deref().map(Arc::from),
         job,
         created_ms: record.created_ms,
+        bytes,
         started_ms: record.started_ms,
         workflow: record.workflow(),
         state,
@@ -132,14 +136,14 @@ impl Hub {
         self.with(move |desk| (question(desk), Vec::new())).await
     }
 
-    /// A prompt that is queued and written down.
+    /// A prompt that is queued and written down, in so many bytes.
     ///
     /// # Errors
     /// When the node is stopping.
-    pub(super) async fn accepted(&self, record: &Record, job: JobId) -> Result<(), Stopping> {
+    pub(super) async fn accepted(&self, record: &Record, bytes: u64, job: JobId) -> Result<(), Stopping> {
         let key = Key { scope: record.scope.as_str().into(), id: record.id.as_str().into() };
         let live = State::Live(Box::new(Live::new(record.classes(), record.outputs_to_execute.clone())));
-        let Some(prompt) = prompt(record, key, job, live) else { return Ok(()) };
+        let Some(prompt) = prompt(record, key, job, live, bytes) else { return Ok(()) };
         self.commands.send(Command::Accepted(Box::new(prompt))).await.map_err(|_| Stopping)
     }
 
@@ -251,7 +255,7 @@ impl Actor {
             Ok(Some(view)) => {
                 view.tasks.iter().flat_map(|task| self.desk.on_task(task, clock::wall_ms())).collect()
             }
-            Ok(None) => self.desk.lost(job),
+            Ok(None) => self.desk.lost(job, clock::wall_ms()),
             // It is found again after the next start.
             Err(Stopping) => Vec::new(),
         };
@@ -316,7 +320,7 @@ async fn end(
         let writing = ground.tasks.blocking(move || {
             let Some(mut record) = store.read(&mine) else { return Ok(Default::default()) };
             (record.ended, record.started_ms) = (Some(written), began);
-            store.write(&record).map(|()| record.classes())
+            store.write(&record).map(|_| record.classes())
         });
         match writing.await {
             Ok(Ok(classes)) => break classes,

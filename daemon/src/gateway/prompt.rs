@@ -355,10 +355,11 @@ async fn submit(
     let record = Arc::new(Record::new(&caller.scope, &id, job.to_string(), clock::wall_ms(), asked));
     let (files, written) = (node.files.clone(), record.clone());
     let wrote = node.tasks.blocking(move || files.write(&written)).await;
-    if let Err(error) = wrote.unwrap_or_else(|_| Err(std::io::Error::other("the node is stopping"))) {
+    let wrote = wrote.unwrap_or_else(|_| Err(std::io::Error::other("the node is stopping")));
+    let bytes = wrote.map_err(|error| {
         let why = format!("the prompt could not be written down: {error}");
-        return Err(Problem::prompt(StatusCode::INSUFFICIENT_STORAGE, "not_written", &why));
-    }
+        Problem::prompt(StatusCode::INSUFFICIENT_STORAGE, "not_written", &why)
+    })?;
     if let Err(error) = node.ports.scheduler.submit_as(job, spec).await {
         // A node that stops may have taken it: it looks at its next start.
         if !matches!(error, SubmitError::Stopping) {
@@ -368,7 +369,7 @@ async fn submit(
         }
         return Err(refused(&error));
     }
-    node.hub.accepted(&record, job).await.map_err(answer::Problem::from)
+    node.hub.accepted(&record, bytes, job).await.map_err(answer::Problem::from)
 }
 
 fn refused(error: &SubmitError) -> Problem {

@@ -251,6 +251,14 @@ pub(super) fn error_data(
     })
 }
 
+/// The same for a failure of which no more is known.
+pub(super) fn unexplained(id: &str, why: &str) -> Value {
+    json!({
+        "prompt_id": id, "node_id": "", "node_type": "", "executed": [], "exception_type": "failed",
+        "exception_message": why, "traceback": [], "current_inputs": {}, "current_outputs": [],
+    })
+}
+
 fn at(mut data: Value, ms: u64) -> Value {
     data["timestamp"] = ms.into();
     data

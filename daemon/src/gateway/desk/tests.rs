@@ -37,6 +37,7 @@ fn prompt(desk: &mut Desk, id: &str, client: Option<&str>, number: u8) -> Vec<Ef
         client: client.map(Arc::from),
         job: job(number),
         created_ms: u64::from(number),
+        bytes: 1,
         started_ms: None,
         workflow: None,
         state: State::Live(Box::new(Live::new(graph(), vec!["9".into(), "10".into()]))),
@@ -356,38 +357,56 @@ fn waiting_clients_hear_that_we_are_alive() {
     prompt(&mut desk, "a", Some("ours"), 1);
     let beat = desk.beat();
     assert_eq!((heard(&beat, OURS), heard(&beat, OTHERS)), (vec!["status 1".to_owned()], Vec::new()));
-    assert_eq!(heard(&desk.lost(job(1)), OURS), ["status 0"]);
+    assert_eq!(heard(&desk.lost(job(1), 9), OURS), ["execution_error", "executing null", "status 0"]);
     assert!(!desk.knows(job(1)));
+}
+
+fn over(number: usize, bytes: u64) -> Prompt {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&(number as u64).to_le_bytes());
+    Prompt {
+        key: key(&format!("{number:05}")),
+        number: (number as u64).into(),
+        client: None,
+        job: JobId::from_bytes(id),
+        created_ms: number as u64,
+        bytes,
+        started_ms: Some(1),
+        workflow: None,
+        state: State::Over(Over { at_ms: 1, how: How::Success, summary: Summary::default() }),
+        hidden: false,
+    }
+}
+
+fn forgotten(effects: &[Effect]) -> Vec<String> {
+    let key = |effect: &Effect| match effect {
+        Effect::Forget(key) => key.id.to_string(),
+        other => panic!("{other:?}"),
+    };
+    effects.iter().map(key).collect()
+}
+
+#[test]
+fn files_of_prompts_take_so_much_of_the_disk_and_no_more() {
+    let mut desk = Desk::default();
+    let third = WRITTEN_LIMIT / 3;
+    (0..5).for_each(|number| desk.restore(over(number, third)));
+    assert_eq!(forgotten(&desk.forget_oldest(&scope())), ["00000", "00001"]);
+    assert!(desk.forget_oldest(&scope()).is_empty());
+    // What waits is as much again, and then no more is taken.
+    for number in 1..=4 {
+        prompt(&mut desk, &number.to_string(), None, 100 + number);
+    }
+    desk.prompts.values_mut().filter(|prompt| prompt.is_live()).for_each(|prompt| prompt.bytes = third);
+    assert_eq!(desk.reserve(&key("one more")), Err(NoRoom::Full));
+    assert!(desk.reserve(&Key { scope: "film".into(), id: "a".into() }).is_ok(), "another's are its own");
 }
 
 #[test]
 fn what_is_hidden_is_out_of_history_and_the_oldest_are_forgotten() {
     let mut desk = Desk::default();
-    for number in 0..HISTORY_LIMIT + 2 {
-        let over = Over { at_ms: 1, how: How::Success, summary: Summary::default() };
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&(number as u64).to_le_bytes());
-        desk.restore(Prompt {
-            key: key(&format!("{number:05}")),
-            number: (number as u64).into(),
-            client: None,
-            job: JobId::from_bytes(bytes),
-            created_ms: number as u64,
-            started_ms: Some(1),
-            workflow: None,
-            state: State::Over(over),
-            hidden: false,
-        });
-    }
-    let forgotten = desk.forget_oldest(&scope());
-    let names: Vec<&str> = forgotten
-        .iter()
-        .map(|effect| match effect {
-            Effect::Forget(key) => &*key.id,
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert_eq!(names, ["00000", "00001"]);
+    (0..HISTORY_LIMIT + 2).for_each(|number| desk.restore(over(number, 1)));
+    assert_eq!(forgotten(&desk.forget_oldest(&scope())), ["00000", "00001"]);
     assert_eq!(desk.number(&scope()), HISTORY_LIMIT as i64 + 2, "numbers go on where they stood");
     assert_eq!(desk.hide(&scope(), Some(&these(&["00005", "00000"]))), [key("00005")]);
     assert!(desk.find(&scope(), "00005").is_none());
