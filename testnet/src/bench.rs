@@ -16,7 +16,13 @@ use std::net::IpAddr;
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
+use crate::program::Programs;
 use crate::talk::{result, say};
+
+/// This binary's daemons, logging as installed ones do.
+fn programs() -> Result<Programs> {
+    Ok(Programs::this_binary()?.logging("info,libp2p_swarm=warn"))
+}
 
 /// `testnet bench`.
 #[derive(Debug, clap::Args)]

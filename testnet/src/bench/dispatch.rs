@@ -4,16 +4,16 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
+use super::programs;
 use super::submitter::Submitter;
 use super::{Figures, ms, percentile};
 use crate::cluster::{Cluster, Comfy};
-use crate::program::Programs;
 use crate::talk::say;
 use crate::workflows;
 
 pub(super) async fn run(count: usize) -> Result<Figures> {
     let home = tempfile::tempdir().context("making a directory for the mesh")?;
-    let mut mesh = Cluster::new(Programs::this_binary()?, home.path());
+    let mut mesh = Cluster::new(programs()?, home.path());
     mesh.add("desk", Comfy::Absent).await?;
     mesh.add("ws-01", Comfy::simulated(&[])).await?;
     crate::scenarios::one_studio(&mut mesh, "desk", &["ws-01"]).await?;

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::direct::{Direct, length};
+use super::programs;
 use super::{Figures, ms, percentile};
 use crate::cluster::{CHECKPOINT, Cluster, Comfy, Node};
 use crate::eventually::eventually;
-use crate::program::Programs;
 use crate::talk::say;
 use crate::workflows;
 
@@ -21,7 +21,7 @@ const STEPS: u32 = 20;
 
 pub(super) async fn run(count: usize, clients: &[usize], mib: usize, prompts: u32) -> Result<Figures> {
     let home = tempfile::tempdir().context("making a directory for the mesh")?;
-    let mut mesh = Cluster::new(Programs::this_binary()?, home.path());
+    let mut mesh = Cluster::new(programs()?, home.path());
     mesh.add_with("desk", Comfy::Absent, "[gateway]\nlisten = \"127.0.0.1:0\"\n").await?;
     let large = mib.to_string();
     mesh.add("ws-01", Comfy::simulated(&["--step-ms", "300", "--large-mib", &large])).await?;

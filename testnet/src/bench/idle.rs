@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
+use super::programs;
 use super::{Figures, ms};
 use crate::cluster::{Cluster, Comfy};
-use crate::program::Programs;
 use crate::talk::say;
 
 /// Clock ticks per second of `/proc/PID/stat`: fixed at 100 in Linux's user interface (`man 5 proc`, USER_HZ).
@@ -15,7 +15,7 @@ const TICKS_PER_S: f64 = 100.0;
 
 pub(super) async fn run(minutes: u64, nodes: usize) -> Result<Figures> {
     let home = tempfile::tempdir().context("making a directory for the mesh")?;
-    let mut mesh = Cluster::new(Programs::this_binary()?, home.path());
+    let mut mesh = Cluster::new(programs()?, home.path());
     let names: Vec<String> = (1..=nodes.max(2)).map(|at| format!("ws-{at:02}")).collect();
     for name in &names {
         mesh.add(name, Comfy::simulated(&[])).await?;

@@ -6,16 +6,16 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::direct::Direct;
+use super::programs;
 use super::submitter::Submitter;
 use super::{Figures, ms, percentile};
 use crate::cluster::{Cluster, Comfy};
-use crate::program::Programs;
 use crate::talk::say;
 use crate::workflows;
 
 pub(super) async fn run(count: usize, comfyui: Option<String>) -> Result<Figures> {
     let home = tempfile::tempdir().context("making a directory for the mesh")?;
-    let mut mesh = Cluster::new(Programs::this_binary()?, home.path());
+    let mut mesh = Cluster::new(programs()?, home.path());
     mesh.add("desk", Comfy::Absent).await?;
     let beside = comfyui.clone().map_or_else(|| Comfy::simulated(&[]), Comfy::At);
     mesh.add("ws-01", beside).await?;

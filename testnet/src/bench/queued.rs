@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use super::programs;
 use super::submitter::Submitter;
 use super::{Figures, ms, percentile};
 use crate::cluster::{CHECKPOINT, Cluster, Comfy};
 use crate::eventually::eventually;
-use crate::program::Programs;
 use crate::talk::say;
 use crate::workflows;
 
@@ -21,7 +21,7 @@ const TIMED: u64 = 1 << 40;
 pub(super) async fn run(lengths: &[u32], count: usize) -> Result<Figures> {
     ensure!(lengths.iter().all(|length| (1..=10_000).contains(length)), "between 1 and 10000 tasks can wait");
     let home = tempfile::tempdir().context("making a directory for the mesh")?;
-    let mut mesh = Cluster::new(Programs::this_binary()?, home.path());
+    let mut mesh = Cluster::new(programs()?, home.path());
     mesh.add("desk", Comfy::Absent).await?;
     mesh.add("ws-01", Comfy::simulated(&["--step-ms", "20"])).await?;
     crate::scenarios::one_studio(&mut mesh, "desk", &["ws-01"]).await?;

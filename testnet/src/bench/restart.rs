@@ -20,10 +20,10 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::idle::cpu_s;
+use super::programs;
 use super::{Figures, ms, percentile};
 use crate::cluster::{Cluster, Comfy};
 use crate::eventually::eventually_within;
-use crate::program::Programs;
 use crate::talk::say;
 
 /// Starts of each kind, of which the median counts.
@@ -38,7 +38,7 @@ const COMPACTED: &str = "compacted the journal";
 pub(super) async fn run(past: usize) -> Result<Figures> {
     ensure!(past >= TASKS_PER_JOB, "--past {past}: at least {TASKS_PER_JOB}");
     let home = tempfile::tempdir().context("making a directory for the node")?;
-    let mut mesh = Cluster::new(Programs::this_binary()?, home.path());
+    let mut mesh = Cluster::new(programs()?, home.path());
     mesh.add(NODE, Comfy::Absent).await?;
     mesh.found(NODE, "aurora", "amber").await?;
     let dir = mesh.node(NODE).dir.clone();
