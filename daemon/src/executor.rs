@@ -121,6 +121,8 @@ pub struct Run {
     pub inputs: Vec<InputFile>,
     pub previews: bool,
     pub full_hygiene: bool,
+    /// No earlier run can have posted it: it is not looked for before it is posted.
+    pub fresh: bool,
     /// Measured from the start of execution.
     pub time_limit: Duration,
     /// Most bytes of all its results together.

@@ -170,6 +170,7 @@ fn run_of(graph: &Value) -> Run {
         inputs: Vec::new(),
         previews: false,
         full_hygiene: false,
+        fresh: false,
         time_limit: Duration::from_mins(5),
         rules: Rules { policy: tokio::sync::watch::channel(Arc::default()).1, whose: Whose::OwnMachine },
         most_output_bytes: 64 << 20,

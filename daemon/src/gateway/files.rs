@@ -41,6 +41,12 @@ impl Files {
         Ok(bytes.len() as u64)
     }
 
+    /// Writes what has come of a prompt into its file. Whole or not at all: after a power cut it may be the file as it was before,
+    /// and what has come is asked of the scheduler again. Blocks.
+    pub(super) fn update(&self, record: &Record) -> io::Result<()> {
+        platform::replace_file(&self.prompts.join(named(&[&record.scope, &record.id])), &record.to_bytes())
+    }
+
     /// Blocks. None when there is none, or none that can be read.
     pub(super) fn read(&self, key: &Key) -> Option<Record> {
         let record = Record::read(&std::fs::read(self.prompt(key)).ok()?).ok()?;

@@ -320,7 +320,7 @@ async fn end(
         let writing = ground.tasks.blocking(move || {
             let Some(mut record) = store.read(&mine) else { return Ok(Default::default()) };
             (record.ended, record.started_ms) = (Some(written), began);
-            store.write(&record).map(|_| record.classes())
+            store.update(&record).map(|()| record.classes())
         });
         match writing.await {
             Ok(Ok(classes)) => break classes,

@@ -4,7 +4,7 @@
 //! is on disk are the other actions performed. What takes time (sealing, fetching, asking a peer) is a task of its
 //! own that reports back as an input.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::conversation::{AttemptKey, Barred, IdSource, Now, Ticket};
 use super::discretion;
 use super::draining::Draining;
 use super::link::{self, About, Inbound};
-use super::record::{RendererRecord, RequesterRecord};
+use super::record::{Acceptance, RendererRecord, RequesterRecord};
 use super::renderer::{self, Renderer};
 use super::requester::{self, Requester};
 use super::view::JobEvent;
@@ -59,6 +59,8 @@ const REPORTS: usize = 256;
 const BATCH: usize = 128;
 /// The pool is looked at again at least this often: memberships end by the clock.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// Attempts that are known to be fresh; far more than are held at once.
+const FRESH: usize = 4096;
 /// News of more tasks than this at once is told as news of their jobs.
 const TASKS_TOLD: usize = 256;
 /// Between two adverts of ours.
@@ -100,6 +102,8 @@ pub(super) struct Actor {
     broom: Broom,
     /// Inputs of others' attempts that are on their way.
     fetching: HashMap<AttemptKey, Fetching>,
+    /// Attempts that this process has accepted and not begun to run.
+    fresh: HashSet<AttemptKey>,
     sweep_at: Instant,
     retention: Retention,
     /// Says that a compaction has succeeded; closed without a word when it has not.
@@ -155,6 +159,7 @@ impl Actor {
             shelf,
             broom: Broom::default(),
             fetching: HashMap::new(),
+            fresh: HashSet::new(),
             sweep_at: Instant::now() + FIRST_SWEEP,
             retention,
             compacting: None,
@@ -324,6 +329,9 @@ impl Actor {
                 for action in self.renderer.on_input(now, input) {
                     match action {
                         renderer::Action::Record(record) => {
+                            if let RendererRecord::Accepted(accepted) = &record {
+                                self.accepted_here(accepted);
+                            }
                             self.write_down(record.name(), Entry::new(&record));
                         }
                         other => self.todo.push(Todo::Renderer(other)),
@@ -331,6 +339,16 @@ impl Actor {
                 }
             }
         }
+    }
+
+    /// Those that never run, cancelled before their turn, are forgotten with all the others: they are looked for then, as after a
+    /// start.
+    fn accepted_here(&mut self, accepted: &Acceptance) {
+        if self.fresh.len() == FRESH {
+            self.fresh.clear();
+        }
+        let Acceptance { from, task, attempt, .. } = *accepted;
+        self.fresh.insert(AttemptKey { from, task, attempt });
     }
 
     fn write_down(&mut self, name: &'static str, entry: Entry) {

@@ -120,7 +120,10 @@ impl Attempt<'_> {
         }
         *models = graph.models();
 
-        let already = self.look_up().await.map_err(|error| died(&error))?;
+        let already = match self.run.fresh {
+            true => Already::Nothing,
+            false => self.look_up().await.map_err(|error| died(&error))?,
+        };
         traces.reached = true;
         let uploads = match &already {
             Already::Nothing => self.unless_stopped(self.upload_all(&mut traces.uploads)).await?,

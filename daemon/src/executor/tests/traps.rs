@@ -281,6 +281,17 @@ async fn an_attempt_that_was_posted_before_is_not_posted_again() {
 }
 
 #[tokio::test]
+async fn what_cannot_have_been_posted_is_not_looked_for() {
+    let (mut bench, stub) = against(|stub, id| async move { stub.finish(&id) }.boxed()).await;
+    bench.ready().await;
+    let fresh = Run { fresh: true, ..run_of(&video()) };
+    stub.finish(&prompt_id(fresh.task, 1));
+    assert_eq!(bench.perform(fresh).await.done().0.len(), 1);
+    stub.with(|state| assert_eq!(state.posted.len(), 1));
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn out_of_memory_is_told_apart() {
     let (mut bench, _stub) = against(|stub, id| {
         async move {

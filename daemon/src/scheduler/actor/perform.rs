@@ -413,6 +413,7 @@ impl Actor {
         let (most, most_output_bytes) = (self.config.time_limit, self.config.output_bytes);
         let rules = self.rules(key);
         let bench = self.bench(slot);
+        let fresh = self.fresh.remove(&key);
         self.errand("start a run", async move {
             let start = async {
                 let bad = |why: String| RunTrouble::Failed(Failure::new(FailureClass::Transfer, why));
@@ -436,6 +437,7 @@ impl Actor {
                     inputs: std::mem::take(&mut spec.inputs),
                     previews: spec.previews,
                     full_hygiene: spec.full_hygiene,
+                    fresh,
                     time_limit: asked.min(most),
                     rules,
                     most_output_bytes,

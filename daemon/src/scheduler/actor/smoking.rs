@@ -41,6 +41,7 @@ impl Actor {
             inputs: Vec::new(),
             previews: false,
             full_hygiene: false,
+            fresh: false,
             time_limit: TIME_LIMIT,
             most_output_bytes: OUTPUT_BYTES,
             rules: self.rules(AttemptKey { from: self.id, task, attempt: renderer::SMOKE_ATTEMPT }),
