@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::{Extension, Json};
 use futures::StreamExt;
+use scenemesh_protocol::task::InputFile;
 use serde_json::{Map, Value, json};
 
 use super::answer::Problem;
@@ -25,7 +26,7 @@ use crate::http::body::SILENCE;
 /// Quality of a result that its node was to make a JPEG; theirs.
 const QUALITY: &str = "jpeg;95";
 /// Bytes of a picture's beginning that say what its pixels have.
-const HEAD: usize = 64 << 10;
+const HEAD: u64 = 64 << 10;
 
 fn handed_in(id: &str) -> Place {
     Place { folder: Folder::Temp, subfolder: tooling::FOLDER.into(), name: id.to_owned() }
@@ -44,11 +45,7 @@ pub(super) async fn put(
     let place = handed_in(&id);
     let mut body = request.into_body().into_data_stream();
     if node.uploads.used(&caller.scope, &place) {
-        // Read to its end, so that the client hears an answer and no broken connection.
-        let mut bytes = 0;
-        while let Some(chunk) = next(&mut body).await?.filter(|_| bytes <= node.upload_limit) {
-            bytes += chunk.len() as u64;
-        }
+        drain(&node, &mut body).await?;
         return Ok((StatusCode::OK, Json(json!({"status": "cached"}))));
     }
     let mut intake = Intake::new(&node);
@@ -58,8 +55,16 @@ pub(super) async fn put(
     let (sealed, hash) = intake.finish().await?;
     let kept = node.uploads.add(&caller.scope, place, &sealed, hash, true).await;
     kept.map_err(|refused| upload::refused(&refused))?;
-    node.uploads.trim(&caller.scope, Folder::Temp, tooling::FOLDER).await;
     Ok((StatusCode::CREATED, Json(json!({"status": "success"}))))
+}
+
+/// Reads what is of no use, so that the client hears an answer and no broken connection.
+async fn drain(node: &Node, body: &mut BodyDataStream) -> Result<(), Problem> {
+    let mut bytes = 0;
+    while let Some(chunk) = next(body).await?.filter(|_| bytes <= node.upload_limit) {
+        bytes += chunk.len() as u64;
+    }
+    Ok(())
 }
 
 async fn next(body: &mut BodyDataStream) -> Result<Option<Bytes>, Problem> {
@@ -92,7 +97,9 @@ pub(super) async fn model(
     State(node): State<Node>,
     Extension(caller): Extension<Caller>,
     Path((folder, file)): Path<(String, String)>,
+    request: Request,
 ) -> Result<Json<Value>, Problem> {
+    drain(&node, &mut request.into_body().into_data_stream()).await?;
     let catalog = node.catalog(&caller);
     if catalog.models(&folder).is_some_and(|models| models.contains(&file.as_str())) {
         return Ok(Json(json!({"status": "cached"})));
@@ -118,29 +125,54 @@ pub(super) async fn lowered(
     prompt: &Map<String, Value>,
 ) -> Result<Map<String, Value>, Problem> {
     let mut bands: BTreeMap<String, Bands> = BTreeMap::new();
+    let masked = tooling::masked(prompt);
     for id in tooling::loads(prompt) {
         let place = handed_in(id);
         let known = is_id(id) && node.uploads.used(&caller.scope, &place);
         let file = if known { locate(node, &caller.scope, &place).await } else { None };
         let file = file.ok_or_else(|| not_handed_in(prompt, id))?;
-        let mut opener =
-            node.ports.store.blobs.open(file.root, &file.key).await.map_err(|error| gone(&error))?;
-        let mut head = Vec::new();
-        while head.len() < HEAD {
-            let Some(chunk) = opener.next().await.map_err(|error| gone(&error))? else { break };
-            head.extend_from_slice(&chunk);
-        }
-        if let Some(found) = picture::bands(&head) {
+        if masked.contains(id) {
+            let found = look(node, &file).await?;
+            let found = found.ok_or_else(|| {
+                refusal(prompt, id, &format!("Image with ID {id} is no picture that a mask can be read from"))
+            })?;
             bands.insert(id.to_owned(), found);
         }
     }
     Ok(tooling::lowered(prompt.clone(), &bands))
 }
 
+/// What a picture's pixels have; its head mostly tells.
+async fn look(node: &Node, file: &InputFile) -> Result<Option<Bands>, Problem> {
+    let stopping = |_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping");
+    for most in [HEAD, picture::LIMIT] {
+        let place = node.pictures.clone().acquire_owned().await.map_err(stopping)?;
+        let opener = node.ports.store.blobs.open(file.root, &file.key).await;
+        let mut opener = opener.map_err(|error| gone(&error))?;
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < most {
+            let Some(chunk) = opener.next().await.map_err(|error| gone(&error))? else { break };
+            bytes.extend_from_slice(&chunk);
+        }
+        let looked = node.tasks.blocking(move || {
+            let _place = place;
+            picture::bands(&bytes)
+        });
+        let found = looked.await.ok().flatten();
+        if found.is_some() || file.bytes <= most {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
 fn not_handed_in(prompt: &Map<String, Value>, id: &str) -> Problem {
-    let id = id.escape_debug().take(80).collect::<String>();
-    let why = format!("Image with ID {id} not found: PUT /api/etn/image/{id} first");
-    let node = prompt.iter().find(|(_, node)| tooling::is_load_of(node, &id)).map(|(at, _)| at.as_str());
+    let shown = id.escape_debug().take(80).collect::<String>();
+    refusal(prompt, id, &format!("Image with ID {shown} not found: PUT /api/etn/image/{shown} first"))
+}
+
+fn refusal(prompt: &Map<String, Value>, id: &str, why: &str) -> Problem {
+    let node = prompt.iter().find(|(_, node)| tooling::is_load_of(node, id)).map(|(at, _)| at.as_str());
     let error = json!({"type": "custom_validation_failed", "message": "Custom validation failed for node", "details": why,
         "extra_info": {"input_name": "id"}});
     let all = json!({"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation",

@@ -140,7 +140,7 @@ pub(super) fn shown(id: &str, outputs: &[Output], classes: &Classes) -> Map<Stri
             .and_then(|words| tooling::shown(class, words, id, &output.filename, output.text.as_deref()));
         if let Some(tooling::Shown { list, item, beside }) = own {
             let node = all.entry(output.node.clone()).or_insert_with(|| json!({}));
-            if let Some((key, value)) = beside {
+            if let Some((key, value)) = beside.filter(|(key, _)| node.get(key).is_none()) {
                 node[key] = value;
             }
             push(node, list, item);
@@ -194,11 +194,10 @@ pub(super) fn summary(shown: &Map<String, Value>) -> Summary {
     let mut summary = Summary::default();
     let (mut saved, mut other, mut words) = (None, None, None);
     for (node, lists) in shown {
-        for (media, items) in
-            lists.as_object().into_iter().flatten().filter(|(media, _)| *media != "animated")
-        {
+        let lists = lists.as_object().into_iter().flatten();
+        for (media, items) in lists.filter(|(media, _)| !matches!(media.as_str(), "animated" | "info")) {
             for item in items.as_array().into_iter().flatten() {
-                if let Some(text) = item.as_str() {
+                if let Some(text) = item.as_str().or_else(|| item["text"].as_str()) {
                     let content: String = text.chars().take(TEXT_PREVIEW).collect();
                     words.get_or_insert_with(
                         || json!({"content": content, "nodeId": node, "mediaType": "text"}),
@@ -208,7 +207,8 @@ pub(super) fn summary(shown: &Map<String, Value>) -> Summary {
                 summary.outputs += 1;
                 let seen =
                     matches!(media.as_str(), "images" | "audio" | "3d") || item.get("format").is_some();
-                if !seen {
+                // Of those that Krita's plugin fetches by routes of its own a frontend can show none.
+                if !seen || item.get("filename").is_none() {
                     continue;
                 }
                 summary.previewable += 1;
@@ -237,7 +237,8 @@ pub(super) fn error_data(
     let told = failure.detail.strip_prefix("node ").and_then(|rest| {
         let (node, rest) = rest.split_once(" (")?;
         let (class, rest) = rest.split_once("): ")?;
-        (name(classes, node) == class).then_some((node, rest))
+        let sent = |node: &str| classes.get(node).map(|class| class.name.as_str());
+        tooling::meant(node, class, sent).map(|node| (node, rest))
     });
     let (node, said) = told.unwrap_or((running.unwrap_or_default(), failure.detail.as_str()));
     let (kind, message) = match said.split_once(": ") {

@@ -19,12 +19,19 @@ const SAVE: &str = "ETN_SaveImageCache";
 const SEND: &str = "ETN_SendImageWebSocket";
 const OUTPUT: &str = "ETN_KritaOutput";
 const TEXT: &str = "ETN_KritaSendText";
+/// Longest word that a node says beside its results, in bytes: it is said with each of them.
+const WORD: usize = 256;
 /// The folder inside `temp` where pictures are that were handed in.
 pub(super) const FOLDER: &str = "etn";
 
 /// Ids of the pictures that a prompt loads.
 pub(super) fn loads(prompt: &Map<String, Value>) -> BTreeSet<&str> {
     prompt.values().filter_map(load).collect()
+}
+
+/// Ids of the pictures whose masks a prompt uses.
+pub(super) fn masked(prompt: &Map<String, Value>) -> BTreeSet<&str> {
+    masks(prompt).into_iter().filter_map(|node| load(prompt.get(node)?)).collect()
 }
 
 /// Whether a node loads this picture.
@@ -39,11 +46,13 @@ fn load(node: &Value) -> Option<&str> {
 /// The prompt with core's nodes in the place of these. Every node keeps its id; the few that are added have ids that are
 /// not in the prompt. `bands`: of the pictures that are here. A node whose inputs are not such as it has stays what it is.
 pub(super) fn lowered(prompt: Map<String, Value>, bands: &BTreeMap<String, Bands>) -> Map<String, Value> {
-    let masks: BTreeMap<String, Bands> = masks(&prompt)
+    let masks: BTreeMap<String, Added> = masks(&prompt)
         .into_iter()
         .filter_map(|id| {
-            let picture = load(prompt.get(id)?)?;
-            Some((id.to_owned(), bands.get(picture).copied().unwrap_or(Bands::Colours)))
+            let bands = *bands.get(load(prompt.get(id)?)?)?;
+            let mask = free(&prompt, format!("{id}{ADDED}"));
+            let read = free(&prompt, format!("{mask}.read"));
+            Some((id.to_owned(), Added { bands, mask, read }))
         })
         .collect();
     let mut lowered = prompt;
@@ -51,23 +60,22 @@ pub(super) fn lowered(prompt: Map<String, Value>, bands: &BTreeMap<String, Bands
         lower(node);
         let inputs = node.get_mut("inputs").and_then(Value::as_object_mut);
         for (_, value) in inputs.into_iter().flatten() {
-            let mask = as_link(value).filter(|(id, slot)| *slot == 1 && masks.contains_key(*id));
-            if let Some((id, _)) = mask {
-                *value = json!([mask_id(id), 0]);
+            let added = as_link(value).filter(|(_, slot)| *slot == 1).and_then(|(id, _)| masks.get(id));
+            if let Some(Added { mask, .. }) = added {
+                *value = json!([mask, 0]);
             }
         }
     }
-    for (id, bands) in masks {
+    for (id, Added { bands, mask, read: read_id }) in masks {
         let image = lowered[&id]["inputs"]["image"].clone();
         let read = |channel: &str| json!({"class_type": "LoadImageMask", "inputs": {"image": image, "channel": channel}});
         if bands == Bands::Alpha {
             // Core's mask is what is transparent, theirs what is not.
-            let read_id = format!("{}.read", mask_id(&id));
             let inverted = json!({"class_type": "InvertMask", "inputs": {"mask": [read_id, 0]}});
             lowered.insert(read_id, read("alpha"));
-            lowered.insert(mask_id(&id), inverted);
+            lowered.insert(mask, inverted);
         } else {
-            lowered.insert(mask_id(&id), read("red"));
+            lowered.insert(mask, read("red"));
         }
     }
     lowered
@@ -81,8 +89,32 @@ fn masks(prompt: &Map<String, Value>) -> BTreeSet<&str> {
     masks.map(|(id, _)| id).collect()
 }
 
-fn mask_id(id: &str) -> String {
-    format!("{id}.scenemesh.mask")
+/// The nodes that give a picture's mask.
+struct Added {
+    bands: Bands,
+    mask: String,
+    read: String,
+}
+
+/// What ids of added nodes have behind the id of the node that they are for.
+const ADDED: &str = ".scenemesh.mask";
+
+fn free(prompt: &Map<String, Value>, mut id: String) -> String {
+    while prompt.contains_key(&id) {
+        id.push('_');
+    }
+    id
+}
+
+/// The node of the prompt as it was sent that a renderer means by a node and its class.
+pub(super) fn meant<'a>(
+    node: &'a str,
+    class: &str,
+    sent: impl Fn(&str) -> Option<&'a str>,
+) -> Option<&'a str> {
+    let (node, added) = node.split_once(ADDED).map_or((node, false), |(node, _)| (node, true));
+    let own = sent(node)?;
+    (own == class || added || matches!(own, LOAD | SAVE | SEND | OUTPUT)).then_some(node)
 }
 
 fn lower(node: &mut Value) {
@@ -102,9 +134,11 @@ fn lower(node: &mut Value) {
 
 /// What such a node says of what it shows, as far as its literals decide that. None: it is none of these.
 pub(super) fn words(class: &str, inputs: &Value) -> Option<Value> {
-    let or = |name: &str, default: Value| {
-        inputs.get(name).filter(|value| !value.is_array()).cloned().unwrap_or(default)
+    let short = |value: &&Value| match value {
+        Value::String(text) => text.len() <= WORD,
+        other => !other.is_array() && !other.is_object(),
     };
+    let or = |name: &str, default: Value| inputs.get(name).filter(short).cloned().unwrap_or(default);
     match class {
         SAVE => Some(json!({"jpeg": inputs["format"] == "JPEG"})),
         SEND => Some(json!({})),
@@ -240,6 +274,43 @@ mod tests {
             "5": 7,
         }));
         assert_eq!(lowered(prompt.clone(), &BTreeMap::new()), prompt);
+    }
+
+    #[test]
+    fn no_node_of_the_prompt_is_written_over() {
+        let mut prompt = krita();
+        let own = json!({"class_type": "PreviewAny", "inputs": {"source": "mine"}});
+        prompt.insert("2.scenemesh.mask".into(), own.clone());
+        let bands = BTreeMap::from([("bb".to_owned(), Bands::Grey)]);
+        let lowered = lowered(prompt, &bands);
+        assert_eq!(lowered["2.scenemesh.mask"], own);
+        assert_eq!(lowered["3"]["inputs"]["mask"], json!(["2.scenemesh.mask_", 0]));
+        assert_eq!(lowered["2.scenemesh.mask_"]["class_type"], "LoadImageMask");
+    }
+
+    #[test]
+    fn what_a_renderer_says_of_added_nodes_is_said_of_the_clients_own() {
+        let sent = |node: &str| match node {
+            "2" => Some(LOAD),
+            "4" => Some(SAVE),
+            "3" => Some("KSampler"),
+            _ => None,
+        };
+        assert_eq!(meant("4", "SaveImage", sent), Some("4"));
+        assert_eq!(meant("2.scenemesh.mask", "LoadImageMask", sent), Some("2"));
+        assert_eq!(meant("2.scenemesh.mask.read", "LoadImageMask", sent), Some("2"));
+        assert_eq!((meant("3", "KSampler", sent), meant("3", "Other", sent)), (Some("3"), None));
+        assert_eq!((meant("9", "", sent), meant("zzz", "X", sent)), (None, None));
+    }
+
+    #[test]
+    fn words_beside_results_are_short() {
+        let long = json!("x".repeat(WORD + 1));
+        for bad in [long, json!({"a": [1]}), json!(["1", 0])] {
+            let said = words(TEXT, &json!({"name": bad})).unwrap();
+            assert_eq!(said["name"], "Output");
+            assert_eq!(words(OUTPUT, &json!({"name": bad, "x": bad})).unwrap()["info"]["offset_x"], 0);
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use scenemesh_protocol::codec;
 use scenemesh_protocol::ids::ContentHash;
 use scenemesh_protocol::task::InputFile;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use super::desk::Scope;
 use super::files::Files;
@@ -206,6 +207,25 @@ impl Uploads {
         hash: blake3::Hash,
         overwrite: bool,
     ) -> Result<Place, Refused> {
+        let (own, scope, sealed) = (self.clone(), scope.clone(), sealed.clone());
+        let (reply, answer) = oneshot::channel();
+        // A client that hangs up does not leave half an upload behind.
+        self.tasks.spawn("gateway upload", async move {
+            let added = own.take_in(&scope, place, &sealed, hash, overwrite).await;
+            drop(reply.send(added));
+            Ok(())
+        });
+        answer.await.unwrap_or(Err(Refused::Stopping))
+    }
+
+    async fn take_in(
+        &self,
+        scope: &Scope,
+        place: Place,
+        sealed: &Sealed,
+        hash: blake3::Hash,
+        overwrite: bool,
+    ) -> Result<Place, Refused> {
         let file = InputFile {
             name: String::new(),
             root: sealed.root,
@@ -230,32 +250,31 @@ impl Uploads {
         before.into_iter().for_each(|before| self.blobs.release(before.file.root));
         loop {
             let oldest = oldest_beyond(&mut self.table(), scope);
-            let Some((place, upload)) = oldest else { break };
-            self.forget(scope, &place, &upload).await;
+            let Some(oldest) = oldest else { break };
+            self.forget(scope, &[oldest]).await;
+        }
+        if place.folder == Folder::Temp && !place.subfolder.is_empty() {
+            let unused = unused_beyond(&mut self.table(), scope, &place.subfolder, clock::wall_ms());
+            self.forget(scope, &unused).await;
         }
         Ok(place)
     }
 
-    async fn forget(&self, scope: &Scope, place: &Place, upload: &Upload) {
-        self.blobs.release(upload.file.root);
-        let path = self.path(scope, place);
-        drop(self.tasks.blocking(move || std::fs::remove_file(path)).await);
+    /// Of one that is out of the table: before anything waits the store need not keep it any more.
+    async fn forget(&self, scope: &Scope, gone: &[(Place, Upload)]) {
+        gone.iter().for_each(|(_, upload)| self.blobs.release(upload.file.root));
+        let paths: Vec<PathBuf> = gone.iter().map(|(place, _)| self.path(scope, place)).collect();
+        let removing = self.tasks.blocking(move || {
+            paths.iter().for_each(|path| drop(std::fs::remove_file(path)));
+        });
+        drop(removing.await);
     }
 
-    /// Whether a file is here; for [`Self::trim`] it is as new as if it had just come.
+    /// Whether a file is here; where the longest unused go it is as new as if it had just come.
     pub(super) fn used(&self, scope: &Scope, place: &Place) -> bool {
         let mut table = self.table();
         let found = table.get_mut(&(scope.clone(), place.clone()));
         found.map(|upload| upload.at_ms = clock::wall_ms()).is_some()
-    }
-
-    /// Keeps a folder that programs use as a cache from growing: the longest unused go.
-    pub(super) async fn trim(&self, scope: &Scope, folder: Folder, subfolder: &str) {
-        let _turn = self.turn.lock().await;
-        let unused = unused_beyond(&mut self.table(), scope, folder, subfolder, clock::wall_ms());
-        for (place, upload) in unused {
-            self.forget(scope, &place, &upload).await;
-        }
     }
 
     async fn drop_blob(&self, root: ContentHash) {
@@ -302,22 +321,17 @@ fn oldest_beyond(table: &mut Table, scope: &Scope) -> Option<(Place, Upload)> {
     if own().count() <= MOST {
         return None;
     }
-    let (key, _) = own().min_by_key(|(_, upload)| upload.at_ms)?;
+    // What only lies in between goes before what somebody wants to keep.
+    let (key, _) = own().min_by_key(|((_, place), upload)| (place.folder != Folder::Temp, upload.at_ms))?;
     let key = key.clone();
     table.remove(&key).map(|upload| (key.1, upload))
 }
 
-/// Takes the longest unused files out of a folder that has too much, but none that was used lately.
-fn unused_beyond(
-    table: &mut Table,
-    scope: &Scope,
-    folder: Folder,
-    subfolder: &str,
-    now_ms: u64,
-) -> Vec<(Place, Upload)> {
-    let own = table
-        .iter()
-        .filter(|((of, place), _)| of == scope && place.folder == folder && place.subfolder == subfolder);
+/// Takes the longest unused files out of a folder in `temp` that has too much, but none that was used lately.
+fn unused_beyond(table: &mut Table, scope: &Scope, subfolder: &str, now_ms: u64) -> Vec<(Place, Upload)> {
+    let own = table.iter().filter(|((of, place), _)| {
+        of == scope && place.folder == Folder::Temp && place.subfolder == subfolder
+    });
     let mut own: Vec<(u64, u64, Place)> =
         own.map(|((_, place), upload)| (upload.at_ms, upload.file.bytes, place.clone())).collect();
     own.sort();
@@ -444,7 +458,8 @@ mod tests {
             let (root, key) = (ContentHash::from_bytes([1; 32]), BlobKey::from_bytes([1; 32]));
             let file = InputFile { name: String::new(), root, key, bytes };
             let upload = Upload { file, hash: blake3::hash(b"x"), at_ms };
-            table.insert((scope.into(), place(subfolder, name)), upload);
+            let place = Place { folder: Folder::Temp, ..place(subfolder, name) };
+            table.insert((scope.into(), place), upload);
         };
         for (name, at_ms) in [("z", 1), ("y", 2), ("x", 3)] {
             add("a", "etn", name, at_ms, CACHED / 2);
@@ -453,7 +468,7 @@ mod tests {
         add("a", "", "mine", 1, CACHED * 2);
         add("b", "etn", "theirs", 1, CACHED * 2);
         let mut trim = |now_ms| {
-            let gone = unused_beyond(&mut table, &scope, Folder::Input, "etn", now_ms);
+            let gone = unused_beyond(&mut table, &scope, "etn", now_ms);
             gone.into_iter().map(|(place, _)| place.name).collect::<Vec<_>>()
         };
         assert_eq!(trim(CACHED_MS), Vec::<String>::new(), "all were used lately");

@@ -59,6 +59,7 @@ impl Bench {
             inputs: Vec::new(),
             previews: false,
             full_hygiene: false,
+            fresh: false,
             time_limit: Duration::from_mins(5),
             most_output_bytes: 64 << 20,
             rules: Rules { policy: watch::channel(Arc::default()).1, whose: Whose::Others },
