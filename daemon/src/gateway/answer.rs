@@ -34,6 +34,21 @@ impl Problem {
         Self { status, body: json!({"error": error, "node_errors": {}}) }
     }
 
+    /// The shape of a prompt that is not queued for what one input of a node names.
+    pub(super) fn input(node: &str, class: &str, input: &str, why: &str) -> Self {
+        let error = json!({
+            "type": "custom_validation_failed", "message": "Custom validation failed for node", "details": why,
+            "extra_info": {"input_name": input},
+        });
+        let all = json!({
+            "type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation", "details": why,
+            "extra_info": {},
+        });
+        let errors = json!({"errors": [error], "dependent_outputs": [], "class_type": class});
+        let body = json!({"error": all, "node_errors": {node: errors}});
+        Self { status: StatusCode::BAD_REQUEST, body }
+    }
+
     pub(super) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not found")
     }

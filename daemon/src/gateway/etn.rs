@@ -18,7 +18,7 @@ use super::guard::Caller;
 use super::picture::{self, Bands};
 use super::prompt::is_id;
 use super::upload::{self, Intake};
-use super::uploads::{Folder, Place};
+use super::uploads::{Coming, Folder, Place};
 use super::view::{gone, locate, send};
 use super::{Node, tooling};
 use crate::http::body::SILENCE;
@@ -53,7 +53,7 @@ pub(super) async fn put(
         intake.take(&chunk).await?;
     }
     let (sealed, hash) = intake.finish().await?;
-    let kept = node.uploads.add(&caller.scope, place, &sealed, hash, true).await;
+    let kept = node.uploads.add(&caller.scope, Coming { place, sealed, hash, overwrite: true }).await;
     kept.map_err(|refused| upload::refused(&refused))?;
     Ok((StatusCode::CREATED, Json(json!({"status": "success"}))))
 }
@@ -172,16 +172,6 @@ fn not_handed_in(prompt: &Map<String, Value>, id: &str) -> Problem {
 }
 
 fn refusal(prompt: &Map<String, Value>, id: &str, why: &str) -> Problem {
-    let node = prompt.iter().find(|(_, node)| tooling::is_load_of(node, id)).map(|(at, _)| at.as_str());
-    let error = json!({"type": "custom_validation_failed", "message": "Custom validation failed for node", "details": why,
-        "extra_info": {"input_name": "id"}});
-    let all = json!({"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation",
-        "details": why, "extra_info": {}});
-    let node_errors = match node {
-        Some(at) => {
-            json!({at: {"errors": [error], "dependent_outputs": [], "class_type": prompt[at]["class_type"]}})
-        }
-        None => json!({}),
-    };
-    Problem::with(StatusCode::BAD_REQUEST, json!({"error": all, "node_errors": node_errors}))
+    let (node, class) = tooling::loader(prompt, id).unwrap_or_default();
+    Problem::input(node, class, "id", why)
 }

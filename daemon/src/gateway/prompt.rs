@@ -299,18 +299,8 @@ async fn bring(
 }
 
 fn no_file(named: &FileInput) -> Problem {
-    let details = format!("{} - Invalid image file: {}", named.input, named.literal);
-    let error = json!({
-        "type": "custom_validation_failed", "message": "Custom validation failed for node", "details": details,
-        "extra_info": {"input_name": named.input},
-    });
-    let all = json!({
-        "type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation",
-        "details": details, "extra_info": {},
-    });
-    let node = json!({"errors": [error], "dependent_outputs": [], "class_type": named.class});
-    let body = json!({"error": all, "node_errors": {named.node.as_str(): node}});
-    Problem::with(StatusCode::BAD_REQUEST, body)
+    let why = format!("{} - Invalid image file: {}", named.input, named.literal);
+    Problem::input(&named.node, &named.class, &named.input, &why)
 }
 
 #[expect(clippy::too_many_arguments, reason = "each is another's to say")]

@@ -34,9 +34,9 @@ pub(super) fn masked(prompt: &Map<String, Value>) -> BTreeSet<&str> {
     masks(prompt).into_iter().filter_map(|node| load(prompt.get(node)?)).collect()
 }
 
-/// Whether a node loads this picture.
-pub(super) fn is_load_of(node: &Value, id: &str) -> bool {
-    load(node) == Some(id)
+/// The first node that loads this picture, and its class.
+pub(super) fn loader<'a>(prompt: &'a Map<String, Value>, id: &str) -> Option<(&'a str, &'static str)> {
+    prompt.iter().find(|(_, node)| load(node) == Some(id)).map(|(at, _)| (at.as_str(), LOAD))
 }
 
 fn load(node: &Value) -> Option<&str> {

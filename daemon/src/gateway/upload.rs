@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::answer::Problem;
 use super::guard::Caller;
-use super::uploads::{BadPlace, Folder, Place, Refused};
+use super::uploads::{BadPlace, Coming, Folder, Place, Refused};
 use super::view::{gone, locate, whole};
 use super::{Node, picture};
 use crate::http::body::SILENCE;
@@ -140,7 +140,7 @@ async fn keep(node: &Node, caller: &Caller, form: Form) -> Result<Json<Value>, P
             }));
         }
     };
-    let kept = node.uploads.add(&caller.scope, place, &sealed, hash, overwrite).await;
+    let kept = node.uploads.add(&caller.scope, Coming { place, sealed, hash, overwrite }).await;
     let place = kept.map_err(|error| refused(&error))?;
     Ok(Json(json!({"name": place.name, "subfolder": place.subfolder, "type": place.folder.word()})))
 }

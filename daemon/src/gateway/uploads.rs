@@ -112,6 +112,16 @@ pub(super) struct Upload {
     at_ms: u64,
 }
 
+/// A sealed file that is to be kept.
+pub(super) struct Coming {
+    pub(super) place: Place,
+    pub(super) sealed: Sealed,
+    /// Of what is in it.
+    pub(super) hash: blake3::Hash,
+    /// Whether it takes the place of another of its name.
+    pub(super) overwrite: bool,
+}
+
 /// As it is written down.
 #[derive(Serialize, Deserialize)]
 struct Written {
@@ -199,39 +209,21 @@ impl Uploads {
     ///
     /// # Errors
     /// When its record cannot be written. The blob is removed then.
-    pub(super) async fn add(
-        &self,
-        scope: &Scope,
-        place: Place,
-        sealed: &Sealed,
-        hash: blake3::Hash,
-        overwrite: bool,
-    ) -> Result<Place, Refused> {
-        let (own, scope, sealed) = (self.clone(), scope.clone(), sealed.clone());
+    pub(super) async fn add(&self, scope: &Scope, coming: Coming) -> Result<Place, Refused> {
+        let (own, scope) = (self.clone(), scope.clone());
         let (reply, answer) = oneshot::channel();
         // A client that hangs up does not leave half an upload behind.
         self.tasks.spawn("gateway upload", async move {
-            let added = own.take_in(&scope, place, &sealed, hash, overwrite).await;
+            let added = own.take_in(&scope, coming).await;
             drop(reply.send(added));
             Ok(())
         });
         answer.await.unwrap_or(Err(Refused::Stopping))
     }
 
-    async fn take_in(
-        &self,
-        scope: &Scope,
-        place: Place,
-        sealed: &Sealed,
-        hash: blake3::Hash,
-        overwrite: bool,
-    ) -> Result<Place, Refused> {
-        let file = InputFile {
-            name: String::new(),
-            root: sealed.root,
-            key: sealed.key.clone(),
-            bytes: sealed.bytes,
-        };
+    async fn take_in(&self, scope: &Scope, coming: Coming) -> Result<Place, Refused> {
+        let Coming { place, sealed, hash, overwrite } = coming;
+        let file = InputFile { name: String::new(), root: sealed.root, key: sealed.key, bytes: sealed.bytes };
         let _turn = self.turn.lock().await;
         let (place, same) = free_place(&self.table(), scope, place, hash, overwrite);
         if same {
